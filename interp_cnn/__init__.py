@@ -1,0 +1,1 @@
+"""Interpretable convolutional networks."""
