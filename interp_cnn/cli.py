@@ -1,0 +1,197 @@
+"""The command line: `interp-cnn COMMAND [KEY=VALUE ...]`.
+
+A command is a module of this package with a function `run(config)` and a YAML file of the same name in
+conf/; Hydra composes the configuration from the file and the overrides, and only then is the module (and
+torch with it) imported. `board` and `completion` need no configuration. Help is read from conf/ as text.
+
+This is also the one place where errors become messages: whatever a user can put right is one sentence on
+stderr and exit code 2, a bug keeps its traceback and exit code 1, Ctrl-C is exit code 130.
+HYDRA_FULL_ERROR=1 shows every traceback.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from interp_cnn import settings
+
+COMMANDS = ("compare", "train", "explain", "evaluate")  # each has a module here and a file in conf/
+PLAIN_COMMANDS = {
+    "board": "Opens TensorBoard on a run folder, with all its images.",
+    "completion": "Prints the script that teaches bash, zsh or fish to complete these commands.",
+}
+_FLAGS = """  -m, --multirun   run once for every combination: seed=0,1,2 model=interpretable,plain
+  --cfg job        print the whole configuration and stop (--resolve fills in what it refers to)
+  -h, --help       this help; with GROUP=CHOICE also the settings of that choice"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: `sys.argv`) and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as leaving:  # Lightning turns Ctrl-C into exit code 1
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
+    except Exception as error:
+        return _report(error, words)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _show(overview())
+    command, rest = words[0], words[1:]
+    if command == "--version":
+        from importlib.metadata import version
+
+        return _show(f"interp-cnn {version('interp-cnn')}")
+    if command not in (*COMMANDS, *PLAIN_COMMANDS):
+        near = get_close_matches(command.lstrip("-"), (*COMMANDS, *PLAIN_COMMANDS), n=1)
+        hint = f"did you mean {near[0]}?" if near else "the command comes first:"
+        raise ValueError(f"no command {command!r}; {hint} ({', '.join((*COMMANDS, *PLAIN_COMMANDS))})")
+    if command in PLAIN_COMMANDS:
+        return importlib.import_module(f"interp_cnn.{command}").run(rest)
+    if "-h" in rest or "--help" in rest:
+        return _show(command_help(command, rest))
+    return _run_with_hydra(command, rest)
+
+
+def overview() -> str:
+    """The help of `interp-cnn`: every command on a line, the config groups and their choices."""
+    lines = ["usage: interp-cnn COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]", "", "commands:"]
+    lines += [f"  {name:<12} {settings.description(name)}" for name in COMMANDS]
+    lines += [f"  {name:<12} {text}" for name, text in PLAIN_COMMANDS.items()]
+    lines += ["", "config groups:"]
+    lines += [f"  {group:<12} {', '.join(choices)}" for group, choices in settings.groups().items()]
+    lines += [
+        "",
+        "interp-cnn COMMAND --help lists a command's settings; --version tells the version.",
+        'Tab completion: eval "$(interp-cnn completion bash)", or zsh; interp-cnn completion fish | source',
+    ]
+    return "\n".join(lines)
+
+
+def command_help(command: str, overrides: Sequence[str] = ()) -> str:
+    """The help of one command: its groups, its settings, and those of every GROUP=CHOICE in `overrides`."""
+    groups = settings.groups()
+    pairs = [word.lstrip("+").partition("=") for word in overrides]
+    asked = {key: choice for key, _, choice in pairs if choice in groups.get(key, ())}
+    lines = [
+        f"usage: interp-cnn {command} [GROUP=CHOICE ...] [KEY=VALUE ...]",
+        "",
+        settings.description(command),
+    ]
+    lines += ["", "config groups (GROUP=CHOICE, the default in brackets):"]
+    for group, default in settings.chosen(command).items():
+        lines.append(f"  {group:<12} {', '.join(groups.get(group, ['(none yet)']))}  [{default or 'none'}]")
+    lines += ["", "settings (KEY=VALUE):", *_table(settings.settings(command))]
+    for group, choice in asked.items():
+        prefix = "" if group == "experiment" else f"{group}."
+        found = settings.settings(f"{group}/{choice}")
+        lines += ["", f"{group}={choice}: {settings.description(f'{group}/{choice}')}".rstrip(": ")]
+        lines += _table([settings.Setting(prefix + s.key, s.default, s.comment) for s in found])
+    return "\n".join([*lines, "", "flags:", _FLAGS])
+
+
+def _table(found: list[settings.Setting]) -> list[str]:
+    texts = [f"{setting.key}={setting.default}" for setting in found]
+    width = min(max(map(len, texts), default=0), 36)
+    return [f"  {text:<{width}}  {s.comment}".rstrip() for text, s in zip(texts, found, strict=True)]
+
+
+def _show(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough (`| head`): no message at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run_with_hydra(command: str, overrides: list[str]) -> int:
+    """Compose the configuration and run the command on it, once or (-m) as a sweep.
+
+    Not through `hydra.main`: it reads `sys.argv`, which must keep the command's name, because Lightning's
+    DDP starts its other processes with it.
+    """
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    version.setbase("1.3")
+    parser = get_args_parser()
+    parser.error = partial(_refuse_flags, command)
+    with _errors_left_to_us() as failed:
+        _run_hydra(
+            args=parser.parse_intermixed_args(overrides),
+            args_parser=parser,
+            task_function=partial(_job, command),
+            config_path=str(settings.config_folder()),
+            config_name=command,
+        )
+    if failed and failed[0].hydra_cfg.hydra.mode.name == "RUN":
+        raise failed[0]._return_value
+    codes = [_report(job._return_value, [command, *job.overrides], sweep=True) for job in failed]
+    return min(codes, default=0)  # a bug (1) among them counts more than a mistake (2)
+
+
+def _job(command: str, config: Any) -> Any:
+    try:
+        return importlib.import_module(f"interp_cnn.{command}").run(config)
+    except Exception:
+        logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
+        raise
+
+
+def _refuse_flags(command: str, message: str) -> None:
+    raise ValueError(f"{message} (interp-cnn {command} --help lists the flags)")
+
+
+@contextmanager
+def _errors_left_to_us() -> Iterator[list]:
+    """Hydra prints errors and leaves with code 1; here it raises them, and yields the jobs that failed."""
+    from hydra._internal import utils
+    from hydra.core.utils import JobReturn, JobStatus
+
+    failed: list = []
+    report, result = utils.run_and_report, JobReturn.return_value
+
+    def return_value(job: Any) -> Any:
+        if job.status is JobStatus.FAILED and job not in failed:
+            failed.append(job)
+        return None if job.status is JobStatus.FAILED else job._return_value
+
+    def call(function: Callable[[], Any]) -> Any:
+        return function()
+
+    utils.run_and_report = call
+    JobReturn.return_value = property(return_value, result.fset)
+    try:
+        yield failed
+    finally:
+        utils.run_and_report, JobReturn.return_value = report, result
+
+
+def _interrupted() -> int:
+    print("interp-cnn: interrupted", file=sys.stderr)
+    return 130
+
+
+def _report(error: Exception, words: list[str], sweep: bool = False) -> int:
+    from interp_cnn import refusals
+
+    sentence = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else refusals.sentence(error, words)
+    job = f"the job {' '.join(words[1:])}: " if sweep else ""
+    if sentence is None:
+        traceback.print_exception(error)
+        return 1
+    print(f"interp-cnn: {job}{sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,110 @@
+"""What can be set: the folder conf/ read as plain text, without Hydra.
+
+Help and tab completion must answer at once, so they read the YAML files themselves. A group is a folder
+of conf/, its choices are the files in it, a setting is a key of a file; the comment that opens a file says
+what it is for, and the comment beside (or above) a key explains the key. What Hydra makes of these files
+when a command runs is Hydra's business (`cli.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a YAML file: its dotted name, its default as written, and its comment."""
+
+    key: str
+    default: str
+    comment: str
+
+
+def config_folder() -> Path:
+    """The folder conf/: inside the package when it was installed from a wheel, else beside it."""
+    for folder in (_HERE / "conf", _HERE.parent / "conf"):
+        if (folder / "compare.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"the settings (conf/compare.yaml) lie neither in {_HERE} nor beside it: reinstall"
+    )
+
+
+def groups() -> dict[str, list[str]]:
+    """Every config group with its choices, both sorted; Hydra's own settings are left out."""
+    found = {}
+    for folder in sorted(path for path in config_folder().iterdir() if path.is_dir()):
+        choices = sorted(file.stem for file in folder.glob("*.yaml"))
+        if folder.name != "hydra" and choices:
+            found[folder.name] = choices
+    return found
+
+
+def description(name: str) -> str:
+    """The comment that opens conf/NAME.yaml, on one line; '# @package' headers are not part of it."""
+    lines = []
+    for line in _read(name).splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            lines.append(line.lstrip("# ").strip())
+    return " ".join(lines)
+
+
+def chosen(name: str) -> dict[str, str | None]:
+    """The choice of each group in the defaults list of conf/NAME.yaml, in its order."""
+    choices = {}
+    for entry in (yaml.safe_load(_read(name)) or {}).get("defaults", []):
+        if isinstance(entry, dict):
+            [(key, choice)] = entry.items()
+            if not key.startswith("override "):
+                choices[key.removeprefix("optional ")] = choice
+    return choices
+
+
+def settings(name: str) -> list[Setting]:
+    """The settings of conf/NAME.yaml in its order; those of a sibling it builds on come first."""
+    source = _read(name)
+    tree = yaml.compose(source)
+    if not isinstance(tree, yaml.MappingNode):
+        return []
+    found: dict[str, Setting] = {}
+    for sibling in (yaml.safe_load(source) or {}).get("defaults", []):
+        if isinstance(sibling, str) and sibling != "_self_":
+            found |= {setting.key: setting for setting in settings(str(Path(name).parent / sibling))}
+    found |= {setting.key: setting for setting in _leaves(tree, source.splitlines(), prefix="")}
+    return list(found.values())
+
+
+def _read(name: str) -> str:
+    return (config_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _leaves(tree: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[Setting]:
+    for key, value in tree.value:
+        name = f"{prefix}{key.value}"
+        if name in ("defaults", "hydra") or key.value.startswith("_"):
+            continue
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from _leaves(value, lines, prefix=f"{name}.")
+            continue
+        start, end = value.start_mark, value.end_mark
+        if start.line == end.line:
+            written, rest = lines[start.line][start.column : end.column], lines[end.line][end.column :]
+        else:
+            written = yaml.serialize(value, default_flow_style=True, width=10_000).strip()
+            rest = ""
+        beside = rest.strip().lstrip("# ") if rest.strip().startswith("#") else ""
+        yield Setting(name, written or "null", beside or _above(lines, key.start_mark.line))
+
+
+def _above(lines: list[str], line: int) -> str:
+    """The comment lines directly above a line, unless they open the file (those describe the file)."""
+    first = line
+    while first > 0 and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    return " ".join(text.strip().lstrip("# ") for text in lines[first:line]) if first > 0 else ""
