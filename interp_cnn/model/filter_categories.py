@@ -1,0 +1,81 @@
+"""Which category a filter belongs to.
+
+The publication gives a filter to the category whose images excite it most: c = argmax_c mean_{I in I_c} sum_ij x_ij.
+The released code follows the mean of each map's maximum with a decay of 0.9. Both statistics are buffers, so they
+travel in the state dict; they change in training mode only, from training labels only; and nobody needs a label to
+use the network afterwards.
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, section 3.2, and the released code.
+"""
+
+import torch
+from torch import Tensor, distributed, nn
+
+RULES = ("sum", "maximum")
+
+
+class FilterCategories(nn.Module):
+    """Running mean response of every filter to every category.
+
+    Args:
+        filters: number of filters D.
+        num_classes: number of categories K.
+        background: index of a class that gets no filters (the negatives of a single-category task), or None.
+        rule: "sum", the paper's sum over the map, or "maximum", the released code's peak.
+        decay: how much of the old value a batch keeps.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        num_classes: int,
+        *,
+        background: int | None = None,
+        rule: str = "sum",
+        decay: float = 0.9,
+    ):
+        super().__init__()
+        if rule not in RULES:
+            raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
+        if background is not None and not 0 <= background < num_classes:
+            raise ValueError(
+                f"background is {background}; expected a class index below {num_classes} or None"
+            )
+        self.num_classes = num_classes
+        self.background = background
+        self.rule = rule
+        self.decay = decay
+        self.response: Tensor
+        self.seen: Tensor
+        self.register_buffer("response", torch.zeros(filters, num_classes))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, feature_maps: Tensor, labels: Tensor) -> None:
+        """Adds one training batch: feature_maps (B, D, h, w), labels (B,)."""
+        maps = feature_maps.float()
+        strength = maps.sum((2, 3)) if self.rule == "sum" else maps.amax((2, 3))  # (B, D)
+        members = nn.functional.one_hot(labels, self.num_classes).to(strength.dtype)  # (B, K)
+        total = strength.T @ members  # (D, K)
+        count = members.sum(0)  # (K,)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(total)
+            distributed.all_reduce(count)
+        present = count > 0
+        mean = total / count.clamp(min=1)
+        decay = torch.where(self.seen, self.decay, 0.0)
+        self.response.copy_(torch.where(present, self.response * decay + mean * (1 - decay), self.response))
+        self.seen.logical_or_(present)
+
+    @property
+    def assigned(self) -> Tensor:
+        """(D,) category of every filter."""
+        response = self.response
+        if self.background is not None:
+            response = response.clone()
+            response[:, self.background] = -torch.inf
+        return response.argmax(1)
+
+    def own_images(self, labels: Tensor) -> Tensor:
+        """(B, D) bool: whether the image belongs to the filter's category."""
+        return labels[:, None] == self.assigned[None, :]

@@ -1,0 +1,196 @@
+"""The filter loss of one interpretable layer: scale-free, with everything that it remembers in its state dict.
+
+The literal loss has no gradient on activations of ordinary size: with tau = 0.5 / n^2 and a peak of 1 the mutual
+information is 1e-4 nats. So the maps are divided by a running scale of each filter first and multiplied by a
+temperature, which then has a meaning:
+
+    scale = "peak"     a map that is one cell of typical peak height scores `temperature` nats at its own template
+    scale = "spread"   the scores of a filter's maps have a standard deviation of `temperature` nats over images
+
+Options beyond the paper: a running partition function, so that small batches see the whole data set; a prior p(T)
+that follows where the part really occurs, because the uniform one rewards a filter for visiting every position
+equally often; and a class-conditional term -log p(T- | x) on images of other categories.
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, sections 3.1-3.2.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.model.filter_categories import FilterCategories
+from interp_cnn.model.information_gradient import GRADIENTS, LayerInformation, layer_information
+from interp_cnn.model.mutual_information import template_scores
+from interp_cnn.model.templates import part_templates, peak_positions
+
+SCALES = ("peak", "spread")
+PRIORS = ("uniform", "occurrence")
+
+
+class FilterLossTerms(NamedTuple):
+    """What one batch says about a layer; all but `loss` are for looking at."""
+
+    loss: Tensor  # () nats, mean over filters
+    information: Tensor  # (D,) mutual information in nats
+    category_entropy: Tensor  # (D,) nats
+    spatial_entropy: Tensor  # (D,) nats
+
+
+class FilterLoss(nn.Module):
+    """-MI of every filter of a layer, averaged over filters.
+
+    Args:
+        filters: number of filters D.
+        grid: rows and columns of the feature map at the size of image that the network is trained on.
+        num_classes: number of categories K.
+        background: class without filters, or None.
+        norm: distance of the templates, "l2" or "l1".
+        temperature: nats, see above.
+        scale: "peak" or "spread".
+        gradient: "autograd", "frozen_partition", "target_template" or "released_code" (information_gradient).
+        position: where a map's part is, for the two label-based gradients: "argmax" or "centroid".
+        partition_memory: number of images over which the partition function is averaged; 0: the batch alone.
+        prior: "uniform" or "occurrence", p(T) as it was observed, half mixed with the uniform one.
+        class_conditional: weight of the class-conditional term.
+        assignment: rule of `FilterCategories`, "sum" or "maximum".
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        grid: tuple[int, int],
+        *,
+        num_classes: int,
+        background: int | None = None,
+        norm: str = "l2",
+        temperature: float = 3.0,
+        scale: str = "peak",
+        gradient: str = "autograd",
+        position: str = "argmax",
+        partition_memory: int = 0,
+        prior: str = "uniform",
+        class_conditional: float = 0.0,
+        assignment: str = "sum",
+    ):
+        super().__init__()
+        for name, value, known in (
+            ("scale", scale, SCALES),
+            ("gradient", gradient, GRADIENTS),
+            ("prior", prior, PRIORS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; expected a positive number of nats")
+        height, width = grid
+        templates = height * width + 1
+        self.grid = (height, width)
+        self.norm = norm
+        self.temperature = temperature
+        self.scale_kind = scale
+        self.gradient = gradient
+        self.position = position
+        self.partition_memory = partition_memory
+        self.prior_kind = prior
+        self.class_conditional = class_conditional
+        self.categories = FilterCategories(filters, num_classes, background=background, rule=assignment)
+        self.scale: Tensor
+        self.batches: Tensor
+        self.register_buffer("scale", torch.ones(filters))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        if prior == "occurrence":
+            self.register_buffer("occurrence", torch.full((filters, templates), 1 / templates))
+        if partition_memory:
+            self.register_buffer("log_partition", torch.zeros(filters, templates))
+            self.register_buffer("images_seen", torch.zeros(()))
+
+    def forward(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> FilterLossTerms:
+        """Loss of a batch; in training mode it also updates what is remembered.
+
+        Args:
+            feature_maps: (B, D, h, w) before the mask, not negative.
+            labels: (B,) category of every image; needed in training mode and for the label-based gradients.
+            beta: () or (D,) steepness of the templates.
+        """
+        if tuple(feature_maps.shape[2:]) != self.grid:
+            raise ValueError(
+                f"feature maps are {tuple(feature_maps.shape[2:])}; this loss was made for a grid of {self.grid}"
+            )
+        if self.training and labels is None:
+            raise ValueError("labels are missing; training needs the category of every image")
+        with torch.no_grad():
+            if self.training:
+                self.categories.update(feature_maps, labels)
+                self._update_scale(feature_maps, beta)
+            settings = self._settings(feature_maps, labels)
+        values = layer_information(feature_maps, beta, settings)
+        loss = -values.value.mean()
+        if self.class_conditional and labels is not None:
+            loss = loss + self.class_conditional * self._class_conditional(
+                feature_maps, labels, beta, settings
+            )
+        if self.training:
+            self._remember(values, feature_maps.shape[0])
+        return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
+
+    def _settings(self, feature_maps: Tensor, labels: Tensor | None) -> LayerInformation:
+        templates = self.grid[0] * self.grid[1] + 1
+        log_prior = feature_maps.new_full((templates,), -math.log(templates), dtype=torch.float32)
+        if self.prior_kind == "occurrence":
+            log_prior = (0.5 * self.occurrence + 0.5 / templates).log()
+        log_partition, share = None, 1.0
+        if self.partition_memory and self.images_seen > 0:
+            seen = min(float(self.images_seen), self.partition_memory)
+            log_partition, share = self.log_partition, feature_maps.shape[0] / (feature_maps.shape[0] + seen)
+        positions = own = None
+        if labels is not None and self.gradient in GRADIENTS[2:]:
+            positions = peak_positions(feature_maps, position=self.position)
+            own = self.categories.own_images(labels)
+        return LayerInformation(
+            gain=self.temperature / self.scale,
+            log_prior=log_prior,
+            log_partition=log_partition,
+            share=share,
+            gradient=self.gradient if positions is not None or self.gradient in GRADIENTS[:2] else "autograd",
+            norm=self.norm,
+            positions=positions,
+            own=own,
+        )
+
+    def _update_scale(self, feature_maps: Tensor, beta: Tensor) -> None:
+        maps = feature_maps.float()
+        if self.scale_kind == "peak":
+            observed = maps.amax((2, 3)).mean(0)
+        else:
+            templates = part_templates(*self.grid, beta=float(beta.mean()), norm=self.norm).to(maps)
+            observed = template_scores(maps, templates).std(0).mean(-1)
+        observed = _mean_over_ranks(observed).clamp(min=1e-6)
+        decay = 0.0 if self.batches == 0 else 0.98
+        self.scale.mul_(decay).add_(observed, alpha=1 - decay)
+        self.batches += 1
+
+    def _remember(self, values, images: int) -> None:
+        if self.prior_kind == "occurrence":
+            self.occurrence.mul_(0.98).add_(values.mean_posterior, alpha=0.02)
+        if self.partition_memory:
+            self.log_partition.copy_(values.log_partition)
+            self.images_seen.add_(images)
+
+    def _class_conditional(self, feature_maps, labels, beta, settings) -> Tensor:
+        """Mean of -log p(T- | x) over filters and images of other categories."""
+        templates = part_templates(*self.grid, beta=float(beta.detach().mean()), norm=self.norm)
+        gained = feature_maps.float() * settings.gain[:, None, None]
+        scores = template_scores(gained, templates.to(gained))  # (B, D, T)
+        partition = scores.detach().logsumexp(0) - math.log(len(scores))
+        log_posterior = (scores - partition + settings.log_prior).log_softmax(-1)[..., -1]  # (B, D)
+        others = ~self.categories.own_images(labels)
+        return -(log_posterior * others).sum() / others.sum().clamp(min=1)
+
+
+def _mean_over_ranks(values: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values = values / torch.distributed.get_world_size()
+    return values

@@ -1,0 +1,262 @@
+"""The interpretable convolutional layer: a layer, the mask of the part that each of its filters found.
+
+In the forward pass every feature map is multiplied by the template of its own peak, cut off at zero, so that only
+what lies around the part goes on to the next layer:
+
+    mu = argmax_ij x_ij        y = x o max(T_mu, 0)
+
+The peak of the mask is 1. The mask is a constant for back-propagation; the negative template is never used here;
+a map that is zero everywhere stays zero and has no gradient. Whether a filter learns a part is decided by the
+filter loss (`filter_loss`); the mask alone is the ablation `mask_only`.
+
+`make_interpretable` puts masks behind any named layers of any network.
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, section 3.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.model.templates import peak_positions, template_distances
+
+BETA_RULES = ("fixed", "learned", "spread")
+
+
+class TemplateMask(nn.Module):
+    """Multiplies each feature map by the positive part of its template.
+
+    Args:
+        filters: number of filters D.
+        beta: steepness of the templates.
+        norm: "l2" or "l1".
+        position: "argmax" or "centroid".
+        beta_rule: "fixed"; "learned": one per filter, by the gradient of the filter loss; "spread": one per filter,
+            following the released code, which makes templates as wide as the maps are.
+        enabled: False makes it the identity: the plain twin has the same modules.
+        rectify: set negative activations to zero first; needed where the layer does not end in a ReLU.
+    """
+
+    template_mask = True  # how other rooms recognise it
+
+    def __init__(
+        self,
+        filters: int,
+        *,
+        beta: float = 4.0,
+        norm: str = "l2",
+        position: str = "argmax",
+        beta_rule: str = "fixed",
+        enabled: bool = True,
+        rectify: bool = True,
+    ):
+        super().__init__()
+        if beta_rule not in BETA_RULES:
+            raise ValueError(f"beta_rule is {beta_rule!r}; expected one of {', '.join(BETA_RULES)}")
+        if not beta > 0:
+            raise ValueError(f"beta is {beta}; expected a positive number")
+        self.filters = filters
+        self.norm = norm
+        self.position = position
+        self.beta_rule = beta_rule
+        self.enabled = enabled
+        self.rectify = rectify
+        self.keep_maps = False
+        self.kept_maps: Tensor | None = None
+        if beta_rule == "learned":
+            self.beta = nn.Parameter(torch.full((filters,), float(beta)))
+        else:
+            shape = (filters,) if beta_rule == "spread" else ()
+            self.register_buffer("beta", torch.full(shape, float(beta)))
+
+    def forward(self, feature_maps: Tensor) -> Tensor:
+        """Masked feature maps, (B, D, h, w) like the input."""
+        if self.rectify:
+            feature_maps = feature_maps.relu()
+        if self.keep_maps:
+            self.kept_maps = feature_maps
+        if not self.enabled:
+            return feature_maps
+        positions = peak_positions(feature_maps.detach(), position=self.position)
+        if feature_maps.requires_grad and not torch.compiler.is_exporting():
+            return _MaskedMaps.apply(feature_maps, positions, self)
+        return feature_maps * self.masks_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
+
+    def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
+        """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
+        distances = template_distances(height, width, norm=self.norm, device=positions.device)
+        beta = self.beta.detach()
+        if beta.dim() == 0:
+            return (1 - beta * distances).clamp(min=0)[positions]
+        return (1 - beta[:, None, None] * distances[positions]).clamp(min=0)
+
+    @torch.no_grad()
+    def match_spread(self, feature_maps: Tensor, *, rate: float = 0.05) -> None:
+        """Moves beta towards the released code's target: templates as wide as the maps spread.
+
+        The code works in coordinates from -1 to 1 and aims at 3 / (spread in cells), held in [1.5, 3]; that is
+        twice as much in units of the larger side.
+        """
+        maps = feature_maps.float()
+        height, width = maps.shape[2:]
+        distances = template_distances(height, width, norm="l2", device=maps.device)
+        squared = (distances[peak_positions(maps, position="centroid")] * max(height, width)).square()
+        mass = maps.sum((2, 3))
+        spread = ((squared * maps).sum((2, 3)) / mass.clamp(min=1e-9)).sqrt()  # (B, D) cells
+        mean_spread = (spread * mass).sum(0) / mass.sum(0).clamp(min=1e-9)
+        target = 2 * (3 / mean_spread.clamp(min=1e-3)).clamp(1.5, 3.0)
+        self.beta.lerp_(target.to(self.beta), rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.filters}, norm={self.norm}, position={self.position}, beta={self.beta_rule}, enabled={self.enabled}"
+
+
+class _MaskedMaps(torch.autograd.Function):
+    """x o mask, keeping the positions instead of the mask."""
+
+    @staticmethod
+    def forward(ctx, feature_maps: Tensor, positions: Tensor, mask: TemplateMask) -> Tensor:
+        ctx.mask = mask
+        ctx.save_for_backward(positions)
+        return mask.masks_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype).mul_(feature_maps)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (positions,) = ctx.saved_tensors
+        masks = ctx.mask.masks_at(positions, *gradient.shape[2:]).to(gradient.dtype)
+        return masks.mul_(gradient), None, None
+
+
+class MaskedLayer(nn.Module):
+    """A layer and the mask behind it."""
+
+    def __init__(self, layer: nn.Module, mask: TemplateMask):
+        super().__init__()
+        self.layer = layer
+        self.mask = mask
+
+    def forward(self, feature_maps: Tensor) -> Tensor:
+        """Masked output of the layer."""
+        return self.mask(self.layer(feature_maps))
+
+
+def make_interpretable(
+    network: nn.Module,
+    layers: Sequence[str],
+    *,
+    image_size: tuple[int, int],
+    channels: int = 3,
+    extra_conv: bool = False,
+    **mask_options,
+) -> nn.Module:
+    """Puts a template mask behind each named layer of a network, in place.
+
+    Args:
+        network: any classifier.
+        layers: dotted module names whose output is (B, D, h, w). In a residual network the name of a block masks
+            the map after the addition, the name of its last normalisation (`layer4.1.bn2`) the branch before it.
+        image_size: (H, W) of the images that it will be trained on, to find the size of each layer's map.
+        channels: image channels.
+        extra_conv: also put the publication's new 3 x 3 convolution (as many filters, ReLU) and its mask behind
+            the last of the layers.
+        **mask_options: arguments of `TemplateMask`.
+
+    Returns:
+        The same network; each named layer is now a `MaskedLayer`.
+
+    Raises:
+        ValueError: an unknown layer, a layer whose output is no feature map, or one that does not run.
+    """
+    if not layers:
+        raise ValueError("layers is empty; name at least one layer to make interpretable")
+    shapes = layer_shapes(network, layers, image_size=image_size, channels=channels)
+    for name in layers:
+        filters = shapes[name][0]
+        layer = network.get_submodule(name)
+        masked: nn.Module = MaskedLayer(layer, TemplateMask(filters, **mask_options))
+        if extra_conv and name == layers[-1]:
+            convolution = nn.Sequential(nn.Conv2d(filters, filters, 3, padding=1), nn.ReLU())
+            masked = nn.Sequential(masked, MaskedLayer(convolution, TemplateMask(filters, **mask_options)))
+        _replace(network, name, masked)
+    return network
+
+
+def layer_shapes(
+    network: nn.Module, layers: Sequence[str], *, image_size: tuple[int, int], channels: int = 3
+) -> dict[str, tuple[int, int, int]]:
+    """Output shapes (D, h, w) of named layers for one image size."""
+    known = dict(network.named_modules())
+    for name in layers:
+        if name not in known or not name:
+            near = [other for other in known if other and other.split(".")[0] == name.split(".")[0]]
+            names = ", ".join(near or [child for child, _ in network.named_children()])
+            raise ValueError(f"the network has no layer {name!r}; it has {names}")
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def remember(name):
+        def hook(module, inputs, output):
+            if not isinstance(output, Tensor) or output.dim() != 4:
+                raise ValueError(f"layer {name!r} does not give a feature map (B, D, h, w)")
+            shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    hooks = [known[name].register_forward_hook(remember(name)) for name in layers]
+    was_training = network.training
+    first = next(network.parameters(), torch.zeros(()))
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(torch.zeros(1, channels, *image_size, device=first.device, dtype=first.dtype))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    missing = [name for name in layers if name not in shapes]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} is not used in the network's forward pass")
+    return shapes
+
+
+def template_masks(network: nn.Module) -> dict[str, TemplateMask]:
+    """The masks of a network by the name of the layer that they mask (`conv5`, not `conv5.mask`)."""
+    return {
+        name.removesuffix(".mask"): module
+        for name, module in network.named_modules()
+        if isinstance(module, TemplateMask)
+    }
+
+
+@contextmanager
+def kept_feature_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Within this context the masks keep the maps that they see; the dictionary holds them after a forward pass."""
+    masks = template_masks(network)
+    maps = _KeptMaps(masks)
+    try:
+        for mask in masks.values():
+            mask.keep_maps = True
+        yield maps
+    finally:
+        for mask in masks.values():
+            mask.keep_maps = False
+            mask.kept_maps = None
+
+
+class _KeptMaps(dict):
+    """Looks the maps up when they are asked for."""
+
+    def __init__(self, masks: dict[str, TemplateMask]):
+        super().__init__({name: None for name in masks})
+        self.masks = masks
+
+    def __getitem__(self, name: str) -> Tensor:
+        maps = self.masks[name].kept_maps
+        assert maps is not None, "the network has not run within kept_feature_maps"
+        return maps
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

@@ -1,0 +1,103 @@
+"""Part templates: what a feature map should look like when its filter sees one part at one place.
+
+A filter of an interpretable layer yields an h x w feature map. For every grid cell mu there is a positive
+template, highest at mu and falling off linearly with the distance, and one negative template for "the part is
+not in this image":
+
+    t+_mu,ij = max(1 - beta * ||(i, j) - mu|| / n, -1)      t-_ij = -1      n = max(h, w)
+
+The publication multiplies both by tau = 0.5 / n^2. Here tau is 1, so that a template's peak is 1, the mask that
+is cut from it leaves the peak of a map as it is, and the temperature of the loss carries the scale alone; pass
+`tau` for the paper's values. The Euclidean norm is the default, L1 is the paper's choice for speed.
+
+T_mu is a shift of one (2h - 1) x (2w - 1) kernel, so nothing larger than that has to be kept.
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, section 3.
+"""
+
+import torch
+from torch import Tensor
+
+NORMS = ("l2", "l1")
+
+
+def part_templates(
+    height: int, width: int, *, beta: float = 4.0, norm: str = "l2", tau: float = 1.0, dtype=torch.float32
+) -> Tensor:
+    """All templates of a grid: h * w positive ones, row by row, and the negative one last.
+
+    Args:
+        height: rows h of the feature map.
+        width: columns w of the feature map.
+        beta: steepness; a template crosses zero at a distance of n / beta cells and is clamped at 2 n / beta.
+        norm: "l2" (Euclidean) or "l1".
+        tau: height of the peak; the publication uses 0.5 / n^2.
+        dtype: floating point type of the result.
+
+    Returns:
+        Tensor of shape (h * w + 1, h, w) with values in [-tau, tau].
+
+    Raises:
+        ValueError: a size below 1, a beta that is not positive, or an unknown norm.
+    """
+    distances = template_distances(height, width, norm=norm, dtype=dtype)  # (h*w, h, w)
+    if not beta > 0:
+        raise ValueError(f"beta is {beta}; expected a positive number")
+    positive = (1 - beta * distances).clamp(min=-1)
+    negative = positive.new_full((1, height, width), -1.0)
+    return torch.cat([positive, negative]) * tau
+
+
+def template_distances(
+    height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None
+) -> Tensor:
+    """Distance of every cell from every template centre, in units of the larger side, (h * w, h, w)."""
+    kernel = distance_kernel(height, width, norm=norm, dtype=dtype, device=device)  # (2h-1, 2w-1)
+    rows = torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    row_shift = rows[None, :] - rows[:, None] + height - 1  # (centre row, row)
+    column_shift = columns[None, :] - columns[:, None] + width - 1  # (centre column, column)
+    distances = kernel[row_shift[:, None, :, None], column_shift[None, :, None, :]]  # (h, w, h, w)
+    return distances.reshape(height * width, height, width)
+
+
+def distance_kernel(height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None) -> Tensor:
+    """The (2h - 1) x (2w - 1) kernel of which every centre's distances are a shifted window."""
+    if height < 1 or width < 1:
+        raise ValueError(f"a grid of {height} x {width} cells has no templates; expected at least 1 x 1")
+    rows = torch.arange(1 - height, height, dtype=dtype, device=device)[:, None]
+    columns = torch.arange(1 - width, width, dtype=dtype, device=device)[None, :]
+    if norm == "l2":
+        distances = (rows.square() + columns.square()).sqrt()
+    elif norm == "l1":
+        distances = rows.abs() + columns.abs()
+    else:
+        raise ValueError(f"norm is {norm!r}; expected one of {', '.join(NORMS)}")
+    return distances / max(height, width)
+
+
+def peak_positions(feature_maps: Tensor, *, position: str = "argmax") -> Tensor:
+    """Where each map's part is, as a flat row-major cell index.
+
+    Args:
+        feature_maps: (B, D, h, w), not negative.
+        position: "argmax" (the publication; the first cell where several are equal) or "centroid" (the released
+            code: the rounded centre of mass, which may lie where the map is empty).
+
+    Returns:
+        (B, D) int64. A map that is zero everywhere answers 0 with "argmax" and the middle cell with "centroid".
+    """
+    batch, filters, height, width = feature_maps.shape
+    if position == "argmax":
+        return feature_maps.reshape(batch, filters, height * width).argmax(-1)
+    if position != "centroid":
+        raise ValueError(f"position is {position!r}; expected argmax or centroid")
+    maps = feature_maps.float()
+    mass = maps.sum((2, 3))
+    rows = torch.arange(height, dtype=maps.dtype, device=maps.device)
+    columns = torch.arange(width, dtype=maps.dtype, device=maps.device)
+    empty = mass <= 0
+    safe_mass = mass.masked_fill(empty, 1.0)
+    row = (maps.sum(3) @ rows / safe_mass).masked_fill(empty, (height - 1) / 2).round().long()
+    column = (maps.sum(2) @ columns / safe_mass).masked_fill(empty, (width - 1) / 2).round().long()
+    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
