@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch import distributed
+from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
 from interp_cnn.model.mutual_information import entropy_terms
@@ -267,7 +266,7 @@ def _mean_over_images(values: Tensor) -> Tensor:
 
 
 def _log_mean_exp(scores: Tensor) -> Tensor:
-    """log of the mean of exp over the first axis and over all ranks."""
+    """Log of the mean of exp over the first axis and over all ranks."""
     peak = scores.amax(0)
     if _world_size() > 1:
         distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)

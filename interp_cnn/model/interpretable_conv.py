@@ -110,7 +110,7 @@ class TemplateMask(nn.Module):
         self.beta.lerp_(target.to(self.beta), rate)
 
     def extra_repr(self) -> str:
-        return f"{self.filters}, norm={self.norm}, position={self.position}, beta={self.beta_rule}, enabled={self.enabled}"
+        return f"{self.filters}, {self.norm}, {self.position}, beta {self.beta_rule}, enabled={self.enabled}"
 
 
 class _MaskedMaps(torch.autograd.Function):

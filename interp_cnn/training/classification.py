@@ -1,0 +1,185 @@
+"""Training a classifier with interpretable layers: task loss plus the weighted filter losses.
+
+The same module trains the interpretable network, its plain twin and the two ablations; they differ in the switch
+of the masks and in the ratio of the filter loss:
+
+    model            mask   ratio
+    interpretable    on     > 0
+    mask_only        on     0
+    loss_only        off    > 0
+    plain            off    0
+
+Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorBoard.
+"""
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+
+from interp_cnn.model.filter_loss import FilterLoss
+from interp_cnn.model.interpretable_conv import kept_feature_maps, layer_shapes, template_masks
+from interp_cnn.training.loss_weight import LossWeight
+
+OBJECTIVES = ("softmax", "logistic")
+
+
+class Classification(LightningModule):
+    """One network, its filter losses and how both are optimised.
+
+    Args:
+        network: classifier with `TemplateMask`s; images (B, C, H, W) in [0, 1] to logits (B, K).
+        num_classes: number of categories K.
+        image_size: (H, W) of the training images.
+        channels: image channels C.
+        background: class that gets no filters, or None.
+        objective: "softmax" (cross-entropy) or "logistic" (one sigmoid per category), the paper's two.
+        class_weights: (K,) weight of every class in the softmax objective, or None.
+        filter_loss: arguments of `FilterLoss`.
+        loss_weight: arguments of `LossWeight`.
+        learning_rate: peak of AdamW's one-cycle schedule.
+        weight_decay: of the weights of convolutions and linear layers; biases and norms have none.
+        warmup_share: part of the steps in which the learning rate rises.
+        label_smoothing: of the softmax objective.
+        compile_network: run the network through torch.compile.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        image_size: tuple[int, int],
+        channels: int,
+        background: int | None = None,
+        objective: str = "softmax",
+        class_weights: Tensor | None = None,
+        filter_loss: dict | None = None,
+        loss_weight: dict | None = None,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.05,
+        warmup_share: float = 0.2,
+        label_smoothing: float = 0.0,
+        compile_network: bool = False,
+    ):
+        super().__init__()
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}")
+        self.network = network
+        self.num_classes = num_classes
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_share = warmup_share
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.masks = template_masks(network)  # a plain dict: the modules belong to the network
+        shapes = layer_shapes(network, list(self.masks), image_size=image_size, channels=channels)
+        self.filter_losses = nn.ModuleDict()
+        self.loss_weights = nn.ModuleDict()
+        for name, mask in self.masks.items():
+            filters, *grid = shapes[name]
+            options = {"norm": mask.norm, "position": mask.position, **(filter_loss or {})}
+            self.filter_losses[_key(name)] = FilterLoss(
+                filters, tuple(grid), num_classes=num_classes, background=background, **options
+            )
+            self.loss_weights[_key(name)] = LossWeight(**{"ratio": 0.0, **(loss_weight or {})})
+        self._run = torch.compile(network) if compile_network else network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        return self.network(images)
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        """Task loss plus weighted filter losses of one batch."""
+        with kept_feature_maps(self.network) as maps:
+            logits = self._run(batch.images)
+            total = task_loss = self.task_loss(logits, batch.labels)
+            for name, mask in self.masks.items():
+                total = total + self._filter_loss(name, mask, maps[name], batch.labels, task_loss)
+        self._log_task("train", task_loss, logits, batch.labels)
+        return total
+
+    def validation_step(self, batch, batch_index: int) -> None:
+        """Task loss, accuracy and the information of every layer; for all networks alike."""
+        with kept_feature_maps(self.network) as maps:
+            logits = self.network(batch.images)
+            self._log_task("val", self.task_loss(logits, batch.labels), logits, batch.labels)
+            for name, mask in self.masks.items():
+                terms = self.filter_losses[_key(name)](maps[name], batch.labels, mask.beta)
+                self._log_terms("val", name, terms, len(batch.labels))
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch in nats."""
+        if self.objective == "logistic":
+            truth = functional.one_hot(labels, self.num_classes).to(logits.dtype)
+            return functional.binary_cross_entropy_with_logits(logits, truth) * self.num_classes
+        return functional.cross_entropy(
+            logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+
+    def configure_optimizers(self):
+        """AdamW with a one-cycle learning rate over the whole training."""
+        decayed = [p for p in self.parameters() if p.requires_grad and p.dim() > 1]
+        others = [p for p in self.parameters() if p.requires_grad and p.dim() <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            self.learning_rate,
+            total_steps=steps,
+            pct_start=self.warmup_share,
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def filter_categories(self) -> dict[str, Tensor]:
+        """(D,) category of every filter, by layer."""
+        return {name: self.filter_losses[_key(name)].categories.assigned for name in self.masks}
+
+    def _filter_loss(self, name, mask, maps: Tensor, labels: Tensor, task_loss: Tensor) -> Tensor | float:
+        loss, weight = self.filter_losses[_key(name)], self.loss_weights[_key(name)]
+        if mask.beta_rule == "spread":
+            mask.match_spread(maps.detach())
+        if weight.ratio == 0:
+            loss.categories.update(maps.detach(), labels)
+            return 0.0
+        terms = loss(maps, labels, mask.beta)
+        if weight.due(self.global_step):
+            weight.measure(task_loss, terms.loss, maps)
+        epoch = self.global_step / max(1, self.trainer.num_training_batches)
+        factor = weight.value(epoch, self.trainer.max_epochs or 1)
+        self._log_terms("train", name, terms, len(labels))
+        self._log(f"train/loss_weight{self._suffix(name)}", factor, len(labels))
+        realised = factor * weight.filter_norm / weight.task_norm.clamp(min=1e-12)
+        self._log(f"train/gradient_ratio{self._suffix(name)}", realised, len(labels))
+        return factor * terms.loss
+
+    def _log_task(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self._log(f"{split}/task_loss", loss, len(labels))
+        self._log(f"{split}/accuracy", accuracy, len(labels), prog_bar=True)
+
+    def _log_terms(self, split: str, name: str, terms, images: int) -> None:
+        suffix = self._suffix(name)
+        self._log(f"{split}/mutual_information{suffix}", terms.information.mean(), images)
+        self._log(f"{split}/category_entropy{suffix}", terms.category_entropy.mean(), images)
+        self._log(f"{split}/spatial_entropy{suffix}", terms.spatial_entropy.mean(), images)
+
+    def _log(self, tag: str, value: Tensor, images: int, *, prog_bar: bool = False) -> None:
+        across = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.log(
+            tag, value, on_step=False, on_epoch=True, batch_size=images, prog_bar=prog_bar, sync_dist=across
+        )
+
+    def _suffix(self, name: str) -> str:
+        return "" if len(self.masks) == 1 else f"_{name}"
+
+
+def _key(layer: str) -> str:
+    """Module dictionaries do not take dots."""
+    return layer.replace(".", "_")
