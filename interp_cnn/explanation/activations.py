@@ -1,0 +1,109 @@
+"""Feature maps of a named layer, and where each map has its peak.
+
+A layer is named by its dotted module name (`network.get_submodule`). Its feature maps are that module's
+output, of shape (B, D, h, w); a filter's inferred position on an image is the cell of its map's maximum
+(Zhang, Wu, Zhu, "Interpretable Convolutional Neural Networks", CVPR 2018, section 3), and the maximum is the
+filter's score on that image.
+
+Everything runs in evaluation mode and without gradients, and leaves every module in the mode in which it was
+found, also where only a part of the network was in training mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def feature_maps(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """Feature maps of `layer` on `images`.
+
+    Args:
+        network: any classifier, images (B, C, H, W) to logits (B, K).
+        images: (B, C, H, W).
+        layer: dotted name of a module whose output has the shape (B, D, h, w).
+
+    Returns:
+        (B, D, h, w), detached.
+
+    Raises:
+        ValueError: unknown layer, a layer that did not run, or one whose output is no map.
+    """
+    return feature_maps_and_logits(network, images, layer)[0]
+
+
+@torch.no_grad()
+def feature_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Feature maps (B, D, h, w) of `layer` and the logits (B, K), from one forward pass.
+
+    A module that runs more than once in a pass gives its last output.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
+    module = named_layer(network, layer)
+    outputs: dict[str, Tensor] = {}
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        # An in-place ReLU that follows would overwrite the very output that we were asked for.
+        outputs["maps"] = output.clone() if isinstance(output, Tensor) else output
+
+    handle = module.register_forward_hook(keep)
+    try:
+        with evaluation_mode(network):
+            logits = network(images)
+    finally:
+        handle.remove()
+    maps = outputs.get("maps")
+    if maps is None:
+        raise ValueError(f"layer {layer!r} did not run in the network's forward pass")
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"layer {layer!r} gives {found}; expected feature maps of shape (B, D, h, w)")
+    return maps, logits
+
+
+def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Cell and value of each map's maximum.
+
+    Args:
+        maps: (B, D, h, w).
+
+    Returns:
+        positions (B, D, 2), int64, (row, column) of the grid, and scores (B, D). Among equal maxima the first
+        in row-major order counts, so an all-zero map has its peak at (0, 0) with score 0.
+    """
+    if maps.ndim != 4:
+        raise ValueError(f"maps has shape {tuple(maps.shape)}; expected (B, D, h, w)")
+    width = maps.shape[3]
+    flat = maps.flatten(2)  # (B, D, h*w)
+    flat_positions = flat.argmax(dim=2)  # the first among equal maxima, as torch promises
+    scores = flat.gather(2, flat_positions.unsqueeze(2)).squeeze(2)  # (B, D)
+    positions = torch.stack((flat_positions // width, flat_positions % width), dim=2)
+    return positions, scores
+
+
+def named_layer(network: nn.Module, layer: str) -> nn.Module:
+    """The module called `layer`; a ValueError names the nearest existing ones."""
+    modules = dict(network.named_modules())
+    if layer in modules and layer:
+        return modules[layer]
+    from difflib import get_close_matches
+
+    names = [name for name in modules if name]
+    near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[:8]
+    raise ValueError(f"layer {layer!r} is not a module of the network; expected e.g. {', '.join(near)}")
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module is back in the mode it had."""
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
