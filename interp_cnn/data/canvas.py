@@ -22,7 +22,7 @@ from scipy import ndimage
 from interp_cnn.data.parts import Draw, PartSample, PartSet
 
 PARTS = ("top", "middle", "bottom")
-INK = 0.3  # a pixel is ink when the pen covers this share of it; at the smallest scale thin lines stay whole
+PEN = 0.3  # a pixel is ink when the pen covers this share of it; at the smallest scale thin lines stay whole
 MARGIN = 2  # rows and columns of paper added around a scan, so that its ink fades out instead of being cut
 RIPPLE = 0.08  # splines swing by up to this much beside the ink: taken off again
 TRIES = 16  # candidate places for a stroke; with all of them on the scan's ink the stroke is left out
@@ -38,7 +38,8 @@ class CanvasSet(PartSet):
     A fixed view draws from (`split_seed`, index), a random view from the given generator.
 
     Args:
-        scans: (N, h, w) float32 in [0, 1], 0 is paper.
+        scans: (N, h, w) integers, 0 is paper.
+        full: the scans' value for full ink.
         labels: N class indices.
         classes: class names.
         names: N image names.
@@ -47,6 +48,7 @@ class CanvasSet(PartSet):
         rotation: largest turn in degrees, to either side.
         distractors: mean number of strokes (Poisson); 0 draws none.
         paper: brightness of the empty canvas.
+        ink: a pixel belongs to the object when its ink is above this.
         redraw: whether random views differ from the fixed one; False keeps one picture per scan.
         split_seed: of the fixed views.
     """
@@ -56,9 +58,10 @@ class CanvasSet(PartSet):
 
     def __init__(
         self,
-        scans: NDArray[np.float32],
+        scans: NDArray[np.uint8],
         labels: Sequence[int],
         *,
+        full: int,
         classes: tuple[str, ...],
         names: Sequence[str],
         image_size: int,
@@ -66,6 +69,7 @@ class CanvasSet(PartSet):
         rotation: float,
         distractors: float,
         paper: float,
+        ink: float,
         redraw: bool,
         split_seed: int,
     ) -> None:
@@ -82,7 +86,7 @@ class CanvasSet(PartSet):
             raise ValueError(f"rotation={rotation}: expected degrees between 0 and 180")
         self.classes = classes
         self.names = list(names)
-        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+        self.labels = torch.from_numpy(np.array(labels, dtype=np.int64))
         self.image_size = (image_size, image_size)
         self.scale = (float(scale[0]), float(scale[1]))
         self.rotation = float(rotation)
@@ -92,19 +96,15 @@ class CanvasSet(PartSet):
         self.split_seed = split_seed
         self.exact = self.scale[0] == self.scale[1] == 1 and self.rotation == 0
         self.scans = scans
-        if not self.exact:
-            padded = np.pad(scans, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
-            # the spline coefficients of a scan are the same for every placement: computed once
-            for axis in (1, 2):
-                padded = ndimage.spline_filter1d(padded, 3, axis=axis, output=np.float32)
-            self.scans = padded
+        self.full = full
+        self.ink = ink
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
         """Scan `index` on its canvas; see `PartSet.view`."""
         if generator is None or not self.redraw:
             generator = Draw(self.split_seed, 0, index).generator()
-        ink = self._placed(self.scans[index], generator)  # (H, W)
-        object_mask = ink > INK
+        ink = self._placed(self.scans[index] / np.float32(self.full), generator)  # (H, W)
+        object_mask = ink > self.ink
         strokes = drawn_strokes(object_mask, mean_number=self.distractors, generator=generator)
         landmarks, part_masks = bands(ink, object_mask)
         image = self.paper + (1 - self.paper) * np.maximum(ink, strokes)
@@ -114,7 +114,7 @@ class CanvasSet(PartSet):
             landmarks=torch.from_numpy(landmarks),
             part_masks=torch.from_numpy(part_masks),
             object_mask=torch.from_numpy(object_mask),
-            distractor_mask=torch.from_numpy((strokes > INK) & ~object_mask),
+            distractor_mask=torch.from_numpy((strokes > PEN) & ~object_mask),
             name=self.names[index],
         )
 
@@ -131,22 +131,22 @@ class CanvasSet(PartSet):
         scale = min(self.scale[0] + grow * (self.scale[1] - self.scale[0]), size / max(scan.shape))
         angle = np.deg2rad((2 * turn - 1) * self.rotation)
         cosine, sine = np.cos(angle), np.sin(angle)
-        rows, columns = np.array(scan.shape) - 2 * MARGIN
+        rows, columns = scan.shape
         # half the height and width that the turned scan takes up on the canvas
         half_height = scale * (abs(cosine) * rows + abs(sine) * columns) / 2
         half_width = scale * (abs(sine) * rows + abs(cosine) * columns) / 2
         slack = np.maximum([size / 2 - half_height, size / 2 - half_width], 0)
         centre = (size - 1) / 2 + (2 * np.array([down, right]) - 1) * slack
+        padded = np.pad(scan, MARGIN)
         to_scan = np.array([[cosine, sine], [-sine, cosine]]) / scale
-        middle = (np.array(scan.shape) - 1) / 2
+        middle = (np.array(padded.shape) - 1) / 2
         placed = ndimage.affine_transform(
-            scan,
+            padded,
             to_scan,
             offset=middle - to_scan @ centre,
             output_shape=(size, size),
             output=np.float32,
             order=3,
-            prefilter=False,
         )
         return np.clip((placed - RIPPLE) / (1 - RIPPLE), 0, 1)
 

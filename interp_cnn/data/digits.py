@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.datasets import load_digits
 
-from interp_cnn.data.canvas import CanvasSet
+from interp_cnn.data.canvas import PEN, CanvasSet
 from interp_cnn.data.split import held_out
 
 
@@ -49,8 +49,9 @@ class DigitsParts(CanvasSet):
         validation = np.array(held_out(scans.target, range(len(scans.target)), fraction=0.2, seed=split_seed))
         chosen = np.flatnonzero(validation == (split == "val"))
         super().__init__(
-            (scans.images[chosen] / 16).astype(np.float32),  # 17 grey values, 0 to 16
+            scans.images[chosen].astype(np.uint8),
             scans.target[chosen],
+            full=16,
             classes=tuple("0123456789"),
             names=[f"scan-{index:04d}" for index in chosen],
             image_size=image_size,
@@ -58,6 +59,7 @@ class DigitsParts(CanvasSet):
             rotation=rotation,
             distractors=distractors,
             paper=0.2,
+            ink=PEN,
             redraw=redraw,
             split_seed=split_seed,
         )
