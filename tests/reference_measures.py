@@ -42,3 +42,50 @@ def standard_deviation(values: list[float]) -> float:
 
 def distance(one: Tensor, two: Tensor) -> float:
     return math.hypot(float(one[0]) - float(two[0]), float(one[1]) - float(two[1]))
+
+
+def strongest(scores: Tensor, candidates: list[int], top_images: int) -> list[int]:
+    """The candidates with the highest scores, the earlier one first among equals; a repeated candidate counts
+    again.
+    """
+    return sorted(candidates, key=lambda image: -float(scores[image]))[:top_images]
+
+
+def location_instability(
+    positions: Tensor,
+    scores: Tensor,
+    landmarks: Tensor,
+    diagonal: float,
+    top_images: int,
+    drawn: list[int] | None = None,
+) -> list[float]:
+    """Zhang, Wu, Zhu 2018, section 4.2. `drawn` lists the images of a resampling, with repetitions."""
+    images, filters = scores.shape
+    drawn = sorted(range(images) if drawn is None else drawn)
+    result = []
+    for f in range(filters):
+        deviations = []
+        for k in range(landmarks.shape[1]):
+            having = [i for i in drawn if not torch.isnan(landmarks[i, k]).any()]
+            judged = strongest(scores[:, f], having, top_images)
+            if len(judged) >= 2:
+                distances = [distance(positions[i, f], landmarks[i, k]) / diagonal for i in judged]
+                deviations.append(standard_deviation(distances))
+        result.append(sum(deviations) / len(deviations) if deviations else math.nan)
+    return result
+
+
+def best_constant(
+    scores: Tensor,
+    landmarks: Tensor,
+    cells: Tensor,
+    diagonal: float,
+    top_images: int,
+    drawn: list[int] | None = None,
+) -> list[float]:
+    """Instability of the best constant answer on the images on which each filter is judged."""
+    answers = [
+        location_instability(cell.expand(*scores.shape, 2), scores, landmarks, diagonal, top_images, drawn)
+        for cell in cells
+    ]
+    return [min(answer[f] for answer in answers) for f in range(scores.shape[1])]
