@@ -1,0 +1,159 @@
+"""Command `train`: one network from a configuration to a run folder."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from interp_cnn.runs import build_data, load_config, network_for, write_json, write_text
+from interp_cnn.training.classification import Classification
+from interp_cnn.training.dashboard import Dashboard
+from interp_cnn.training.run import fit
+
+log = logging.getLogger(__name__)
+COMPARED_ON_RESUME = ("seed", "data", "model", "training")
+
+
+def run(config: DictConfig) -> None:
+    """Trains the configured network in Hydra's run folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    train(config, folder)
+    print(f"run folder: {os.path.relpath(folder)}")
+
+
+def train(config: DictConfig, folder: Path, *, label: str | None = None) -> Path:
+    """Trains one network; the same lines for the interpretable one and for its twin.
+
+    Args:
+        config: a composed `train` or `compare` configuration.
+        folder: run folder.
+        label: what the progress bar says; by default the kind of the network.
+
+    Returns:
+        The run folder.
+    """
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    checkpoint = config.get("ckpt_path")
+    if checkpoint is not None:
+        _check_same_run(resolved, Path(checkpoint))
+    started = time.time()
+    data = build_data(resolved.data)
+    torch.manual_seed(config.seed)
+    network = network_for(resolved.model, data)
+    module = classification(network, resolved, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+    training = resolved.training
+    trainer = fit(
+        module,
+        data,
+        folder=folder,
+        epochs=training.epochs,
+        seed=resolved.seed,
+        patience=training.patience,
+        gradient_clip=training.gradient_clip,
+        ckpt_path=checkpoint,
+        label=label or resolved.model.kind,
+        callbacks=[Dashboard(resolved.model.kind)],
+        trainer=OmegaConf.to_container(resolved.trainer),
+    )
+    if trainer.is_global_zero:
+        seconds = time.time() - started
+        parameters = sum(p.numel() for p in network.parameters())
+        write_json(
+            folder / "run.json",
+            {**provenance(), "seed": resolved.seed, "seconds": round(seconds, 2), "parameters": parameters},
+        )
+    return folder
+
+
+def classification(network: torch.nn.Module, config: DictConfig, data) -> Classification:
+    """The Lightning module of a configuration."""
+    training = config.training
+    if training.class_weights not in ("none", "balanced"):
+        raise ValueError(f"training.class_weights is {training.class_weights!r}; expected none or balanced")
+    weights = None
+    if training.class_weights == "balanced":
+        counts = torch.bincount(torch.as_tensor(data.train_set.labels), minlength=len(data.classes))
+        weights = counts.sum() / (len(counts) * counts.clamp(min=1).float())
+    return Classification(
+        network,
+        num_classes=len(data.classes),
+        image_size=tuple(data.image_size),
+        channels=data.channels,
+        background=data.background,
+        objective=training.objective,
+        class_weights=weights,
+        filter_loss=OmegaConf.to_container(config.model.filter_loss),
+        loss_weight=OmegaConf.to_container(config.model.loss_weight),
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_share=training.warmup_share,
+        label_smoothing=training.label_smoothing,
+        compile_network=training.compile,
+    )
+
+
+def provenance() -> dict:
+    """What is needed to repeat a run: command, versions, commit, machine."""
+    from importlib.metadata import version
+
+    packages = ("interp-cnn", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
+    return {
+        "command": " ".join(["interp-cnn", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "git_commit": _git_commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        here = Path(__file__).parent
+        found = subprocess.run(
+            ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
+    """A checkpoint goes on bit for bit only with the settings that it was made with."""
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"ckpt_path={checkpoint} does not exist; a run keeps checkpoints/last.ckpt")
+    folder = checkpoint.resolve().parent.parent
+    if not (folder / "config.yaml").is_file():
+        return
+    before = _flat({key: load_config(folder).get(key) for key in COMPARED_ON_RESUME})
+    now = _flat({key: config.get(key) for key in COMPARED_ON_RESUME})
+    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more settings)" if len(different) > 1 else ""
+        raise ValueError(
+            f"ckpt_path={checkpoint} was trained with {key}={before.get(key)}, not {now.get(key)}{more}; "
+            "give the same settings or train anew"
+        )
+
+
+def _flat(tree, prefix: str = "") -> dict:
+    if isinstance(tree, DictConfig):
+        tree = OmegaConf.to_container(tree)
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, child in tree.items()
+        for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()
+    }

@@ -1,0 +1,117 @@
+"""What TensorBoard shows beside the curves: where the filters look, epoch after epoch, on the same images.
+
+The tags do not name the kind of network, so the runs of a comparison overlay.
+"""
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from torch.nn import functional
+
+from interp_cnn import figures
+from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps
+from interp_cnn.model.templates import peak_positions
+from interp_cnn.training.classification import Classification
+
+
+class Dashboard(Callback):
+    """Mask grids, hyperparameters and a text card.
+
+    Args:
+        kind: of network, for the card.
+        images: how many validation images are shown, spread over the classes.
+        filters: how many filters of each layer, spread over the layer.
+    """
+
+    def __init__(self, kind: str, *, images: int = 8, filters: int = 8):
+        self.kind = kind
+        self.images = images
+        self.filters = filters
+        self.fixed: Tensor | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
+        """Chooses the images and writes the card."""
+        if not trainer.is_global_zero:
+            return
+        val_set = trainer.datamodule.val_set
+        labels = torch.as_tensor(val_set.labels)
+        order = torch.argsort(labels, stable=True)
+        chosen = order[torch.linspace(0, len(order) - 1, min(self.images, len(order))).long()]
+        self.fixed = torch.stack([val_set[int(index)].image for index in chosen])
+        classes = ", ".join(trainer.datamodule.classes)
+        layers = ", ".join(pl_module.masks)
+        self._board(trainer).add_text(
+            "run", f"**{self.kind}** network, layers {layers}; classes: {classes}", trainer.current_epoch
+        )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:
+        """Adds the grids of this epoch."""
+        if self.fixed is None or trainer.sanity_checking:
+            return
+        for layer, mask in pl_module.masks.items():
+            maps = _maps(pl_module, layer, self.fixed.to(pl_module.device))
+            count = min(self.filters, maps.shape[1])
+            chosen = torch.linspace(0, maps.shape[1] - 1, count).long()
+            picture = mask_grid(self.fixed, _light(maps[:, chosen], mask, chosen))
+            self._board(trainer).add_image(
+                f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC"
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Classification) -> None:
+        """Hyperparameters with the final measures."""
+        if not trainer.is_global_zero:
+            return
+        measures = {
+            f"hp/{name.removeprefix('val/')}": float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        weight = next(iter(pl_module.loss_weights.values()))
+        settings = {
+            "kind": self.kind,
+            "ratio": weight.ratio,
+            "schedule": weight.schedule,
+            "learning_rate": pl_module.learning_rate,
+            "weight_decay": pl_module.weight_decay,
+            "epochs": trainer.max_epochs,
+        }
+        self._board(trainer).add_hparams(settings, measures, run_name=".", global_step=trainer.current_epoch)
+
+    @staticmethod
+    def _board(trainer: Trainer):
+        return trainer.logger.experiment
+
+
+def mask_grid(images: Tensor, light: Tensor):
+    """Images (N, C, H, W) under masks (N, D, h, w) in [0, 1]: RGB, a row per image, a column per filter.
+
+    What a filter lets through is bright; the first column is the image itself.
+    """
+    size = images.shape[2:]
+    bright = functional.interpolate(light, size=size, mode="bilinear").clamp(0, 1)
+    rows = []
+    for image, masks in zip(images, bright, strict=True):
+        rows += [figures.to_rgb(image), *(figures.to_rgb(image * (0.2 + 0.8 * mask)) for mask in masks)]
+    return figures.montage(rows, columns=light.shape[1] + 1)
+
+
+@torch.no_grad()
+def _maps(module: Classification, layer: str, images: Tensor) -> Tensor:
+    was_training = module.training
+    module.eval()
+    with kept_feature_maps(module.network) as maps:
+        module.network(images)
+        kept = maps[layer]
+    module.train(was_training)
+    return kept.float().cpu()
+
+
+def _light(maps: Tensor, mask: TemplateMask, chosen: Tensor) -> Tensor:
+    """The masks where the network has them, else the maps themselves, as a share of their maximum."""
+    peak = maps.amax((2, 3), keepdim=True)
+    if not mask.enabled:
+        return maps / peak.clamp(min=1e-12)
+    positions = torch.zeros(len(maps), mask.filters, dtype=torch.long)
+    positions[:, chosen] = peak_positions(maps, position=mask.position)
+    masks = mask.masks_at(positions.to(mask.beta.device), *maps.shape[2:])
+    return masks[:, chosen].cpu() * (peak > 0)
