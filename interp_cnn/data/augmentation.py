@@ -1,8 +1,8 @@
 """Flips, shifts and zooms that carry landmarks and masks along.
 
 One affine map per image: out = what lies at (position - centre - shift) / zoom + centre. The image is sampled
-bilinearly, its border repeated where the view leaves it; masks are sampled at the nearest pixel and are False
-outside; landmarks move by the same map and become NaN when they leave the image. A mirror image swaps the
+bilinearly and mirrored at its border where the view leaves it; masks are sampled at the nearest pixel and are
+False outside; landmarks move by the same map and become NaN when they leave the image. A mirror image swaps the
 parts that are named left and right.
 """
 
@@ -118,7 +118,7 @@ def moved(sample: PartSample, *, shift: tuple[float, float], zoom: float) -> Par
         dim=-1,
     )
     image = F.grid_sample(
-        sample.image[None], grid[None].float(), mode="bilinear", padding_mode="border", align_corners=True
+        sample.image[None], grid[None].float(), mode="bilinear", padding_mode="reflection", align_corners=True
     )[0]
     centre = torch.tensor([(height - 1) / 2, (width - 1) / 2])
     landmarks = (sample.landmarks - centre) * zoom + centre + torch.tensor(shift, dtype=torch.float32)

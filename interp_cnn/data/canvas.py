@@ -28,7 +28,6 @@ RIPPLE = 0.08  # splines swing by up to this much beside the ink: taken off agai
 TRIES = 16  # candidate places for a stroke; with all of them on the scan's ink the stroke is left out
 POINTS = 16  # points of a stroke: at most 1.5 pixels apart on a 48-pixel canvas
 OVERLAP = 0.1  # share of a stroke's points that may lie on the scan's ink
-SOFT = 2.0  # pixels over which a stroke's edge fades, about as soft as an enlarged scan
 T = np.linspace(0, 1, POINTS)[:, None]  # (POINTS, 1) along a Bezier curve
 
 
@@ -40,6 +39,7 @@ class CanvasSet(PartSet):
     Args:
         scans: (N, h, w) integers, 0 is paper.
         full: the scans' value for full ink.
+        pen: half the thickness of a scan's lines in its own pixels; strokes are drawn with the same pen.
         labels: N class indices.
         classes: class names.
         names: N image names.
@@ -62,6 +62,7 @@ class CanvasSet(PartSet):
         labels: Sequence[int],
         *,
         full: int,
+        pen: float,
         classes: tuple[str, ...],
         names: Sequence[str],
         image_size: int,
@@ -97,6 +98,7 @@ class CanvasSet(PartSet):
         self.exact = self.scale[0] == self.scale[1] == 1 and self.rotation == 0
         self.scans = scans
         self.full = full
+        self.pen = (0.8 * pen * self.scale[0], 1.2 * pen * self.scale[1])
         self.ink = ink
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
@@ -105,7 +107,7 @@ class CanvasSet(PartSet):
             generator = Draw(self.split_seed, 0, index).generator()
         ink = self._placed(self.scans[index] / np.float32(self.full), generator)  # (H, W)
         object_mask = ink > self.ink
-        strokes = drawn_strokes(object_mask, mean_number=self.distractors, generator=generator)
+        strokes = drawn_strokes(object_mask, mean_number=self.distractors, pen=self.pen, generator=generator)
         landmarks, part_masks = bands(ink, object_mask)
         image = self.paper + (1 - self.paper) * np.maximum(ink, strokes)
         return PartSample(
@@ -152,16 +154,21 @@ class CanvasSet(PartSet):
 
 
 def drawn_strokes(
-    object_mask: NDArray[np.bool_], *, mean_number: float, generator: torch.Generator
+    object_mask: NDArray[np.bool_],
+    *,
+    mean_number: float,
+    pen: tuple[float, float],
+    generator: torch.Generator,
 ) -> NDArray[np.float32]:
     """Short straight and bent strokes beside an object, as ink in [0, 1].
 
-    Each stroke is a quadratic Bezier curve of 15-35 % of the canvas in length, as thick and bright as the pen
-    of a scan, placed where at most a tenth of it lies on the object.
+    Each stroke is a quadratic Bezier curve of 15-35 % of the canvas in length, at most a tenth of it on the
+    object, about as bright and as soft at its edge as a scan.
 
     Args:
         object_mask: (H, W) bool, ink that the strokes keep away from.
         mean_number: of strokes; the number is Poisson distributed.
+        pen: smallest and largest half thickness in pixels.
         generator: what the strokes are drawn from.
 
     Returns:
@@ -196,16 +203,17 @@ def drawn_strokes(
         if not free[stroke, candidate]:
             continue
         curve = points[stroke, candidate].astype(np.float32)  # (POINTS, 2)
-        thickness, brightness = 1.0 + 1.2 * u[stroke, 0, 6], 0.75 + 0.25 * u[stroke, 1, 6]
-        reach = thickness + SOFT
+        half_thickness = pen[0] + (pen[1] - pen[0]) * u[stroke, 0, 6]
+        brightness = 0.75 + 0.25 * u[stroke, 1, 6]
+        reach = 1.5 * half_thickness  # the edge fades over as many pixels as half the stroke is thick
         top, left = np.maximum(np.floor(curve.min(axis=0) - reach), 0).astype(int)
         bottom, right = np.minimum(np.ceil(curve.max(axis=0) + reach) + 1, size).astype(int)
         rows = (np.arange(top, bottom, dtype=np.float32) - curve[:, :1]) ** 2  # (POINTS, rows of its box)
         columns = (np.arange(left, right, dtype=np.float32) - curve[:, 1:]) ** 2
         distance = np.sqrt((rows[:, :, None] + columns[:, None, :]).min(axis=0))
-        pen = np.clip((thickness - distance) / SOFT + 0.5, 0, 1) * np.float32(brightness)
+        ink = np.clip((reach - distance) / half_thickness, 0, 1) * np.float32(brightness)
         box = strokes[top:bottom, left:right]
-        np.maximum(box, pen, out=box)
+        np.maximum(box, ink, out=box)
     return strokes
 
 

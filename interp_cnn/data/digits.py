@@ -52,6 +52,7 @@ class DigitsParts(CanvasSet):
             scans.images[chosen].astype(np.uint8),
             scans.target[chosen],
             full=16,
+            pen=0.5,
             classes=tuple("0123456789"),
             names=[f"scan-{index:04d}" for index in chosen],
             image_size=image_size,

@@ -80,6 +80,7 @@ class MnistParts(CanvasSet):
             scans,
             labels,
             full=255,
+            pen=1.1,
             classes=CLASSES[collection],
             names=[f"{split}-{index:05d}" for index in range(len(labels))],
             image_size=square(image_size)[0],
