@@ -1,0 +1,186 @@
+"""How sure a figure is: bootstrap over images, paired permutation, seeds, false discoveries.
+
+The unit is the image. A resampling is a row of weights, how often each image was drawn, so that one function
+of weights serves the estimate (all ones), the bootstrap (multinomial rows) and the jackknife (a group left
+out); networks that are given the same rows are compared in pairs. Intervals are bias-corrected and
+accelerated (BCa; Efron, "Better Bootstrap Confidence Intervals", JASA 1987), with the acceleration from a
+jackknife by groups of images where there are many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import norm, t
+from torch import Tensor
+
+JACKKNIFE_GROUPS = 100
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval [low, high] and the number n of images (or filters, or seeds) behind it."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Rows of image weights that several networks share.
+
+    Attributes:
+        bootstrap: (R, N) multinomial counts, drawn within each stratum.
+        jackknife: (G, N) ones, with one group of images at zero.
+        key: equal for resamplings that are equal, so that differences can be taken in pairs.
+    """
+
+    bootstrap: Tensor
+    jackknife: Tensor
+    key: tuple[int, ...]
+
+
+def resampling(
+    images: int, *, resamples: int = 500, seed: int = 0, strata: Tensor | None = None
+) -> Resampling:
+    """Weights for bootstrap and jackknife.
+
+    Args:
+        images: N.
+        resamples: R.
+        seed: the same seed, images and strata give the same rows.
+        strata: (N,) int64 labels; images are drawn within their own stratum, so that no category vanishes.
+    """
+    if images < 2 or resamples < 1:
+        raise ValueError(f"images is {images} and resamples {resamples}; expected at least 2 and 1")
+    generator = torch.Generator().manual_seed(seed)
+    strata = torch.zeros(images, dtype=torch.int64) if strata is None else strata.cpu()
+    bootstrap = torch.zeros(resamples, images)
+    for stratum in strata.unique():
+        members = (strata == stratum).nonzero().flatten()
+        drawn = torch.randint(len(members), (resamples, len(members)), generator=generator)
+        bootstrap.scatter_add_(1, members[drawn], torch.ones(drawn.shape))
+    groups = min(images, JACKKNIFE_GROUPS)
+    group = torch.randperm(images, generator=generator) % groups
+    jackknife = (group.unsqueeze(0) != torch.arange(groups).unsqueeze(1)).float()
+    key = (images, resamples, seed, hash(tuple(strata.tolist())))
+    return Resampling(bootstrap, jackknife, key)
+
+
+def bootstrap_estimate(
+    statistic: Callable[[Tensor], Tensor], draws: Resampling, *, level: float = 0.95
+) -> Estimate:
+    """Estimate of `statistic` with a BCa interval; it takes weights (R, N) and gives (R,) figures."""
+    images = draws.bootstrap.shape[1]
+    value = float(statistic(torch.ones(1, images)))
+    low, high = bca_interval(value, statistic(draws.bootstrap), statistic(draws.jackknife), level=level)
+    return Estimate(value, low, high, images)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """(R,) mean of `values` (N,) under `weights` (R, N); images with NaN take no part."""
+    known = values.isfinite()
+    drawn = weights[:, known].to(torch.float64)
+    return drawn @ values[known].double() / drawn.sum(dim=1)
+
+
+def bca_interval(
+    value: float, replicates: Tensor, jackknife: Tensor, *, level: float = 0.95
+) -> tuple[float, float]:
+    """BCa interval from bootstrap `replicates` (R,) and leave-a-group-out values `jackknife` (G,); NaN are
+    left out.
+    """
+    replicates, jackknife = (values[values.isfinite()].double() for values in (replicates, jackknife))
+    if not math.isfinite(value) or len(replicates) < 2:
+        return math.nan, math.nan
+    below = (replicates < value).double().mean() + 0.5 * (replicates == value).double().mean()
+    if not 0 < below < 1:  # the estimate lies outside its own replicates: no correction can mend that
+        bias, acceleration = 0.0, 0.0
+    else:
+        bias = float(norm.ppf(float(below)))
+        centred = jackknife.mean() - jackknife
+        spread = float(centred.square().sum()) ** 1.5
+        acceleration = float(centred.pow(3).sum()) / (6 * spread) if spread > 0 else 0.0
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        z = bias + float(norm.ppf(tail))
+        ends.append(float(norm.cdf(bias + z / (1 - acceleration * z))))
+    low, high = torch.quantile(replicates, torch.tensor(ends, dtype=torch.float64)).tolist()
+    return low, high
+
+
+def percentile_interval(replicates: Tensor, *, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Percentile interval along the first axis of `replicates` (R, ...)."""
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=replicates.dtype)
+    low, high = torch.nanquantile(replicates, tails, dim=0)
+    return low, high
+
+
+def bootstrap_p_value(replicates: Tensor) -> float:
+    """Two-sided p-value of a difference against 0: how far the interval can grow before it takes in the
+    zero.
+    """
+    replicates = replicates[replicates.isfinite()]
+    if len(replicates) == 0:
+        return math.nan
+    tail = min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(replicates) + 1))
+
+
+def paired_permutation_p_value(differences: Tensor, *, permutations: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of the mean of paired `differences` (N,) under exchange within each pair (a sign
+    flip).
+    """
+    differences = differences[differences.isfinite()].double()
+    images = len(differences)
+    if images == 0:
+        return math.nan
+    observed = differences.sum().abs()
+    generator = torch.Generator().manual_seed(seed)
+    reached, done = 0, 0
+    while done < permutations:
+        count = min(permutations - done, max(1, 4_000_000 // images))
+        signs = torch.randint(0, 2, (count, images), generator=generator, dtype=torch.int8) * 2 - 1
+        sums = (signs.double() @ differences).abs()
+        reached += int((sums >= observed * (1 - 1e-12)).sum())
+        done += count
+    return (reached + 1) / (permutations + 1)
+
+
+def over_seeds(values: list[float], *, level: float = 0.95) -> Estimate:
+    """Mean over training seeds with Student's t interval; differences of pairs go in as differences."""
+    known = [value for value in values if math.isfinite(value)]
+    n = len(known)
+    if n == 0:
+        return Estimate(math.nan)
+    mean = sum(known) / n
+    if n == 1:
+        return Estimate(mean, n=1)
+    error = math.sqrt(sum((value - mean) ** 2 for value in known) / (n - 1) / n)
+    half = float(t.ppf((1 + level) / 2, n - 1)) * error
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def benjamini_hochberg(p_values: Tensor) -> Tensor:
+    """Adjusted p-values (D,): those up to q make at most a share q of false discoveries. NaN stay NaN.
+
+    Benjamini, Hochberg, "Controlling the False Discovery Rate", JRSS B 1995.
+    """
+    known = p_values.isfinite()
+    p = p_values[known].double()
+    order = p.argsort()
+    ranks = torch.arange(1, len(p) + 1, dtype=torch.float64)
+    scaled = p[order] * len(p) / ranks
+    adjusted = torch.empty_like(p)
+    adjusted[order] = scaled.flip(0).cummin(dim=0).values.flip(0).clamp(max=1) if len(p) else scaled
+    result = torch.full_like(p_values, torch.nan, dtype=torch.float64)
+    result[known] = adjusted
+    return result

@@ -1,0 +1,165 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from interp_cnn.evaluation.location_instability import instability_replicates
+from interp_cnn.evaluation.statistics import (
+    bca_interval,
+    benjamini_hochberg,
+    bootstrap_estimate,
+    bootstrap_p_value,
+    over_seeds,
+    paired_permutation_p_value,
+    percentile_interval,
+    resampling,
+    weighted_mean,
+)
+
+
+def coverage(draw, statistic, truth, trials, images, resamples=300):
+    """Share of 95 % intervals that hold the truth."""
+    held = 0
+    for trial in range(trials):
+        generator = torch.Generator().manual_seed(trial)
+        sample = draw(images, generator)
+        estimate = bootstrap_estimate(
+            lambda weights, sample=sample: statistic(sample, weights),
+            resampling(images, resamples=resamples, seed=1000 + trial),
+        )
+        held += estimate.low <= truth <= estimate.high
+    return held / trials
+
+
+def exponential(images, generator):
+    return torch.empty(images, dtype=torch.float64).exponential_(generator=generator)
+
+
+def noisy_filter(images, generator):
+    """Positions of one filter around landmarks at distances ~ N(20, 3) pixels: instability 0.03 at diagonal
+    100.
+    """
+    landmarks = torch.zeros(images, 1, 2)
+    positions = torch.zeros(images, 1, 2, dtype=torch.float64)
+    positions[:, 0, 0] = 20 + 3 * torch.randn(images, generator=generator, dtype=torch.float64)
+    return positions, torch.rand(images, 1, generator=generator), landmarks
+
+
+def instability(sample, weights):
+    return instability_replicates(*sample, weights, diagonal=100, top_images=10**6).mean(dim=1)
+
+
+def test_bca_agrees_with_scipy():
+    sample = exponential(80, torch.Generator().manual_seed(5))
+    ours = bootstrap_estimate(lambda w: weighted_mean(sample, w), resampling(80, resamples=20000, seed=2))
+    theirs = scipy.stats.bootstrap(
+        (sample.numpy(),), np.mean, n_resamples=20000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    spread = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.03 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03 * spread)
+    assert ours.value == pytest.approx(float(sample.mean())) and ours.n == 80
+    # and it is not the percentile interval, which is too far to the left for a skewed sample
+    low, high = percentile_interval(weighted_mean(sample, resampling(80, resamples=20000, seed=2).bootstrap))
+    assert ours.low > float(low) and ours.high > float(high)
+
+
+def test_bca_on_scipys_own_replicates_is_scipys_interval():
+    sample = exponential(30, torch.Generator().manual_seed(6)).numpy()
+    theirs = scipy.stats.bootstrap(
+        (sample,), np.var, n_resamples=999, method="BCa", rng=np.random.default_rng(1)
+    )
+    jackknife = torch.tensor([np.var(np.delete(sample, i)) for i in range(30)])
+    low, high = bca_interval(float(np.var(sample)), torch.tensor(theirs.bootstrap_distribution), jackknife)
+    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-6)
+
+
+def test_intervals_hold_the_truth_at_about_their_level():
+    # 150 trials: the share of hits has a standard error of 1.8 points.
+    shares = {
+        "mean": coverage(exponential, weighted_mean, 1.0, trials=150, images=60),
+        "instability": coverage(noisy_filter, instability, 0.03, trials=150, images=60),
+    }
+    assert all(0.87 <= share <= 0.99 for share in shares.values()), shares
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_at_their_level():
+    shares = {
+        "mean": coverage(exponential, weighted_mean, 1.0, trials=1500, images=100, resamples=600),
+        "instability": coverage(noisy_filter, instability, 0.03, trials=1500, images=100, resamples=600),
+    }
+    assert all(0.92 <= share <= 0.97 for share in shares.values()), shares
+
+
+def test_the_permutation_test_rejects_at_its_level_under_exchange_and_nearly_always_for_a_real_difference():
+    generator = torch.Generator().manual_seed(0)
+    null = [
+        paired_permutation_p_value(torch.randn(40, generator=generator), permutations=199, seed=i)
+        for i in range(300)
+    ]
+    assert 0.02 <= sum(p <= 0.05 for p in null) / 300 <= 0.085
+    real = [
+        paired_permutation_p_value(0.7 + torch.randn(40, generator=generator), permutations=199)
+        for _ in range(50)
+    ]
+    assert sum(p <= 0.05 for p in real) >= 45
+
+
+def test_the_permutation_test_equals_all_sign_flips_on_a_small_sample():
+    differences = torch.tensor([0.3, 1.2, -0.1, 0.8, 0.5, 0.9, -0.4, 0.7])
+    flips = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 8)
+    exact = ((flips @ differences).abs() >= differences.sum().abs() - 1e-6).double().mean().item()
+    assert paired_permutation_p_value(differences, permutations=20000) == pytest.approx(exact, abs=0.006)
+    assert paired_permutation_p_value(torch.zeros(5), permutations=99) == 1.0
+    assert math.isnan(paired_permutation_p_value(torch.tensor([])))
+
+
+def test_resamplings_are_drawn_within_strata_and_repeat_with_the_seed():
+    strata = torch.tensor([0] * 7 + [1] * 3)
+    draws = resampling(10, resamples=50, seed=3, strata=strata)
+    assert draws.bootstrap[:, :7].sum(dim=1).eq(7).all() and draws.bootstrap[:, 7:].sum(dim=1).eq(3).all()
+    assert torch.equal(draws.bootstrap, resampling(10, resamples=50, seed=3, strata=strata).bootstrap)
+    assert not torch.equal(draws.bootstrap, resampling(10, resamples=50, seed=4, strata=strata).bootstrap)
+    assert draws.jackknife.shape == (10, 10) and torch.equal(
+        draws.jackknife.sum(dim=1), torch.full((10,), 9.0)
+    )
+    many = resampling(1001, resamples=1).jackknife
+    assert many.shape == (100, 1001) and torch.equal((1 - many).sum(dim=0), torch.ones(1001))
+    with pytest.raises(ValueError, match="images is 1"):
+        resampling(1)
+
+
+def test_a_mean_leaves_out_images_without_a_value():
+    values = torch.tensor([1.0, torch.nan, 4.0])
+    assert weighted_mean(values, torch.tensor([[1.0, 5, 1], [3, 0, 1]])).tolist() == [2.5, 1.75]
+
+
+def test_degenerate_samples_give_no_nonsense():
+    constant = bootstrap_estimate(lambda w: weighted_mean(torch.full((9,), 2.0), w), resampling(9))
+    assert (constant.value, constant.low, constant.high) == (2.0, 2.0, 2.0)
+    assert all(math.isnan(end) for end in bca_interval(math.nan, torch.rand(9), torch.rand(9)))
+    assert bca_interval(5.0, torch.rand(100), torch.rand(9))[1] <= 1.0
+
+
+def test_the_bootstrap_p_value_counts_the_smaller_tail():
+    replicates = torch.cat((torch.full((95,), 1.0), torch.full((4,), -1.0)))
+    assert bootstrap_p_value(replicates) == pytest.approx(2 * 5 / 100)
+    assert bootstrap_p_value(torch.zeros(50)) == 1.0 and math.isnan(bootstrap_p_value(torch.tensor([])))
+
+
+def test_seeds_are_averaged_with_students_interval():
+    values = [0.71, 0.74, 0.69]
+    estimate = over_seeds([*values, math.nan])
+    theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(theirs)) and estimate.n == 3
+    assert math.isnan(over_seeds([0.5]).low) and math.isnan(over_seeds([]).value)
+
+
+def test_false_discovery_control_equals_scipy():
+    p = torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
+    assert benjamini_hochberg(p).numpy() == pytest.approx(scipy.stats.false_discovery_control(p.numpy()))
+    with_gap = benjamini_hochberg(torch.cat((p, torch.tensor([torch.nan]))))
+    assert torch.equal(with_gap[:-1], benjamini_hochberg(p)) and with_gap[-1].isnan()
