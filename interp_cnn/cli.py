@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else "the command comes first:"
         raise ValueError(f"no command {command!r}; {hint} ({', '.join((*COMMANDS, *PLAIN_COMMANDS))})")
     if command in PLAIN_COMMANDS:
-        return importlib.import_module(f"interp_cnn.{command}").run(rest)
+        return _until_unread(partial(importlib.import_module(f"interp_cnn.{command}").run, rest))
     if "-h" in rest or "--help" in rest:
         return _show(command_help(command, rest))
     return _run_with_hydra(command, rest)
@@ -110,11 +110,18 @@ def _table(found: list[settings.Setting]) -> list[str]:
 
 
 def _show(text: str) -> int:
+    return _until_unread(partial(print, text)) or 0
+
+
+def _until_unread(answer: Callable[[], Any]) -> Any:
+    """Answer on stdout; when the reader has seen enough (`| head`), stop without a word."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has seen enough (`| head`): no message at exit either
+        result = answer()
+        sys.stdout.flush()
+        return result
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
 
 
 def _run_with_hydra(command: str, overrides: list[str]) -> int:
