@@ -1,0 +1,198 @@
+import math
+
+import pytest
+import torch
+
+from interp_cnn.model.filter_categories import FilterCategories
+from interp_cnn.model.filter_loss import FilterLoss
+from interp_cnn.model.information_gradient import GRADIENTS
+from interp_cnn.model.mutual_information import mutual_information
+from interp_cnn.model.templates import part_templates
+from interp_cnn.training.loss_weight import LossWeight
+
+BETA = torch.tensor(4.0)
+
+
+def batch(images=12, filters=4, grid=(5, 6), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(images, filters, *grid, generator=generator).relu()
+    return maps, torch.arange(images) % 3
+
+
+def test_the_loss_does_not_depend_on_the_scale_of_the_activations():
+    maps, labels = batch()
+    for scale in ("peak", "spread"):
+        values = [
+            FilterLoss(4, (5, 6), num_classes=3, scale=scale)(maps * factor, labels, BETA).loss.item()
+            for factor in (1e-3, 1.0, 1e3)
+        ]
+        assert values == pytest.approx([values[1]] * 3, rel=1e-3)
+
+
+def test_the_peak_scale_gives_a_lone_typical_peak_the_temperature_as_score():
+    maps = torch.zeros(6, 1, 4, 4)
+    places = torch.arange(6)
+    maps.view(6, -1)[places, places] = 5.0
+    loss = FilterLoss(1, (4, 4), num_classes=3, temperature=2.0)
+    found = loss(maps, places % 3, BETA)
+    expected = mutual_information(maps / 5 * 2, part_templates(4, 4))
+    assert found.information.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_spread_scale_gives_scores_the_temperature_as_deviation():
+    maps, labels = batch(images=200)
+    loss = FilterLoss(4, (5, 6), num_classes=3, scale="spread", temperature=2.5)
+    loss(maps, labels, BETA)
+    scores = maps.flatten(2) @ part_templates(5, 6).flatten(1).T * (2.5 / loss.scale)[:, None]
+    assert scores.std(0).mean(-1).tolist() == pytest.approx([2.5] * 4, rel=1e-3)
+
+
+def test_all_state_travels_in_the_state_dict():
+    options = {"num_classes": 3, "partition_memory": 64, "prior": "occurrence", "class_conditional": 0.5}
+    trained, loaded = FilterLoss(4, (5, 6), **options), FilterLoss(4, (5, 6), **options)
+    for seed in range(5):
+        maps, labels = batch(seed=seed)
+        trained(maps, labels, BETA)
+    loaded.load_state_dict(trained.state_dict())
+    for seed in range(5, 8):
+        maps, labels = batch(seed=seed)
+        assert torch.equal(trained(maps, labels, BETA).loss, loaded(maps, labels, BETA).loss)
+    assert torch.equal(trained.categories.assigned, loaded.categories.assigned)
+
+
+def test_validation_changes_nothing_and_needs_no_labels():
+    loss = FilterLoss(4, (5, 6), num_classes=3, partition_memory=64, prior="occurrence")
+    maps, labels = batch()
+    loss(maps, labels, BETA)
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    loss.eval()
+    found = loss(batch(seed=1)[0] * 9, None, BETA)
+    assert found.information.shape == (4,)
+    for name, value in loss.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_every_gradient_mode_raises_the_information_of_free_maps(gradient):
+    """Gradient ascent on the maps themselves; filters of category 0 fire on a third of the images."""
+    maps, labels = batch(images=24, filters=2, grid=(4, 4))
+    maps = (maps + 0.2 * (labels == 0)[:, None, None, None]).requires_grad_()
+    loss = FilterLoss(2, (4, 4), num_classes=3, temperature=2.0, gradient=gradient)
+    first = None
+    for _ in range(40):
+        found = loss(maps.relu(), labels, BETA)
+        first = found.information.mean() if first is None else first
+        (slope,) = torch.autograd.grad(found.loss, maps)
+        with torch.no_grad():
+            maps -= 0.3 * slope / slope.norm()
+    last = loss.eval()(maps.relu(), labels, BETA).information.mean()
+    assert last > first
+
+
+def test_the_class_conditional_term_silences_filters_on_other_categories():
+    maps, labels = batch()
+    maps[labels == 0] += 1
+    maps.requires_grad_()
+    plain = FilterLoss(4, (5, 6), num_classes=3)
+    conditional = FilterLoss(4, (5, 6), num_classes=3, class_conditional=1.0)
+    slopes = [torch.autograd.grad(loss(maps, labels, BETA).loss, maps)[0] for loss in (plain, conditional)]
+    extra = slopes[1] - slopes[0]
+    others = ~conditional.categories.own_images(labels)
+    assert extra[others].sum() > 0  # descent lowers their activations
+    assert extra[~others].abs().sum() == 0
+
+
+def test_the_occurrence_prior_follows_where_the_part_is_seen():
+    maps = torch.zeros(30, 1, 4, 4)
+    maps[:, 0, 1, 1] = 1 + torch.rand(30, generator=torch.Generator().manual_seed(0))
+    loss = FilterLoss(1, (4, 4), num_classes=3, prior="occurrence", temperature=4.0)
+    for _ in range(200):
+        loss(maps, torch.arange(30) % 3, BETA)
+    assert loss.occurrence[0, :-1].argmax() == 5
+    assert loss.occurrence.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="scale is 'size'"):
+        FilterLoss(4, (5, 6), num_classes=3, scale="size")
+    with pytest.raises(ValueError, match="temperature is 0"):
+        FilterLoss(4, (5, 6), num_classes=3, temperature=0)
+    with pytest.raises(ValueError, match=r"grid of \(5, 6\)"):
+        FilterLoss(4, (5, 6), num_classes=3)(torch.rand(2, 4, 3, 3), torch.tensor([0, 1]), BETA)
+    with pytest.raises(ValueError, match="labels are missing"):
+        FilterLoss(4, (5, 6), num_classes=3)(torch.rand(2, 4, 5, 6), None, BETA)
+
+
+def test_a_filter_belongs_to_the_category_that_excites_it_most():
+    categories = FilterCategories(2, 3)
+    maps = torch.zeros(6, 2, 2, 2)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    maps[labels == 1, 0] = 1.0
+    maps[labels == 2, 1] = 1.0
+    categories.update(maps, labels)
+    assert categories.assigned.tolist() == [1, 2]
+    assert categories.own_images(labels)[:, 0].tolist() == [False, True, False] * 2
+
+
+def test_the_two_assignment_rules_differ_as_they_should():
+    maps = torch.zeros(2, 1, 4, 4)
+    maps[0, 0, 0, 0] = 2.0  # category 0: one high peak
+    maps[1] = 1.0  # category 1: a broad map
+    labels = torch.tensor([0, 1])
+    found = []
+    for rule in ("sum", "maximum"):
+        categories = FilterCategories(1, 2, rule=rule)
+        categories.update(maps, labels)
+        found.append(categories.assigned.item())
+    assert found == [1, 0]
+
+
+def test_the_background_gets_no_filters():
+    categories = FilterCategories(3, 2, background=0)
+    categories.update(torch.rand(4, 3, 2, 2), torch.zeros(4, dtype=torch.long))
+    assert categories.assigned.tolist() == [1, 1, 1]
+
+
+def test_a_category_missing_from_a_batch_keeps_its_statistics():
+    categories = FilterCategories(1, 3)
+    categories.update(torch.ones(3, 1, 2, 2), torch.arange(3))
+    categories.update(torch.zeros(1, 1, 2, 2), torch.tensor([0]))
+    assert categories.response[0].tolist() == pytest.approx([4 * 0.9, 4.0, 4.0])
+
+
+def test_negatives_of_a_filter_leave_out_its_own_category():
+    categories = FilterCategories(1, 3)
+    categories.update(torch.ones(1, 1, 2, 2), torch.tensor([2]))
+    own = categories.own_images(torch.tensor([0, 1, 2, 2]))[:, 0]
+    assert own.tolist() == [False, False, True, True]
+
+
+def test_the_weight_holds_the_ratio_of_the_gradient_norms():
+    maps = torch.rand(4, 2, 3, 3, requires_grad=True)
+    task, filter_loss = (maps * 3).sum(), (maps.square() * 0.01).sum()
+    weight = LossWeight(0.25, schedule="constant")
+    weight.measure(task, filter_loss, maps)
+    norms = [torch.autograd.grad(loss, maps, retain_graph=True)[0].norm() for loss in (task, filter_loss)]
+    assert (weight.value(0, 10) * norms[1] / norms[0]).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1]),
+        ("warmup", [0, 1, 1]),
+        ("fade", [0, 0.8, 0]),
+        ("inverse_epoch", [1, 1 / 3, 1 / 11]),
+    ],
+)
+def test_schedules(schedule, expected):
+    weight = LossWeight(1.0, schedule=schedule, warmup_epochs=2)
+    assert [weight.target(epoch, 10) for epoch in (0, 2, 10)] == pytest.approx(expected)
+
+
+def test_a_loss_that_is_off_weighs_nothing_and_a_zero_gradient_does_not_divide_by_zero():
+    assert LossWeight(0.0).value(5, 10) == 0
+    maps = torch.rand(2, 1, 2, 2, requires_grad=True)
+    weight = LossWeight(0.5, schedule="constant")
+    weight.measure(maps.sum(), (maps * 0).sum(), maps)
+    assert math.isfinite(weight.value(0, 10))

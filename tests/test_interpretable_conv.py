@@ -1,0 +1,199 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from interp_cnn.model.backbones import TOP_LAYERS, Normalise, SmallCNN, build_network
+from interp_cnn.model.interpretable_conv import (
+    MaskedLayer,
+    TemplateMask,
+    kept_feature_maps,
+    layer_shapes,
+    make_interpretable,
+    template_masks,
+)
+from interp_cnn.model.templates import peak_positions
+
+
+def small(seed=0, **options):
+    torch.manual_seed(seed)
+    defaults = {"num_classes": 4, "channels": 1, "image_size": (32, 32), "mean": (0.3,), "std": (0.2,)}
+    return build_network("small_cnn", **{**defaults, **options})
+
+
+def test_twins_have_the_same_weights_and_differ_in_the_masks_switch_alone():
+    on, off = small(), small(mask={"enabled": False})
+    assert on.state_dict().keys() == off.state_dict().keys()
+    assert all(
+        torch.equal(a, b) for a, b in zip(on.state_dict().values(), off.state_dict().values(), strict=True)
+    )
+    images = torch.rand(3, 1, 32, 32)
+    assert not torch.allclose(on.eval()(images), off.eval()(images))
+
+
+def test_the_plain_twin_equals_the_network_without_any_mask_module():
+    network = SmallCNN(4, channels=1).eval()
+    masked = make_interpretable(
+        copy.deepcopy(network), ["conv5"], image_size=(32, 32), channels=1, enabled=False
+    )
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(network(images), masked.eval()(images))
+
+
+def test_masks_stand_behind_several_named_layers():
+    network = small(layers=["conv4", "conv5"])
+    assert list(template_masks(network)) == ["conv4", "conv5"]
+    assert isinstance(network.conv4, MaskedLayer)
+    assert small(layers=["conv4"], extra_conv=True)(torch.rand(1, 1, 32, 32)).shape == (1, 4)
+
+
+def test_the_extra_layer_of_the_publication_is_masked_and_ends_in_a_relu():
+    network = small(extra_conv=True)
+    assert len(template_masks(network)) == 2
+    last = network.conv5[1]
+    assert isinstance(last.layer[-1], nn.ReLU)
+    assert last.layer[0].weight.shape == (128, 128, 3, 3)
+
+
+def test_any_users_network_by_layer_name():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    network(torch.rand(1, 3, 8, 8))
+    make_interpretable(network, ["1"], image_size=(8, 8))
+    assert network(torch.rand(2, 3, 8, 8)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (["conv9"], "no layer 'conv9'; it has"),
+        ([], "layers is empty"),
+        (["head"], "does not give a feature map"),
+    ],
+)
+def test_a_wrong_layer_is_named(layers, words):
+    with pytest.raises(ValueError, match=words):
+        make_interpretable(SmallCNN(4, channels=1), layers, image_size=(32, 32), channels=1)
+
+
+def test_inference_needs_no_labels_and_state_is_in_the_state_dict():
+    network = small(mask={"beta_rule": "spread"}).train()
+    network.conv5.mask.match_spread(torch.rand(4, 128, 8, 8))
+    again = small(seed=1, mask={"beta_rule": "spread"})
+    again.load_state_dict(network.state_dict())
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+def test_kept_maps_are_those_before_the_mask_and_are_let_go_afterwards():
+    network = small().eval()
+    images = torch.rand(2, 1, 32, 32)
+    with kept_feature_maps(network) as maps:
+        network(images)
+        kept = maps["conv5"]
+    assert torch.equal(
+        network.conv5.mask(kept), network.conv5(network.conv4(network.conv3(_up_to_conv3(network, images))))
+    )
+    assert network.conv5.mask.kept_maps is None
+
+
+def _up_to_conv3(network, images):
+    maps = network.pool(network.conv1(network.normalise(images)))
+    return network.pool(network.conv2(maps))
+
+
+def test_learned_beta_is_a_parameter_and_fixed_beta_is_not():
+    assert "conv5.mask.beta" in dict(small(mask={"beta_rule": "learned"}).named_parameters())
+    assert "conv5.mask.beta" in dict(small().named_buffers())
+
+
+def test_the_gradient_through_a_network_equals_the_mask_held_constant():
+    network = small().double().eval()
+    images = torch.rand(2, 1, 32, 32, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(network(images)[:, 0].sum(), images)
+    with kept_feature_maps(network) as maps, torch.no_grad():
+        network(images)
+        positions = peak_positions(maps["conv5"])
+    mask = network.conv5.mask
+    fixed = mask.masks_at(positions, 8, 8).double()
+    hook = mask.register_forward_hook(lambda module, inputs, output: inputs[0] * fixed)
+    (expected,) = torch.autograd.grad(network(images)[:, 0].sum(), images)
+    hook.remove()
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_normalise_speaks_in_pixels():
+    layer = Normalise((0.5, 0.4, 0.3), (0.2, 0.1, 0.4))
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(layer(images)[:, 1], (images[:, 1] - 0.4) / 0.1)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_the_mask_works_in_half_precision(precision):
+    maps = torch.rand(2, 3, 7, 7).to(precision)
+    masked = TemplateMask(3).to(precision)(maps)
+    assert masked.dtype == precision
+    assert masked.isfinite().all()
+
+
+def test_an_exported_network_equals_the_module():
+    network = small().eval()
+    images = torch.rand(2, 1, 32, 32)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(network, (images,), dynamic_shapes=({0: batch},)).module()
+    more = torch.rand(5, 1, 32, 32)
+    assert torch.allclose(exported(more), network(more), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
+def test_torchvision_networks_get_their_masks_by_name(name):
+    size = 64
+    network = build_network(
+        name, num_classes=3, channels=3, image_size=(size, size), mean=(0.5,), std=(0.25,)
+    )
+    assert list(template_masks(network)) == ["body." + TOP_LAYERS[name]]
+    assert network.eval()(torch.rand(2, 3, size, size)).shape == (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TOP_LAYERS if name != "small_cnn"])
+def test_every_named_backbone_trains_a_step(name):
+    network = build_network(name, num_classes=3, channels=1, image_size=(64, 64), mean=(0.5,), std=(0.25,))
+    with kept_feature_maps(network) as maps:
+        loss = network(torch.rand(2, 1, 64, 64)).square().sum()
+        kept = maps[next(iter(template_masks(network)))]
+        assert (kept >= 0).all()
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.slow
+def test_a_residual_network_is_masked_after_or_before_the_addition():
+    for layer in ("layer4", "layer4.1.bn2"):
+        network = build_network(
+            "resnet18",
+            num_classes=3,
+            channels=3,
+            image_size=(64, 64),
+            mean=(0.5,),
+            std=(0.25,),
+            layers=[layer],
+        )
+        assert network.eval()(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_an_unknown_network_or_weights_file_is_named(tmp_path):
+    options = {"num_classes": 3, "channels": 3, "image_size": (64, 64), "mean": (0.5,), "std": (0.25,)}
+    with pytest.raises(ValueError, match="network 'resnet1' is unknown"):
+        build_network("resnet1", **options)
+    with pytest.raises(FileNotFoundError, match="missing.pth does not exist"):
+        build_network("small_cnn", weights=str(tmp_path / "missing.pth"), **options)
+    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="does not fit"):
+        build_network("small_cnn", weights=str(tmp_path / "broken.pth"), **options)
+
+
+def test_layer_shapes_leave_the_mode_of_the_network_alone():
+    network = SmallCNN(4, channels=1).train()
+    assert layer_shapes(network, ["conv5"], image_size=(48, 40), channels=1) == {"conv5": (128, 12, 10)}
+    assert network.training

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp_cnn.model.interpretable_conv import TemplateMask
+from interp_cnn.model.templates import distance_kernel, part_templates, peak_positions, template_distances
+
+grids = st.tuples(st.integers(1, 6), st.integers(1, 6))
+norms = st.sampled_from(["l1", "l2"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(grid=grids, norm=norms, beta=st.floats(0.5, 8))
+def test_templates_equal_the_literal_loops(grid, norm, beta):
+    found = part_templates(*grid, beta=beta, norm=norm, dtype=torch.float64)
+    np.testing.assert_allclose(found, reference.templates(*grid, beta, norm), atol=1e-12)
+
+
+def test_positions_run_row_by_row_and_the_negative_template_is_last():
+    bank = part_templates(3, 4)
+    assert bank.shape == (13, 3, 4)
+    for flat in range(12):
+        assert bank[flat].flatten().argmax() == flat
+        assert bank[flat].max() == 1
+    assert (bank[-1] == -1).all()
+
+
+def test_the_geometry_of_the_publication_at_14_cells():
+    row = part_templates(14, 14, beta=4.0)[7 * 14 + 0, 7]  # centre at the left border
+    assert row[3] > 0 > row[4]  # crosses zero at 3.5 cells
+    assert row[6] > -1 and (row[7:] == -1).all()  # clamped from 7 cells on
+
+
+def test_tau_scales_both_kinds_of_template():
+    tau = 0.5 / 14**2
+    assert torch.allclose(part_templates(14, 14, tau=tau), part_templates(14, 14) * tau)
+
+
+def test_no_two_templates_share_memory_or_values():
+    bank = part_templates(4, 4)
+    bank[0] = 7
+    assert (bank[1:] != 7).all()
+    assert len({tuple(t.flatten().tolist()) for t in part_templates(4, 4)}) == 17
+
+
+def test_every_template_is_a_window_of_one_kernel():
+    height, width = 4, 6
+    kernel = distance_kernel(height, width)
+    assert kernel.shape == (7, 11)
+    bank = template_distances(height, width)
+    for row in range(height):
+        for column in range(width):
+            window = kernel[
+                height - 1 - row : 2 * height - 1 - row, width - 1 - column : 2 * width - 1 - column
+            ]
+            assert torch.equal(bank[row * width + column], window)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"norm": "l3"}, "norm is 'l3'"), ({"beta": 0}, "beta is 0"), ({"height": 0}, "0 x 4")],
+)
+def test_a_wrong_argument_is_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        part_templates(**{"height": 4, "width": 4, **arguments})
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("grid", [(5, 5), (3, 7)])
+def test_the_mask_equals_the_literal_loops(norm, grid):
+    maps = torch.rand(4, 3, *grid, dtype=torch.float64).sub(0.3).relu()
+    masked = TemplateMask(3, norm=norm, beta=3.0)(maps)
+    for image in range(4):
+        for filter_ in range(3):
+            expected = reference.mask(maps[image, filter_].numpy(), 3.0, norm)
+            np.testing.assert_allclose(masked[image, filter_], expected, atol=1e-6)
+
+
+def test_the_mask_keeps_the_peak_and_its_height_is_one():
+    maps = torch.rand(8, 4, 6, 6)
+    masked = TemplateMask(4)(maps)
+    assert torch.equal(masked.amax((2, 3)), maps.amax((2, 3)))
+
+
+def test_an_all_zero_map_stays_zero_without_gradient():
+    maps = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    masked = TemplateMask(2)(maps)
+    masked.sum().backward()
+    assert (masked == 0).all()
+    assert maps.grad.isfinite().all()
+    assert (maps.grad == 0).all()
+
+
+def test_a_negative_activation_never_turns_positive():
+    maps = torch.full((1, 1, 5, 5), -2.0)
+    maps[0, 0, 0, 0] = 1.0
+    masked = TemplateMask(1)(maps)
+    assert (masked >= 0).all()
+    assert (masked[0, 0, 2:, 2:] == 0).all()
+
+
+def test_the_mask_is_a_constant_for_the_gradient():
+    mask = TemplateMask(2, rectify=False)
+    maps = torch.rand(3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(3, 2, 4, 5, dtype=torch.float64)
+    (mask(maps) * weights).sum().backward()
+    masks = mask.masks_at(peak_positions(maps.detach()), 4, 5)
+    assert torch.allclose(maps.grad, weights * masks)
+    assert torch.autograd.gradcheck(mask, maps.detach().requires_grad_())
+
+
+def test_a_disabled_mask_is_the_identity():
+    maps = torch.rand(2, 3, 4, 4)
+    assert torch.equal(TemplateMask(3, enabled=False)(maps), maps)
+
+
+def test_the_centroid_lies_between_two_equal_blobs_and_the_argmax_on_one():
+    maps = torch.zeros(1, 1, 1, 9)
+    maps[0, 0, 0, 0] = maps[0, 0, 0, 8] = 1
+    assert peak_positions(maps).item() == 0
+    assert peak_positions(maps, position="centroid").item() == 4
+
+
+def test_positions_of_an_empty_map_are_defined():
+    empty = torch.zeros(1, 1, 3, 5)
+    assert peak_positions(empty).item() == 0
+    assert peak_positions(empty, position="centroid").item() in (7, 12)
+
+
+def test_the_spread_rule_narrows_templates_for_sharp_maps_and_widens_them_for_broad_ones():
+    sharp, broad = torch.zeros(1, 1, 14, 14), torch.ones(1, 1, 14, 14)
+    sharp[0, 0, 6, 6] = 1
+    masks = [TemplateMask(1, beta_rule="spread") for _ in range(2)]
+    for _ in range(200):
+        for mask, maps in zip(masks, (sharp, broad), strict=True):
+            mask.match_spread(maps)
+    assert masks[0].beta.item() == pytest.approx(6, abs=1e-3)
+    assert masks[1].beta.item() == pytest.approx(3, abs=1e-3)
+
+
+def test_flipping_a_map_flips_its_mask():
+    maps = torch.rand(2, 3, 5, 7)
+    mask = TemplateMask(3)
+    assert torch.allclose(mask(maps.flip(-1)), mask(maps).flip(-1))
+    assert torch.allclose(mask(maps.flip(-2)), mask(maps).flip(-2))
