@@ -181,6 +181,11 @@ class PartDataModule(LightningDataModule):
         for split, part_set in (("train", train_set), ("val", val_set)):
             if len(part_set) == 0:
                 raise ValueError(f"split {split!r} has no image; both training and validation need some")
+        for label, count in enumerate(train_set.labels.bincount(minlength=len(train_set.classes)).tolist()):
+            if count == 0:
+                raise ValueError(
+                    f"no training image of class {train_set.classes[label]!r}; every class needs some"
+                )
         train_set.augmentation = self.augmentation
         self.train_set, self.val_set = train_set, val_set
         self._report_skipped()

@@ -1,0 +1,26 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from interp_cnn.data.digits import DigitsParts
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder with real image sets; tests that need it are skipped where it is absent."""
+    given = os.environ.get("INTERP_CNN_DATA")
+    root = Path(given) if given else REPOSITORY.parent / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip(f"no image data at {root}; INTERP_CNN_DATA names their folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits() -> DigitsParts:
+    """The validation digits in their fixed views: small, real, always there."""
+    return DigitsParts("val")

@@ -1,0 +1,124 @@
+"""Flips, shifts and zooms carry landmarks and masks along."""
+
+import math
+
+import pytest
+import torch
+
+from interp_cnn.data.augmentation import Augmentation, mirrored, moved
+from interp_cnn.data.parts import Draw, PartSample
+
+
+def dot(row: int, column: int, *, size=(17, 21)) -> PartSample:
+    """One bright pixel that is the image, the object, both parts' masks and the landmark of part 0."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[row, column] = True
+    landmarks = torch.tensor([[row, column], [math.nan, math.nan]], dtype=torch.float32)
+    return PartSample(
+        mask.float()[None], 0, landmarks, torch.stack([mask, mask]), mask.clone(), mask.clone(), name="dot"
+    )
+
+
+def test_a_mirror_image_carries_everything():
+    sample = mirrored(dot(3, 5))
+    assert sample.landmarks[0].tolist() == [3, 15]
+    assert sample.landmarks[1].isnan().all()
+    for mask in (sample.image[0] > 0, sample.object_mask, sample.distractor_mask, *sample.part_masks):
+        assert mask.nonzero().tolist() == [[3, 15]]
+
+
+def test_mirroring_twice_gives_the_sample_back(digits):
+    twice = mirrored(mirrored(digits[0], (2, 1, 0)), (2, 1, 0))
+    for before, after in zip(vars(digits[0]).values(), vars(twice).values(), strict=True):
+        assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+
+
+def test_left_and_right_parts_change_places_in_the_mirror():
+    sample = dot(3, 5)
+    sample.part_masks[1] = False
+    swapped = mirrored(sample, (1, 0))
+    assert swapped.landmarks[1].tolist() == [3, 15] and swapped.landmarks[0].isnan().all()
+    assert swapped.part_masks.flatten(1).any(1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 3), (-3, 4), (5, -5)])
+def test_a_whole_pixel_shift_moves_pixels_landmarks_and_masks_alike(down, right):
+    sample = moved(dot(8, 10), shift=(down, right), zoom=1.0)
+    expected = [8 + down, 10 + right]
+    assert sample.landmarks[0].tolist() == expected
+    for mask in (sample.image[0] > 0.99, sample.object_mask, *sample.part_masks):
+        assert mask.nonzero().tolist() == [expected]
+
+
+@pytest.mark.parametrize(("row", "column"), [(8, 10), (2, 4), (13, 17), (8, 3)])
+@pytest.mark.parametrize("zoom", [0.8, 1.25, 2.0])
+def test_a_zoom_keeps_the_landmark_on_what_it_marks(row, column, zoom):
+    sample = dot(row, column)
+    for r in range(-1, 2):  # a block, so that it survives being made smaller
+        for c in range(-1, 2):
+            sample.image[0, row + r, column + c] = 1
+            sample.object_mask[row + r, column + c] = True
+    after = moved(sample, shift=(0.5, -0.25), zoom=zoom)
+    if after.landmarks[0].isnan().any():
+        return
+    for weight in (after.image[0], after.object_mask.float()):
+        rows, columns = torch.meshgrid(torch.arange(17.0), torch.arange(21.0), indexing="ij")
+        at_edge = weight[0].any() or weight[-1].any() or weight[:, 0].any() or weight[:, -1].any()
+        if not at_edge:
+            centroid = torch.stack([(rows * weight).sum(), (columns * weight).sum()]) / weight.sum()
+            assert torch.dist(centroid, after.landmarks[0]) < 0.6
+
+
+def test_a_landmark_that_leaves_the_image_is_unknown_and_its_mask_empty():
+    sample = moved(dot(1, 10), shift=(-3, 0), zoom=1.0)
+    assert sample.landmarks.isnan().all()
+    assert not sample.object_mask.any() and not sample.part_masks.any()
+
+
+def test_masks_are_false_where_the_view_leaves_the_image():
+    sample = dot(8, 10)
+    sample.object_mask[:] = True
+    after = moved(sample, shift=(4, 0), zoom=1.0)
+    assert not after.object_mask[:4].any() and after.object_mask[4:].all()
+
+
+def test_kinds_of_masks_that_are_not_known_stay_unknown():
+    plain = PartSample(torch.rand(3, 8, 8), 0, torch.zeros(0, 2))
+    for sample in (mirrored(plain), moved(plain, shift=(1, 1), zoom=1.1)):
+        assert sample.part_masks is None and sample.object_mask is None and sample.distractor_mask is None
+
+
+def test_half_of_the_images_are_mirrored_and_shifts_stay_in_their_range():
+    change = Augmentation(flip=True, shift=0.2, scale=0.3)
+    sample = dot(8, 10)
+    places, flipped = [], 0
+    for index in range(400):
+        generator = Draw(0, 0, index).generator()
+        after = change(sample, generator)
+        places.append(after.landmarks[0])
+        only = Augmentation(flip=True)(dot(8, 1), Draw(0, 0, index).generator())
+        flipped += int(only.landmarks[0, 1] == 19)
+    places = torch.stack(places) - torch.tensor([8.0, 10.0])
+    assert places[:, 0].abs().max() <= 0.2 * 17 + 1e-4 and places[:, 0].abs().max() > 0.18 * 17
+    assert places[:, 1].abs().max() <= 0.2 * 21 + 1e-4 and places[:, 1].abs().max() > 0.18 * 21
+    assert 160 < flipped < 240
+
+
+def test_the_same_draw_gives_the_same_bits(digits):
+    change = Augmentation(flip=True, shift=0.1, scale=0.2)
+    first, second = (change(digits[3], Draw(1, 2, 3).generator()) for _ in range(2))
+    assert torch.equal(first.image, second.image) and torch.equal(first.part_masks, second.part_masks)
+    assert first.image.min() >= 0 and first.image.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"flipp": True}, r"augmentation.flipp: no such augmentation; nearest: flip"),
+        ({"shift": 1.5}, r"augmentation.shift=1.5"),
+        ({"scale": -0.1}, r"augmentation.scale=-0.1"),
+    ],
+)
+def test_a_wrong_augmentation_is_refused_by_name(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Augmentation.of(given)
