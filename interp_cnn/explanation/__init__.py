@@ -1,0 +1,1 @@
+"""What a network looks at: a classifier and images in, maps, patches and positions out."""

@@ -1,0 +1,1 @@
+"""Networks whose top filters keep to one part: templates, masks, the loss on them, and the backbones."""

@@ -1,0 +1,1 @@
+"""How a network is fitted: the optimiser and its schedule, checkpoints, the TensorBoard dashboard."""
