@@ -86,14 +86,12 @@ def command_help(command: str, overrides: Sequence[str] = ()) -> str:
     groups = settings.groups()
     pairs = [word.lstrip("+").partition("=") for word in overrides]
     asked = {key: choice for key, _, choice in pairs if choice in groups.get(key, ())}
-    lines = [
-        f"usage: interp-cnn {command} [GROUP=CHOICE ...] [KEY=VALUE ...]",
-        "",
-        settings.description(command),
-    ]
-    lines += ["", "config groups (GROUP=CHOICE, the default in brackets):"]
+    lines = [f"usage: interp-cnn {command} [GROUP=CHOICE ...] [KEY=VALUE ...]", ""]
+    lines += [settings.description(command), "", "config groups (GROUP=CHOICE, * the default):"]
     for group, default in settings.chosen(command).items():
-        lines.append(f"  {group:<12} {', '.join(groups.get(group, ['(none yet)']))}  [{default or 'none'}]")
+        for choice in groups.get(group, ()):
+            text = f"{'*' if choice == default else ' '} {group}={choice}"
+            lines.append(f"{text:<24}  {settings.description(f'{group}/{choice}')}".rstrip())
     lines += ["", "settings (KEY=VALUE):", *_table(settings.settings(command))]
     for group, choice in asked.items():
         prefix = "" if group == "experiment" else f"{group}."

@@ -7,7 +7,7 @@ when a command runs is Hydra's business (`cli.py`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -76,7 +76,9 @@ def settings(name: str) -> list[Setting]:
     for sibling in (yaml.safe_load(source) or {}).get("defaults", []):
         if isinstance(sibling, str) and sibling != "_self_":
             found |= {setting.key: setting for setting in settings(str(Path(name).parent / sibling))}
-    found |= {setting.key: setting for setting in _leaves(tree, source.splitlines(), prefix="")}
+    for setting in _leaves(tree, source.splitlines(), prefix=""):
+        inherited = found[setting.key].comment if setting.key in found else ""
+        found[setting.key] = replace(setting, comment=setting.comment or inherited)
     return list(found.values())
 
 
