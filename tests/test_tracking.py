@@ -5,7 +5,8 @@ import reference_measures as reference
 import torch
 from test_location_instability import DIAGONAL, observations
 
-from interp_cnn.evaluation.tracking import best_constant_replicates, gain_over, tracking_gain
+from interp_cnn.evaluation.location_instability import location_instability
+from interp_cnn.evaluation.tracking import best_constant, gain_over, tracking_gain
 
 CELLS = torch.cartesian_prod(torch.arange(4.0, 64, 8), torch.arange(4.0, 64, 8))
 
@@ -13,31 +14,19 @@ CELLS = torch.cartesian_prod(torch.arange(4.0, 64, 8), torch.arange(4.0, 64, 8))
 @pytest.mark.parametrize("top_images", [6, 100])
 def test_the_best_constant_equals_trying_every_cell(top_images):
     _, scores, landmarks = observations(images=30, filters=3)
-    drawn = torch.randint(30, (30,), generator=torch.Generator().manual_seed(2)).tolist()
-    weights = torch.stack(
-        (torch.ones(30, dtype=torch.int64), torch.bincount(torch.tensor(drawn), minlength=30))
-    )
-    ours, _ = best_constant_replicates(
-        torch.zeros(30, 3, 2),
-        scores,
-        landmarks,
-        CELLS[::7],
-        weights,
-        diagonal=DIAGONAL,
-        top_images=top_images,
-    )
-    for row, images in zip(ours, (None, drawn), strict=True):
-        expected = reference.best_constant(scores, landmarks, CELLS[::7], DIAGONAL, top_images, images)
-        assert row.tolist() == pytest.approx(expected, abs=1e-9)
+    ours, cell = best_constant(scores, landmarks, CELLS[::7], diagonal=DIAGONAL, top_images=top_images)
+    expected = reference.best_constant(scores, landmarks, CELLS[::7], DIAGONAL, top_images)
+    assert ours.tolist() == pytest.approx(expected, abs=1e-12)
+    answers = CELLS[::7][cell].expand(30, 3, 2)
+    again = location_instability(answers, scores, landmarks, diagonal=DIAGONAL, top_images=top_images)
+    assert again.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_filter_that_tracks_the_head_has_gain_one_and_one_that_answers_the_best_cell_gain_zero():
     _, scores, landmarks = observations(images=200, filters=2, parts=1)
     options = {"diagonal": DIAGONAL, "top_images": 100}
-    _, best = best_constant_replicates(
-        torch.zeros(200, 2, 2), scores, landmarks, CELLS, None, diagonal=DIAGONAL, top_images=100
-    )
-    positions = torch.stack((landmarks[:, 0].nan_to_num(), CELLS[best[0, 1]].expand(200, 2)), dim=1)
+    _, best = best_constant(scores, landmarks, CELLS, **options)
+    positions = torch.stack((landmarks[:, 0].nan_to_num(), CELLS[best[1]].expand(200, 2)), dim=1)
     gain = tracking_gain(positions, scores, landmarks, CELLS, **options)
     assert gain.tolist() == pytest.approx([1.0, 0.0], abs=1e-9)
 

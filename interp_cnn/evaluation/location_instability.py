@@ -65,6 +65,9 @@ def instability_replicates(
     in each resampling; None stands for every image once (R = 1).
     """
     check_observations(positions, scores, landmarks, diagonal, top_images)
+    if landmarks.shape[1] == 0:
+        rows = 1 if weights is None else len(weights)
+        return torch.full((rows, scores.shape[1]), torch.nan, dtype=torch.float64, device=scores.device)
     per_part = []
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)

@@ -38,14 +38,27 @@ class Resampling:
     """Rows of image weights that several networks share.
 
     Attributes:
-        bootstrap: (R, N) multinomial counts, drawn within each stratum.
-        jackknife: (G, N) ones, with one group of images at zero.
+        rows: (1 + R + G, N): all images once; R bootstrap rows, multinomial counts within each stratum; G
+            jackknife rows, one group of images at zero.
+        resamples: R.
         key: equal for resamplings that are equal, so that differences can be taken in pairs.
     """
 
-    bootstrap: Tensor
-    jackknife: Tensor
+    rows: Tensor
+    resamples: int
     key: tuple[int, ...]
+
+    @property
+    def images(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def bootstrap(self) -> Tensor:
+        return self.rows[1 : 1 + self.resamples]
+
+    @property
+    def jackknife(self) -> Tensor:
+        return self.rows[1 + self.resamples :]
 
 
 def resampling(
@@ -71,18 +84,46 @@ def resampling(
     groups = min(images, JACKKNIFE_GROUPS)
     group = torch.randperm(images, generator=generator) % groups
     jackknife = (group.unsqueeze(0) != torch.arange(groups).unsqueeze(1)).float()
-    key = (images, resamples, seed, hash(tuple(strata.tolist())))
-    return Resampling(bootstrap, jackknife, key)
+    rows = torch.cat((torch.ones(1, images), bootstrap, jackknife))
+    return Resampling(rows, resamples, (images, resamples, seed, hash(tuple(strata.tolist()))))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A figure with its bootstrap replicates (R,) and leave-a-group-out values (G,), ready to be compared in
+    pairs.
+    """
+
+    value: float
+    bootstrap: Tensor
+    jackknife: Tensor
+    n: int
+
+    @classmethod
+    def from_rows(cls, values: Tensor, draws: Resampling, n: int | None = None) -> Sampled:
+        """From one value (1 + R + G,) per row of `draws`; `n` is what the figure rests on, the images by
+        default.
+        """
+        ends = 1 + draws.resamples
+        return cls(float(values[0]), values[1:ends], values[ends:], draws.images if n is None else n)
+
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """With the BCa interval."""
+        return Estimate(
+            self.value, *bca_interval(self.value, self.bootstrap, self.jackknife, level=level), self.n
+        )
+
+    def __sub__(self, other: Sampled) -> Sampled:
+        """Difference; paired where both come from the same rows."""
+        bootstrap, jackknife = self.bootstrap - other.bootstrap, self.jackknife - other.jackknife
+        return Sampled(self.value - other.value, bootstrap, jackknife, min(self.n, other.n))
 
 
 def bootstrap_estimate(
     statistic: Callable[[Tensor], Tensor], draws: Resampling, *, level: float = 0.95
 ) -> Estimate:
-    """Estimate of `statistic` with a BCa interval; it takes weights (R, N) and gives (R,) figures."""
-    images = draws.bootstrap.shape[1]
-    value = float(statistic(torch.ones(1, images)))
-    low, high = bca_interval(value, statistic(draws.bootstrap), statistic(draws.jackknife), level=level)
-    return Estimate(value, low, high, images)
+    """Estimate of `statistic`, which takes weights (R, N) and gives (R,) figures, with its BCa interval."""
+    return Sampled.from_rows(statistic(draws.rows), draws).estimate(level)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

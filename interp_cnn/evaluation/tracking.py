@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from interp_cnn.evaluation.location_instability import (
-    CHUNK,
-    check_observations,
-    instability_replicates,
     landmark_distances,
+    location_instability,
     mean_over_parts,
-    selections,
 )
 
 
@@ -39,9 +36,9 @@ def tracking_gain(
     constant is perfect and the filter is not.
     """
     options = {"diagonal": diagonal, "top_images": top_images}
-    own = instability_replicates(positions, scores, landmarks, None, **options)
-    constant, _ = best_constant_replicates(positions, scores, landmarks, cells, None, **options)
-    return gain_over(own, constant).squeeze(0)
+    own = location_instability(positions, scores, landmarks, **options)
+    constant, _ = best_constant(scores, landmarks, cells, **options)
+    return gain_over(own, constant)
 
 
 def gain_over(instability: Tensor, baseline: Tensor) -> Tensor:
@@ -51,52 +48,43 @@ def gain_over(instability: Tensor, baseline: Tensor) -> Tensor:
     return torch.where(both, 0.0, gain).where(both | (baseline > 0), torch.nan)
 
 
-def best_constant_replicates(
-    positions: Tensor,
-    scores: Tensor,
-    landmarks: Tensor,
-    cells: Tensor,
-    weights: Tensor | None,
-    *,
-    diagonal: float,
-    top_images: int = 100,
+def best_constant(
+    scores: Tensor, landmarks: Tensor, cells: Tensor, *, diagonal: float, top_images: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Instability of the best constant cell on each filter's own images, under resamplings of the images.
+    """The best constant cell on each filter's own images.
 
-    The arguments are those of `instability_replicates`, with `cells` (M, 2) in pixels. Returns (R, D)
-    float64, the instability of the best cell, and (R, D) int64, which one it is.
+    The arguments are those of `tracking_gain`. Returns its instability, (D,) float64, and its number in
+    `cells`, (D,) int64. Every cell is tried, in one matrix product per landmark.
     """
-    check_observations(positions, scores, landmarks, diagonal, top_images)
     if cells.ndim != 2 or cells.shape[1] != 2 or len(cells) == 0:
         raise ValueError(f"cells has shape {tuple(cells.shape)}; expected (M, 2) with at least one cell")
-    images = len(scores)
-    drawn = torch.ones(1, images, dtype=torch.float64, device=scores.device) if weights is None else weights
+    if scores.ndim != 2 or landmarks.ndim != 3 or len(scores) != len(landmarks):
+        raise ValueError(
+            f"scores {tuple(scores.shape)}, landmarks {tuple(landmarks.shape)}; expected (N, D), (N, P, 2)"
+        )
+    if landmarks.shape[1] == 0:
+        unknown = torch.full(scores.shape[1:], torch.nan, dtype=torch.float64, device=scores.device)
+        return unknown, torch.zeros(scores.shape[1:], dtype=torch.int64, device=scores.device)
     spreads = []
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
-        order = scores[known].argsort(dim=0, descending=True, stable=True)
+        order = scores[known].argsort(dim=0, descending=True, stable=True)[:top_images]  # (m, D)
         distances = landmark_distances(cells, landmarks[known, part], diagonal)  # (n, M)
-        # The rest cancels squares: centred, the difference of sums keeps its digits.
+        # A difference of squares cancels: centred, it keeps its digits.
         distances = distances - distances.mean(dim=0)
-        spreads.append(_constants_spread(distances, order, drawn[:, known], top_images))
-    best = mean_over_parts(torch.stack(spreads)).nan_to_num(nan=torch.inf).min(dim=2)  # over (R, D, M)
+        spreads.append(_constants_spread(distances, order))
+    best = mean_over_parts(torch.stack(spreads)).nan_to_num(nan=torch.inf).min(dim=1)  # over (D, M)
     return best.values.where(best.values.isfinite(), torch.nan), best.indices
 
 
-def _constants_spread(distances: Tensor, order: Tensor, weights: Tensor, top_images: int) -> Tensor:
-    """(R, D, M) standard deviation of every cell's `distances` (n, M) on every filter's strongest images."""
-    images, cells = distances.shape
-    moments = torch.cat((distances, distances.square()), dim=1)  # (n, 2 M)
-    rows = []
-    for counts, chosen in selections(order, weights, top_images):
-        for part in counts.split(max(1, CHUNK // max(1, order.shape[1] * images))):
-            dense = torch.zeros(
-                len(part), images, order.shape[1], dtype=torch.float64, device=distances.device
-            )
-            dense.scatter_(1, chosen.expand_as(part), part)
-            sums = dense.transpose(1, 2) @ moments  # (r, D, 2 M)
-            total = dense.sum(dim=1).unsqueeze(2)  # (r, D, 1)
-            squares = sums[..., cells:] - sums[..., :cells].square() / total
-            variance = squares.clamp(min=0) / (total - 1)
-            rows.append(variance.sqrt().where(total >= 2, torch.nan))
-    return torch.cat(rows)
+def _constants_spread(distances: Tensor, order: Tensor) -> Tensor:
+    """(D, M) standard deviation of every cell's `distances` (n, M) over every filter's images `order` (m,
+    D).
+    """
+    count, filters = order.shape
+    chosen = torch.zeros(filters, len(distances), dtype=torch.float64, device=distances.device)
+    chosen.scatter_(1, order.T, 1.0)
+    sums, squares = chosen @ distances, chosen @ distances.square()  # (D, M)
+    if count < 2:
+        return torch.full_like(sums, torch.nan)
+    return ((squares - sums.square() / count).clamp(min=0) / (count - 1)).sqrt()

@@ -1,0 +1,139 @@
+"""One yardstick for every network and every baseline: the images, their landmarks, and the cells of the
+layer.
+
+Each filter is judged on the images of its own category, by location instability and against the best constant
+cell on the same images. Networks and baselines that answer to one `Judge` under one `Resampling` are compared
+in pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.location_instability import instability_replicates, landmark_distances
+from interp_cnn.evaluation.tracking import best_constant, gain_over
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Per resampling and filter, (R, D): NaN where a filter has no category, or its category no landmarks."""
+
+    instability: Tensor
+    best_constant: Tensor
+
+    @property
+    def gain(self) -> Tensor:
+        return gain_over(self.instability, self.best_constant)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The images and the yardstick.
+
+    Attributes:
+        landmarks: (N, P, 2) pixels, NaN where unknown.
+        labels: (N,) int64.
+        cells: (M, 2) pixels, the answers that a filter of this layer can give.
+        diagonal: of the image, in pixels.
+        top_images: each filter is judged on so many of its strongest images.
+    """
+
+    landmarks: Tensor
+    labels: Tensor
+    cells: Tensor
+    diagonal: float
+    top_images: int = 100
+
+    @property
+    def centre(self) -> Tensor:
+        """(2,) pixels: the middle of the cells."""
+        return (self.cells.amin(dim=0) + self.cells.amax(dim=0)) / 2
+
+    @property
+    def constants(self) -> Tensor:
+        """(M + 1, 2) pixels: every cell, and the middle, which an even grid has no cell for."""
+        return torch.cat((self.cells, self.centre.unsqueeze(0)))
+
+    @property
+    def options(self) -> dict[str, float]:
+        return {"diagonal": self.diagonal, "top_images": self.top_images}
+
+    def categories(self) -> list[int]:
+        """Categories that have at least two images with one and the same landmark."""
+        known = self.landmarks.isfinite().all(dim=2)  # (N, P)
+        labels = self.labels.unique().tolist()
+        return [label for label in labels if bool((known[self.labels == label].sum(dim=0) >= 2).any())]
+
+    def measure(
+        self, positions: Tensor, scores: Tensor, categories: Tensor, weights: Tensor | None = None
+    ) -> Judgement:
+        """Judge filters that answered `positions` (N, D, 2) with `scores` (N, D).
+
+        Args:
+            positions: (N, D, 2) pixels.
+            scores: (N, D).
+            categories: (D,) int64; -1 for a filter without one.
+            weights: (R, N) resamplings of the images, None for every image once. The best constant cell is
+                chosen once, on all images: chosen anew in each resampling it would fit that resampling, and
+                the interval would lie beside the estimate.
+        """
+        replicates = 1 if weights is None else len(weights)
+        instability = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
+        constant = instability.clone()
+        for category in categories[categories >= 0].unique().tolist():
+            images, filters = self.labels == category, categories == category
+            answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
+            drawn = None if weights is None else weights[:, images]
+            instability[:, filters] = instability_replicates(*answers, drawn, **self.options)
+            constant[:, filters] = self._best_constant(answers[1], answers[2], drawn)
+        return Judgement(instability, constant)
+
+    def _best_constant(self, scores: Tensor, landmarks: Tensor, weights: Tensor | None) -> Tensor:
+        constants = self.constants
+        spread, cell = best_constant(scores, landmarks, constants, **self.options)
+        if weights is None:
+            return spread.unsqueeze(0)
+        answers = constants[cell].expand(*scores.shape, 2)
+        return instability_replicates(answers, scores, landmarks, weights, **self.options)
+
+    def smallest(self, positions: Tensor, scores: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(R, D) smallest instability over all categories: the paper's rule, biased low for every network."""
+        smallest = torch.full((1, 1), torch.inf, dtype=torch.float64)
+        for category in self.categories():
+            images = self.labels == category
+            answers = (positions[images], scores[images], self.landmarks[images])
+            drawn = None if weights is None else weights[:, images]
+            found = instability_replicates(*answers, drawn, **self.options)
+            smallest = torch.minimum(smallest, found.nan_to_num(nan=torch.inf))
+        return smallest.where(smallest.isfinite(), torch.nan)
+
+    def image_deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
+        """(N,) each image's share of the instability: mean |d - mean d| over the filters and landmarks it
+        serves.
+
+        NaN for an image that is among no filter's strongest. The mean over images follows the instability,
+        and being one number per image it can be compared in pairs.
+        """
+        sums = torch.zeros(len(self.labels), dtype=torch.float64)
+        counts = torch.zeros_like(sums)
+        for category in categories[categories >= 0].unique().tolist():
+            mine = categories == category
+            for part in range(self.landmarks.shape[1]):
+                known = (self.labels == category) & self.landmarks[:, part].isfinite().all(dim=1)
+                images = known.nonzero().flatten()
+                if len(images) < 2:
+                    continue
+                distances = landmark_distances(
+                    positions[images][:, mine], self.landmarks[images, part], self.diagonal
+                )
+                order = scores[images][:, mine].argsort(dim=0, descending=True, stable=True)[
+                    : self.top_images
+                ]
+                distances = distances.gather(0, order)
+                deviations = (distances - distances.mean(dim=0)).abs()
+                sums.index_add_(0, images[order].flatten(), deviations.flatten())
+                counts.index_add_(0, images[order].flatten(), torch.ones_like(deviations).flatten())
+        return sums / counts

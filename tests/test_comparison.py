@@ -1,0 +1,160 @@
+import json
+import math
+
+import pandas
+import pytest
+import torch
+from planted import SIZE, PlantedNetwork, planted_batches, planted_images
+
+from interp_cnn.evaluation.comparison import compare, measure_network
+from interp_cnn.evaluation.location_instability import location_instability
+from interp_cnn.explanation.receptive_field import receptive_field
+
+OPTIONS = {
+    "layer": "maps",
+    "kind": "plain",
+    "classes": ("nothing", "red", "orange"),
+    "image_size": (SIZE, SIZE),
+    "background": 0,
+    "resamples": 60,
+}
+CATEGORIES = torch.tensor([1, 1, 2, 2])
+
+
+def measured(name="planted", network=None, parts=("head",), **changes):
+    batches = planted_batches(parts=len(parts))
+    options = OPTIONS | {"name": name, "parts": parts, "filter_categories": CATEGORIES} | changes
+    return measure_network(network or PlantedNetwork(), batches, **options)
+
+
+def test_a_filter_on_the_head_gains_one_and_a_constant_or_noisy_one_nothing():
+    measures = measured()
+    table = measures.filters.set_index("filter")
+    assert table.loc[0, "location_instability"] == pytest.approx(0, abs=1e-9)
+    assert table.loc[0, "tracking_gain"] == pytest.approx(1.0)
+    assert -0.4 < table.loc[1, "tracking_gain"] <= 1e-9
+    assert table.loc[2, "tracking_gain"] < 0
+    assert table["category"].tolist() == ["red", "red", "orange", None]
+    assert math.isnan(table.loc[3, "tracking_gain"]) and table.loc[3, "score"] == 0
+    assert measures.summary["tracking_filters"].value == pytest.approx(1 / 3)
+
+
+def test_the_figures_are_those_of_the_measures_on_the_category_alone():
+    measures = measured(parts=("head", "tail"))
+    _, labels, landmarks = planted_images()
+    positions, mine = measures.observations.positions, labels == 1
+    expected = location_instability(
+        positions[mine], measures.observations.scores[mine], landmarks[mine], diagonal=math.hypot(SIZE, SIZE)
+    )
+    assert measures.filters["location_instability"].tolist()[:2] == pytest.approx(expected[:2].tolist())
+    mean = measures.filters["location_instability"].mean()
+    assert measures.summary["location_instability"].value == pytest.approx(mean)
+    assert measures.summary["instability_minimum"].value <= mean + 1e-12
+    assert measures.accuracy.n == 120 and measures.accuracy.value == 1.0
+    assert measures.summary["location_instability"].n == 80
+
+
+def test_every_estimate_has_an_interval_around_it_and_an_n():
+    measures = measured(parts=("head", "tail"))
+    for name, estimate in measures.summary.items():
+        assert estimate.low - 1e-9 <= estimate.value <= estimate.high + 1e-9, name
+        assert estimate.n > 0
+
+
+def test_without_given_categories_a_filter_belongs_where_it_fires_most_and_never_to_the_background():
+    measures = measured(filter_categories=None)
+    assert set(measures.filters["category"][:3]) <= {"red", "orange"}
+    assert measures.filters["category"][3] is None
+
+
+def test_the_network_comes_back_as_it_was_and_one_pass_is_enough():
+    network = PlantedNetwork().train()
+    batches = iter(planted_batches(parts=1))
+    measure_network(network, batches, **OPTIONS | {"name": "once", "parts": ("head",)})
+    assert network.training and next(batches, None) is None
+
+
+def test_two_equal_networks_differ_by_nothing_and_a_worse_one_shows():
+    worse = PlantedNetwork()
+    with torch.no_grad():
+        worse.read.weight[0, 0] = 0.0  # filter 0 now looks at noise
+        worse.read.weight[0, 2] = 1.0
+        worse.head.weight[1, 0] = -1.0  # and red is taken for nothing
+    comparison = compare([measured("one"), measured("two"), measured("worse", worse)])
+    same = comparison.differences_of("one", "two")
+    assert all(one.value == 0 and one.low == 0 and one.high == 0 and one.paired for one in same.values())
+    assert same["accuracy"].p == 1.0 and same["location_instability"].p == 1.0
+    shown = comparison.differences_of("one", "worse")
+    assert shown["accuracy"].low > 0 and shown["accuracy"].p < 0.01
+    assert shown["location_instability"].high < 0 and shown["location_instability"].p < 0.01
+    assert shown["location_instability"].test == "sign flip over images"
+    assert shown["tracking_gain"].low > 0 and shown["tracking_gain"].test == "bootstrap over images"
+
+
+def test_shuffling_the_images_destroys_the_gain():
+    comparison = compare([measured()])
+    assert comparison.networks[0].filters["tracking_gain"][0] == pytest.approx(1.0)
+    shuffled = comparison.baselines["shuffled_images"]
+    assert shuffled["tracking_gain"].high < 0
+    assert {"random_cell", "centre", "best_constant", "oracle", "oracle_jitter"} < set(comparison.baselines)
+
+
+def test_other_images_are_not_compared_in_pairs():
+    other = measure_network(
+        PlantedNetwork(),
+        planted_batches(per_class=50, parts=1),
+        **OPTIONS | {"name": "other", "parts": ("head",), "filter_categories": CATEGORIES},
+    )
+    difference = compare([measured("one"), other]).differences_of("one", "other")["accuracy"]
+    assert not difference.paired and difference.test == "bootstrap over images"
+
+
+def test_the_tables_go_to_disk_and_come_back(tmp_path):
+    comparison = compare([measured("one"), measured("two")])
+    comparison.to_csv(tmp_path / "tables")
+    comparison.to_json(tmp_path / "summary.json")
+    summary = pandas.read_csv(tmp_path / "tables" / "summary.csv")
+    assert summary["name"].tolist()[:3] == ["one", "two", "random_cell"]
+    assert summary["tracking_gain"].tolist() == pytest.approx(comparison.table()["tracking_gain"].tolist())
+    assert len(pandas.read_csv(tmp_path / "tables" / "filters.csv")) == 8
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["networks"][0]["measures"]["accuracy"]["n"] == 120
+    assert len(list(tmp_path.rglob("*"))) == 5, "no temporary file is left"
+
+
+def test_a_data_set_without_landmarks_still_has_an_accuracy():
+    measures = measured(parts=())
+    assert measures.accuracy.value == 1.0
+    assert math.isnan(measures.summary["tracking_gain"].value)
+    assert set(compare([measures]).baselines) == {"shuffled_images"}
+
+
+def test_the_same_seed_gives_the_same_figures():
+    one, two = measured(), measured()
+    assert one.summary == two.summary
+    pandas.testing.assert_frame_equal(one.filters, two.filters)
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="parts names 3 parts; the images have 1"):
+        measure_network(PlantedNetwork(), planted_batches(parts=1), **OPTIONS | {"name": "x", "parts": "abc"})
+    with pytest.raises(ValueError, match=r"expected image_size \(9, 9\)"):
+        measured(image_size=(9, 9))
+    with pytest.raises(ValueError, match=r"filter_categories has shape \(2,\)"):
+        measured(filter_categories=torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="no batch"):
+        measure_network(PlantedNetwork(), [], **OPTIONS | {"name": "x", "parts": ("head",)})
+    with pytest.raises(ValueError, match="measures is empty"):
+        compare([])
+
+
+def test_the_position_is_the_receptive_field_centre_of_the_peak():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 4, stride=4), torch.nn.Flatten(), torch.nn.Linear(72, 3)
+    )
+    measures = measured("strided", network, layer="0", filter_categories=torch.tensor([1, 2]))
+    field = receptive_field(network, "0", (SIZE, SIZE))
+    cells = measures.observations.cells.long()
+    assert torch.equal(
+        measures.observations.positions, field.centres(torch.stack((cells // 6, cells % 6), dim=2))
+    )
