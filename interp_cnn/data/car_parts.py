@@ -104,9 +104,12 @@ class CarParts(PartSet):
         self.images, self.image_index = images, [place[index] for index in kept]
         self.skipped = images.skipped + skipped
         self.names = first["file"].iloc[kept].tolist()
-        cars = {name: car for name, car in cars if name in set(self.names)}
-        self.labels = torch.tensor([VIEWS.index(_view(cars[name])) for name in self.names], dtype=torch.int64)
-        self.landmarks = torch.stack([self._landmarks(cars[name], at) for at, name in enumerate(self.names)])
+        rows_of = dict(list(cars))
+        views = [VIEWS.index(_view(rows_of[name])) for name in self.names]
+        self.labels = torch.tensor(views, dtype=torch.int64)
+        self.landmarks = torch.full((len(self.names), len(self.parts), 2), torch.nan)
+        for at, name in enumerate(self.names):
+            self.landmarks[at] = self._landmarks(rows_of[name], at)
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
         """Picture `index`; random views differ by augmentation only."""

@@ -63,7 +63,10 @@ def read_rgb(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
 
 
 def read_ids(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """A mask file whose pixel values are part numbers, as (H, W) uint8; nearest neighbour when resized.
+    """A mask file whose pixel values are part numbers, as (H, W) uint8.
+
+    When it is resized, a pixel gets the number that covers most of its area: taking the nearest pixel would
+    move every mask by a quarter pixel at half the size.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -72,9 +75,17 @@ def read_ids(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
     with _opened(path) as image:
         if image.mode not in ("L", "P", "1"):
             raise ValueError(f"{path}: a mask has one 8-bit channel of part numbers, this is {image.mode}")
-        if size is not None and image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
-        return np.array(image).astype(np.uint8)
+        ids = np.array(image).astype(np.uint8)
+        if size is None or ids.shape == size:
+            return ids
+        numbers = np.unique(ids)
+        covered = [
+            Image.fromarray(np.where(ids == number, np.uint8(255), np.uint8(0))).resize(
+                (size[1], size[0]), Image.Resampling.BOX
+            )
+            for number in numbers
+        ]
+        return numbers[np.argmax(covered, axis=0)]
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

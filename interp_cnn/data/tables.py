@@ -50,9 +50,14 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> pd.DataF
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, 1, 0.5)
             hint = f"; nearest: {near[0]}" if near else ""
-            raise ValueError(
-                f"{path}, line 1: no column {column!r}{hint}; the table has {', '.join(table.columns)}"
-            )
+            known = ", ".join(repr(name)[1:-1] for name in table.columns)
+            raise ValueError(f"{path}, line 1: no column {column!r}{hint}; the table has {known}")
+    for column in table.columns:
+        # such text ends up in messages, file names and reports
+        odd = table.index[[not text.isprintable() for text in table[column]]]
+        if len(odd):
+            text = table.loc[odd[0], column]
+            raise ValueError(f"{path}, line {odd[0]}: {text!r} has characters that cannot be printed")
     table = table[(table != "").any(axis=1)]
     if table.empty:
         raise ValueError(f"{path}: the table has a header and no row")
