@@ -85,7 +85,7 @@ def best_constant(
 ) -> list[float]:
     """Instability of the best constant answer on the images on which each filter is judged."""
     answers = [
-        location_instability(cell.expand(*scores.shape, 2), scores, landmarks, diagonal, top_images, drawn)
+        location_instability(cell.expand(*scores.shape, 2), scores, landmarks, diagonal, top_images)
         for cell in cells
     ]
     return [min(answer[f] for answer in answers) for f in range(scores.shape[1])]
