@@ -29,21 +29,27 @@ def run(config: DictConfig) -> None:
     print(f"run folder: {os.path.relpath(folder)}")
 
 
-def train(config: DictConfig, folder: Path, *, label: str | None = None) -> Path:
+def train(config: DictConfig, folder: Path, *, label: str | None = None, resume: bool = False) -> Path:
     """Trains one network; the same lines for the interpretable one and for its twin.
 
     Args:
         config: a composed `train` or `compare` configuration.
         folder: run folder.
         label: what the progress bar says; by default the kind of the network.
+        resume: go on with what an interrupted call left in the folder, or return at once when it is complete.
 
     Returns:
         The run folder.
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     checkpoint = config.get("ckpt_path")
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and checkpoint is None and last.is_file():
+        checkpoint = str(last)
     if checkpoint is not None:
         _check_same_run(resolved, Path(checkpoint))
+    if resume and (folder / "run.json").is_file():
+        return folder
     started = time.time()
     data = build_data(resolved.data)
     torch.manual_seed(config.seed)

@@ -1,0 +1,231 @@
+"""Command `compare`, the main job: an interpretable network and its plain twin, trained, measured, explained.
+
+Both start from the same weights and see the same images in the same order; nothing but mask and loss differs. The
+networks are measured as they stand after the last epoch, so that no choice was made on the images that judge them.
+Called again on the same folder (`hydra.run.dir=...`), it goes on where it was interrupted.
+"""
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from interp_cnn.data.parts import PartSample
+from interp_cnn.evaluation.comparison import Comparison, Estimate, NetworkMeasures, compare, measure_network
+from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.occlusion import occlusion_map
+from interp_cnn.report import Contents, Network, PixelMap, SampleImage, write_report
+from interp_cnn.runs import Run, load_run
+from interp_cnn.train import provenance, train
+
+DESCRIPTIONS = {
+    "interpretable": "template masks and mutual-information loss",
+    "plain": "the same layers, weights and data order, without mask and loss",
+    "mask_only": "template masks without the loss",
+    "loss_only": "the loss without the masks",
+}
+
+
+def run(config: DictConfig) -> None:
+    """Trains, measures and explains both networks and prints a short table."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    console = Console()
+    started = time.time()
+    runs, seconds = [], {}
+    for kind, settings in twins(config).items():
+        before = time.time()
+        train(settings, folder / kind, label=f"training {kind}", resume=True)
+        runs.append(load_run(folder / kind, checkpoint="last"))
+        seconds[kind] = time.time() - before
+    page, comparison = report_on(runs, folder, config, seconds=seconds)
+    console.print(summary_table(comparison, seconds))
+    console.print(f"report: {os.path.relpath(page)}   ({time.time() - started:.0f} s)", soft_wrap=True)
+
+
+def twins(config: DictConfig) -> dict[str, DictConfig]:
+    """The configured network, and the same without mask and loss."""
+    kind = config.model.kind
+    plain = config.copy()
+    OmegaConf.set_struct(plain, False)
+    plain.model = OmegaConf.merge(
+        config.model, {"kind": "plain", "mask": {"enabled": False}, "loss_weight": {"ratio": 0.0}}
+    )
+    if kind == "plain":
+        raise ValueError(
+            "model=plain would be compared with itself; give interpretable, mask_only or loss_only"
+        )
+    return {kind: config, "plain": plain}
+
+
+def report_on(
+    runs: list[Run], folder: Path, config: DictConfig, *, seconds: dict[str, float]
+) -> tuple[Path, Comparison]:
+    """Measures and explains trained networks and writes tables and report into `folder`."""
+    measures, networks = [], []
+    for found in track(runs, description="measuring filters", transient=True):
+        measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
+    comparison = compare(measures, seed=config.seed)
+    comparison.to_csv(folder / "tables")
+    comparison.to_json(folder / "tables" / "comparison.json")
+    for found, measured in zip(runs, measures, strict=True):
+        layer = found.layers[-1]
+        networks.append(
+            Network(
+                name=found.kind,
+                layer=layer,
+                parameters=sum(p.numel() for p in found.network.parameters()),
+                summary=measured.summary,
+                filters=measured.filters,
+                exemplars=exemplars(found.network, found.data.val_dataloader(), layer=layer),
+                description=DESCRIPTIONS.get(found.kind, ""),
+            )
+        )
+    first, second = runs[0].kind, runs[1].kind
+    contents = Contents(
+        title=f"{first} and {second} network on {_data_name(config)}",
+        facts=_facts(runs[0], config),
+        classes=runs[0].data.classes,
+        networks=networks,
+        baselines=comparison.baselines,
+        differences=comparison.differences_of(first, second),
+        samples=sample_images(runs, count=config.sample_images, occlusion=config.occlusion),
+        curves=pd.concat([training_curves(found) for found in runs]),
+        reproduction={
+            "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+            **provenance(),
+            "seed": config.seed,
+            "seconds": {kind: round(value, 1) for kind, value in seconds.items()},
+            "configuration": {found.kind: str(Path(found.folder.name) / "config.yaml") for found in runs},
+        },
+    )
+    return write_report(folder / "report", contents), comparison
+
+
+def measure_run(found: Run, *, resamples: int, seed: int) -> NetworkMeasures:
+    """All measures of a run's top interpretable layer on its validation images."""
+    layer = found.layers[-1]
+    data = found.data
+    return measure_network(
+        found.network,
+        data.val_dataloader(),
+        layer=layer,
+        name=found.kind,
+        kind=found.kind,
+        classes=data.classes,
+        parts=data.parts,
+        image_size=tuple(data.image_size),
+        background=data.background,
+        filter_categories=found.filter_categories[layer],
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def sample_images(runs: list[Run], *, count: int, occlusion: DictConfig) -> list[SampleImage]:
+    """Validation images spread over the classes, with every network's occlusion map of the true class."""
+    val_set = runs[0].data.val_set
+    classes = runs[0].data.classes
+    chosen = _spread(torch.as_tensor(val_set.labels), count)
+    samples = [val_set[index] for index in chosen]
+    images = torch.stack([sample.image for sample in samples])
+    targets = torch.tensor([sample.label for sample in samples])
+    side = min(images.shape[2:])
+    window, stride = max(1, round(side * occlusion.window)), max(1, round(side * occlusion.stride))
+    maps: dict[str, Tensor] = {}
+    chances: dict[str, Tensor] = {}
+    for found in track(runs, description="occlusion maps", transient=True):
+        with torch.no_grad():
+            chances[found.kind] = found.network(images).softmax(1)
+        maps[found.kind] = occlusion_map(found.network, images, targets, window=window, stride=stride)
+    return [_sample_image(sample, place, classes, maps, chances) for place, sample in enumerate(samples)]
+
+
+def training_curves(found: Run) -> pd.DataFrame:
+    """metrics.csv in long form: epoch, split, quantity, value, network."""
+    table = pd.read_csv(found.folder / "metrics.csv")
+    long = table.melt(id_vars="epoch", var_name="tag").dropna(subset="value")
+    parts = long["tag"].str.split("/", n=1, expand=True)
+    long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=found.kind)
+    return long[["epoch", "split", "quantity", "value", "network"]]
+
+
+def summary_table(comparison: Comparison, seconds: dict[str, float]) -> Table:
+    """The few numbers that are printed at the end."""
+    table = Table(title="95 % intervals; baselines need no network", title_justify="left")
+    for name, justify in (("", "left"), ("accuracy", "right"), ("location instability", "right")):
+        table.add_column(name, justify=justify)
+    table.add_column("tracking gain", justify="right")
+    table.add_column("training", justify="right")
+    for one in comparison.networks:
+        cells = [_cell(one.summary.get(key)) for key in ("accuracy", "location_instability", "tracking_gain")]
+        table.add_row(one.name, *cells, f"{seconds.get(one.name, float('nan')):.0f} s")
+    table.add_section()
+    for name, row in comparison.baselines.items():
+        cells = [_cell(row.get(key)) for key in ("location_instability", "tracking_gain")]
+        table.add_row(name.replace("_", " "), "", *cells, "")
+    return table
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    if estimate.low != estimate.low:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _sample_image(
+    sample: PartSample,
+    place: int,
+    classes: tuple[str, ...],
+    maps: dict[str, Tensor],
+    chances: dict[str, Tensor],
+) -> SampleImage:
+    label = classes[sample.label]
+    predictions = {}
+    for kind, chance in chances.items():
+        best = int(chance[place].argmax())
+        predictions[kind] = (classes[best], float(chance[place, best]))
+    pixel_maps = [
+        PixelMap(kind, "occlusion", values[place].cpu().numpy(), "drop of the class's logit", label)
+        for kind, values in maps.items()
+    ]
+    return SampleImage(sample.name, sample.image.numpy(), label, predictions, pixel_maps)
+
+
+def _spread(labels: Tensor, count: int) -> list[int]:
+    """The first image of each class in turn, then the second, until there are `count`."""
+    order = []
+    members = [(labels == label).nonzero().flatten().tolist() for label in labels.unique()]
+    for turn in range(max(map(len, members))):
+        order += [found[turn] for found in members if turn < len(found)]
+    return order[:count]
+
+
+def _data_name(config: DictConfig) -> str:
+    target = OmegaConf.to_container(config.data, resolve=True)["dataset"]["_target_"]
+    return target.split(".")[-2].replace("_", " ")
+
+
+def _facts(found: Run, config: DictConfig) -> dict[str, str]:
+    data = found.data
+    height, width = data.image_size
+    channels = "grey" if data.channels == 1 else "colour"
+    return {
+        "data": f"{_data_name(config)}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
+        f"{height} x {width} pixels, {channels}",
+        "classes": ", ".join(data.classes),
+        "parts": ", ".join(data.parts) or "none",
+        "network": f"{config.model.name}, interpretable layers: {', '.join(found.layers)}",
+        "training": f"{config.training.epochs} epochs, seed {config.seed}; measured after the last epoch",
+    }
