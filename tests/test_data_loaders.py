@@ -234,3 +234,15 @@ def test_lightning_sets_the_epoch_and_a_resumed_training_goes_on_with_the_same_i
     trainer(4).fit(resumed, datamodule=module(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert resumed.seen == {epoch: straight.seen[epoch] for epoch in (2, 3)}
     assert torch.equal(resumed.weight, straight.weight)
+
+
+def test_loaders_take_rank_and_world_size_from_torch_distributed(monkeypatch):
+    data = module()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        seen.append([name for batch in data.val_dataloader() for name in batch.names])
+        assert len(data.train_dataloader()) == 3  # 12 images a rank
+    assert seen == [[str(i) for i in range(rank, 23, 2)] for rank in range(2)]
