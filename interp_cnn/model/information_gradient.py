@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from interp_cnn.model.mutual_information import entropy_terms
 from interp_cnn.model.templates import template_distances
@@ -102,7 +103,7 @@ class _LayerInformation(torch.autograd.Function):
             for maps, templates, block in _blocks(feature_maps, beta, settings):
                 scale = (grad_value[block] / ctx.images_per_rank)[:, None]
                 if settings.gradient == "released_code":
-                    block_gradient = _released_gradient(maps, templates, settings, block) * scale[..., None]
+                    block_gradient = _released_gradient(maps, templates, settings, block) * scale
                 else:
                     weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
                     weights *= scale * settings.gain[block][:, None]
@@ -117,21 +118,25 @@ class _LayerInformation(torch.autograd.Function):
 
 
 def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
-    """Filters in blocks: maps (B, c, h*w) float, positive templates (h*w, h*w) or (c, h*w, h*w), slice."""
+    """Filters in blocks: maps (B, c, h*w) float, templates (T, h*w) or (c, T, h*w), slice."""
     batch, filters, height, width = feature_maps.shape
     cells = height * width
     dtype = torch.promote_types(feature_maps.dtype, torch.float32)
     distances = _distances(feature_maps, settings.norm, dtype)
-    shared = (1 - beta.to(dtype) * distances).clamp(min=-1) if beta.dim() == 0 else None
+    shared = _templates(beta, distances) if beta.dim() == 0 else None
     bytes_per_filter = 4 * (batch * (cells + 1) + (0 if shared is not None else cells * cells))
     size = max(1, min(filters, BLOCK_BYTES // bytes_per_filter))
     for start in range(0, filters, size):
         block = slice(start, min(start + size, filters))
         maps = feature_maps[:, block].reshape(batch, -1, cells).to(dtype)
-        templates = shared
-        if templates is None:
-            templates = (1 - beta[block].to(dtype)[:, None, None] * distances).clamp(min=-1)
+        templates = shared if shared is not None else _templates(beta[block, None, None], distances)
         yield maps, templates, block
+
+
+def _templates(beta: Tensor, distances: Tensor) -> Tensor:
+    """Templates (..., T, h*w) of a steepness () or (c, 1, 1), the negative one last."""
+    positive = (1 - beta.to(distances.dtype) * distances).clamp_(min=-1)
+    return functional.pad(positive, (0, 0, 0, 1), value=-1.0)
 
 
 def _distances(feature_maps: Tensor, norm: str, dtype: torch.dtype) -> Tensor:
@@ -140,20 +145,17 @@ def _distances(feature_maps: Tensor, norm: str, dtype: torch.dtype) -> Tensor:
 
 
 def _scores(maps: Tensor, templates: Tensor, gain: Tensor) -> Tensor:
-    """Scores in nats, (B, c, h*w + 1), the negative template last."""
+    """Scores in nats, (B, c, T)."""
     if templates.dim() == 2:
-        positive = maps @ templates.T
-    else:
-        positive = torch.einsum("bcx,ctx->bct", maps, templates)
-    return torch.cat([positive, -maps.sum(-1, keepdim=True)], -1) * gain[:, None]
+        return (maps @ templates.T).mul_(gain[:, None])
+    return torch.einsum("bcx,ctx->bct", maps, templates).mul_(gain[:, None])
 
 
 def _to_maps(weights: Tensor, templates: Tensor) -> Tensor:
     """Transpose of `_scores`: weights of templates (B, c, T) to gradients of maps (B, c, h*w)."""
-    positive, negative = weights[..., :-1], weights[..., -1:]
     if templates.dim() == 2:
-        return positive @ templates - negative
-    return torch.einsum("bct,ctx->bcx", positive, templates) - negative
+        return weights @ templates
+    return torch.einsum("bct,ctx->bcx", weights, templates)
 
 
 def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice):
@@ -185,7 +187,7 @@ def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, b
 def _score_gradient(maps, templates, settings, block, log_partition, reward) -> Tensor:
     """B dMI/ds, (B, c, T)."""
     log_prior = _rows(settings.log_prior, block).to(maps.dtype)
-    log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype)) - log_partition[block]
+    log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype)).sub_(log_partition[block])
     log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
     information = log_likelihood - log_evidence
     if settings.gradient == "autograd":
