@@ -51,6 +51,17 @@ def strongest(scores: Tensor, candidates: list[int], top_images: int) -> list[in
     return sorted(candidates, key=lambda image: -float(scores[image]))[:top_images]
 
 
+def spread_between_images(images: list[int], values: list[float]) -> float:
+    """Square root of half the mean squared difference over pairs of draws of different images."""
+    squares = [
+        (values[a] - values[b]) ** 2 / 2
+        for a in range(len(images))
+        for b in range(len(images))
+        if images[a] != images[b]
+    ]
+    return math.sqrt(sum(squares) / len(squares))
+
+
 def location_instability(
     positions: Tensor,
     scores: Tensor,
@@ -68,9 +79,11 @@ def location_instability(
         for k in range(landmarks.shape[1]):
             having = [i for i in drawn if not torch.isnan(landmarks[i, k]).any()]
             judged = strongest(scores[:, f], having, top_images)
-            if len(judged) >= 2:
-                distances = [distance(positions[i, f], landmarks[i, k]) / diagonal for i in judged]
+            distances = [distance(positions[i, f], landmarks[i, k]) / diagonal for i in judged]
+            if len(set(judged)) == len(judged) >= 2:
                 deviations.append(standard_deviation(distances))
+            elif len(set(judged)) >= 2:
+                deviations.append(spread_between_images(judged, distances))
         result.append(sum(deviations) / len(deviations) if deviations else math.nan)
     return result
 

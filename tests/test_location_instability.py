@@ -52,7 +52,8 @@ def test_resamplings_equal_the_loops_over_the_drawn_images(top_images):
     )
     for row, expected in zip(ours, drawn.tolist(), strict=True):
         loops = reference.location_instability(positions, scores, landmarks, DIAGONAL, top_images, expected)
-        assert row.tolist() == pytest.approx(loops, abs=1e-9)
+        # three images: the five strongest draws are all of one image, which has no spread
+        assert row.tolist() == pytest.approx(loops, abs=1e-9, nan_ok=True)
 
 
 def test_a_resampling_whose_strongest_images_are_missing_looks_further_down():

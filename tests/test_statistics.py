@@ -88,8 +88,8 @@ def test_intervals_hold_the_truth_at_about_their_level():
 @pytest.mark.slow
 def test_intervals_hold_the_truth_at_their_level():
     shares = {
-        "mean": coverage(exponential, weighted_mean, 1.0, trials=1500, images=100, resamples=600),
-        "instability": coverage(noisy_filter, instability, 0.03, trials=1500, images=100, resamples=600),
+        "mean": coverage(exponential, weighted_mean, 1.0, trials=1000, images=100, resamples=400),
+        "instability": coverage(noisy_filter, instability, 0.03, trials=1000, images=100, resamples=400),
     }
     assert all(0.92 <= share <= 0.97 for share in shares.values()), shares
 

@@ -212,10 +212,15 @@ def _first_draws(weights: Tensor, order: Tensor, top_images: int) -> Tensor:
 
 
 def _standard_deviation(values: Tensor, counts: Tensor) -> Tensor:
-    """(R, D) standard deviation (N - 1) of `values` (m, D), each counted `counts` (R, m, D) times; NaN below
-    two.
+    """(R, D) standard deviation of `values` (m, D), each counted `counts` (R, m, D) times; NaN below two
+    images.
+
+    For counts of 0 and 1 this is the usual one with N - 1. An image drawn twice has no spread with itself:
+    the variance is half the mean squared difference over pairs of draws of *different* images, which
+    bootstrap rows do not bias.
     """
     total = counts.sum(dim=1)
     mean = (counts * values).sum(dim=1) / total
     squares = (counts * (values - mean.unsqueeze(1)).square()).sum(dim=1)
-    return (squares / (total - 1)).sqrt().where(total >= 2, torch.nan)
+    freedom = total - counts.square().sum(dim=1) / total
+    return (squares / freedom).sqrt().where(freedom > 1e-9, torch.nan)
