@@ -38,8 +38,9 @@ def run(arguments: list[str]) -> int:
         print(_USAGE)
         return 0
     folder = Path(options.folder.removeprefix("run="))
+    port = None if options.port is None else _port(options.port)
     check_events(folder)
-    address = serve(folder, port=None if options.port is None else _port(options.port))
+    address = serve(folder, port)
     print(f"TensorBoard shows {folder} at {address} (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -165,6 +165,8 @@ def _value(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{key} has no value: write {key}=VALUE"
     text = (error.msg or str(error)).splitlines()[0]
+    if text.endswith("is not in struct"):
+        return f"this configuration has no {key!r}"
     return f"{key}: {text}" if key and str(key) not in text else text
 
 

@@ -30,7 +30,7 @@ def config_folder() -> Path:
         if (folder / "compare.yaml").is_file():
             return folder
     raise FileNotFoundError(
-        f"the settings (conf/compare.yaml) lie neither in {_HERE} nor beside it: reinstall"
+        f"conf/compare.yaml lies neither in {_HERE} nor beside it: install interp-cnn again"
     )
 
 
