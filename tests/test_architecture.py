@@ -6,9 +6,13 @@ is a function from modules to sentences, so that a planted breach shows that the
 """
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,7 @@ VALUE_TYPES = {  # from these rooms only the values that they hand over, not the
     ("evaluation", "data"): "interp_cnn.data.parts.",
     ("report", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
 }
+DISTRIBUTIONS = {"PIL": "pillow", "hydra": "hydra_core", "sklearn": "scikit_learn", "yaml": "pyyaml"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "misc", "tools", "base"}
 MOST_LINES = 300
 MOST_PARAMETERS = 7
@@ -166,6 +171,18 @@ def the_command_line_starts_without_heavy_libraries(modules: list[Module]) -> It
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+def third_party_imports_are_declared(modules: list[Module]) -> Iterator[str]:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    declared = {re.match(r"[\w-]+", text)[0].lower().replace("-", "_") for text in wanted}
+    for module in modules:
+        for name in module.imports():
+            top = name.split(".")[0]
+            known = {"interp_cnn"} | sys.stdlib_module_names | declared
+            if top not in known and DISTRIBUTIONS.get(top) not in declared:
+                yield f"{module.name} imports {name}, which pyproject.toml does not ask for"
+
+
 def names_are_nouns_of_the_field(modules: list[Module]) -> Iterator[str]:
     for module in modules:
         for part in EMPTY_NAMES.intersection(module.name.split(".")):
@@ -209,6 +226,7 @@ RULES = [
     configurations_stay_at_the_edge,
     lightning_stays_in_training,
     the_command_line_starts_without_heavy_libraries,
+    third_party_imports_are_declared,
     names_are_nouns_of_the_field,
     every_module_opens_with_its_idea,
     modules_have_one_subject,
@@ -276,6 +294,7 @@ BREACHES = [
     (lightning_stays_in_training, "training.run", "import lightning"),
     (the_command_line_starts_without_heavy_libraries, "cli", "import torch"),
     (the_command_line_starts_without_heavy_libraries, "board", "from tensorboard import program"),
+    (third_party_imports_are_declared, "data.images", "import cv2"),
     (names_are_nouns_of_the_field, "data.utils", ""),
     (names_are_nouns_of_the_field, "helpers.images", ""),
     (modules_have_one_subject, "data.parts", "\n" * 300),
