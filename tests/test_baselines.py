@@ -46,6 +46,9 @@ def test_centre_best_constant_and_oracle_equal_the_loops():
         assert measured.low <= measured.value <= measured.high
     assert rows["best_constant"]["tracking_gain"].value == pytest.approx(0, abs=1e-9)
     assert rows["oracle"]["location_instability"].value < rows["oracle_jitter"]["location_instability"].value
+    assert rows["oracle"]["part_gain"].value == pytest.approx(1)
+    assert rows["best_constant"]["part_gain"].value == pytest.approx(0, abs=1e-9)
+    assert rows["centre"]["part_gain"].value <= 0
     assert rows["random_cell"]["tracking_gain"].value < rows["centre"]["tracking_gain"].value <= 0
 
 

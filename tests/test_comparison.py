@@ -54,6 +54,13 @@ def test_the_figures_are_those_of_the_measures_on_the_category_alone():
     assert measures.summary["location_instability"].n == 80
 
 
+def test_a_filter_on_the_head_tracks_the_head_whatever_the_tail_does():
+    table = measured(parts=("head", "tail")).filters
+    assert table["part"][0] == "head" and table["part_gain"][0] == pytest.approx(1.0)
+    assert table["tracking_gain"][0] < 0.7, "the tail lies anywhere"
+    assert table["part_gain"][1] <= 1e-9 and table["part"][3] is None
+
+
 def test_every_estimate_has_an_interval_around_it_and_an_n():
     measures = measured(parts=("head", "tail"))
     for name, estimate in measures.summary.items():

@@ -54,7 +54,7 @@ def test_few_images_per_category_still_give_intervals_that_hold_the_truth():
 def test_intervals_of_a_network_hold_the_truth_at_their_level(images, least):
     # 1000 trials gave .917 and .914 with twenty images per category (a standard deviation of twenty is itself
     # biased by 1 / 80, and no bootstrap knows), .947 and .933 with a hundred.
-    shares = coverages(trials=300, images=images, resamples=200)
+    shares = coverages(trials=200, images=images, resamples=150)
     assert all(least <= share <= 0.98 for share in shares), shares
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.judge import Judge, Judgement
+from interp_cnn.evaluation.judge import Judge, Judgement, best_part_gain
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
 
 # Imaginary filters per category: averages out which images and cells chance picks.
@@ -48,10 +48,11 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
     random, constant = judge.cells[chosen], judge.centre.expand(images, len(owners), 2)
     wandering = judge.measure(random, scores, owners, draws.rows)
     fixed = judge.measure(constant, scores, owners, draws.rows)
+    best = replace(fixed, instability=fixed.best_constant, part_instability=fixed.part_constant)
     rows = {
         "random_cell": judged_row(wandering, judge, draws),
         "centre": judged_row(fixed, judge, draws),
-        "best_constant": judged_row(Judgement(fixed.best_constant, fixed.best_constant), judge, draws),
+        "best_constant": judged_row(best, judge, draws),
     }
     return rows | _oracles(judge, draws, generator)
 
@@ -124,12 +125,17 @@ def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dic
 def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
     """Means over filters of a `judgement` under the rows of `draws`, with intervals."""
     n = int(judge.landmarks.isfinite().all(dim=2).any(dim=1).sum())
-    found = {"location_instability": judgement.instability, "tracking_gain": judgement.gain}
+    found = {
+        "location_instability": judgement.instability,
+        "tracking_gain": judgement.gain,
+        "part_gain": best_part_gain(judgement)[0],
+    }
     return {key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in found.items()}
 
 
 def _joined(judgements: list[Judgement]) -> Judgement:
-    return Judgement(
-        torch.cat([one.instability for one in judgements], dim=1),
-        torch.cat([one.best_constant for one in judgements], dim=1),
-    )
+    """One judgement over all filters of several."""
+    columns = {
+        name: torch.cat([getattr(one, name) for one in judgements], dim=-1) for name in vars(judgements[0])
+    }
+    return Judgement(**columns)

@@ -13,20 +13,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.location_instability import instability_replicates, landmark_distances
-from interp_cnn.evaluation.tracking import best_constant, gain_over
+from interp_cnn.evaluation.location_instability import (
+    instability_per_part,
+    instability_replicates,
+    landmark_distances,
+    mean_over_parts,
+)
+from interp_cnn.evaluation.tracking import constant_spreads, gain_over, smallest
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Per resampling and filter, (R, D): NaN where a filter has no category, or its category no landmarks."""
+    """Per resampling and filter; NaN where a filter has no category, or its category no landmarks.
+
+    Attributes:
+        instability: (R, D), mean over landmarks.
+        best_constant: (R, D), of the cell that is best for the mean over landmarks.
+        part_instability: (P, R, D), for every landmark alone.
+        part_constant: (P, R, D), of the cell that is best for this landmark.
+    """
 
     instability: Tensor
     best_constant: Tensor
+    part_instability: Tensor
+    part_constant: Tensor
 
     @property
     def gain(self) -> Tensor:
+        """(R, D) tracking gain."""
         return gain_over(self.instability, self.best_constant)
+
+    @property
+    def part_gain(self) -> Tensor:
+        """(P, R, D) tracking gain for every landmark alone."""
+        return gain_over(self.part_instability, self.part_constant)
 
 
 @dataclass(frozen=True)
@@ -80,24 +100,39 @@ class Judge:
                 chosen once, on all images: chosen anew in each resampling it would fit that resampling, and
                 the interval would lie beside the estimate.
         """
-        replicates = 1 if weights is None else len(weights)
-        instability = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
-        constant = instability.clone()
+        parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
+        own = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
+        constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
+        part_constant = own.clone()
         for category in categories[categories >= 0].unique().tolist():
             images, filters = self.labels == category, categories == category
-            answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
+            mine = scores[images][:, filters], self.landmarks[images]
             drawn = None if weights is None else weights[:, images]
-            instability[:, filters] = instability_replicates(*answers, drawn, **self.options)
-            constant[:, filters] = self._best_constant(answers[1], answers[2], drawn)
-        return Judgement(instability, constant)
+            own[:, :, filters] = instability_per_part(
+                positions[images][:, filters], *mine, drawn, **self.options
+            )
+            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
+        return Judgement(mean_over_parts(own), constant, own, part_constant)
 
-    def _best_constant(self, scores: Tensor, landmarks: Tensor, weights: Tensor | None) -> Tensor:
+    def _best_constants(
+        self, scores: Tensor, landmarks: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(R, D) for the mean over landmarks, and (P, R, D) for every landmark alone."""
         constants = self.constants
-        spread, cell = best_constant(scores, landmarks, constants, **self.options)
+        spreads = constant_spreads(scores, landmarks, constants, **self.options)  # (P, D, M)
+        best, cell = smallest(mean_over_parts(spreads))
+        part_best, part_cell = smallest(spreads)
         if weights is None:
-            return spread.unsqueeze(0)
-        answers = constants[cell].expand(*scores.shape, 2)
-        return instability_replicates(answers, scores, landmarks, weights, **self.options)
+            return best.unsqueeze(0), part_best.unsqueeze(1)
+        images, filters = scores.shape
+        answers = constants[cell].expand(images, filters, 2)
+        rows = instability_replicates(answers, scores, landmarks, weights, **self.options)
+        part_rows = torch.zeros(len(spreads), len(weights), filters, dtype=torch.float64)
+        for part, cells in enumerate(part_cell):
+            answers = constants[cells].expand(images, filters, 2)
+            alone = landmarks[:, part : part + 1]
+            part_rows[part] = instability_replicates(answers, scores, alone, weights, **self.options)
+        return rows, part_rows
 
     def smallest(self, positions: Tensor, scores: Tensor, weights: Tensor | None = None) -> Tensor:
         """(R, D) smallest instability over all categories: the paper's rule, biased low for every network."""
@@ -137,3 +172,19 @@ class Judge:
                 sums.index_add_(0, images[order].flatten(), deviations.flatten())
                 counts.index_add_(0, images[order].flatten(), torch.ones_like(deviations).flatten())
         return sums / counts
+
+
+def best_part_gain(judgement: Judgement) -> tuple[Tensor, Tensor]:
+    """Gain (R, D) for the landmark that each filter tracks best, and which one that is, (D,) int64, -1 for
+    none.
+
+    The landmark is chosen on the first row, all images, and kept. No constant has a positive gain for any
+    landmark.
+    """
+    gains = judgement.part_gain  # (P, R, D)
+    if len(gains) == 0:
+        return judgement.gain, torch.full(judgement.gain.shape[1:], -1)
+    first = gains[:, 0].nan_to_num(nan=-torch.inf)
+    part = first.argmax(dim=0)  # (D,)
+    rows = gains.gather(0, part.expand(1, *gains.shape[1:])).squeeze(0)
+    return rows, part.where(first.amax(dim=0).isfinite(), -1)

@@ -64,25 +64,37 @@ def instability_replicates(
     The arguments are those of `location_instability`, and `weights` (R, N) says how often each image occurs
     in each resampling; None stands for every image once (R = 1).
     """
+    return mean_over_parts(
+        instability_per_part(positions, scores, landmarks, weights, diagonal=diagonal, top_images=top_images)
+    )
+
+
+def instability_per_part(
+    positions: Tensor,
+    scores: Tensor,
+    landmarks: Tensor,
+    weights: Tensor | None,
+    *,
+    diagonal: float,
+    top_images: int = 100,
+) -> Tensor:
+    """The s_fk (P, R, D) whose mean over landmarks is `instability_replicates`, with the same arguments."""
     check_observations(positions, scores, landmarks, diagonal, top_images)
-    if landmarks.shape[1] == 0:
-        rows = 1 if weights is None else len(weights)
-        return torch.full((rows, scores.shape[1]), torch.nan, dtype=torch.float64, device=scores.device)
-    per_part = []
+    replicates = 1 if weights is None else len(weights)
+    spreads = positions.new_zeros(landmarks.shape[1], replicates, scores.shape[1], dtype=torch.float64)
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
         order = scores[known].argsort(dim=0, descending=True, stable=True)  # (n, D), strongest first
-        drawn = None if weights is None else weights[:, known]
         distances = landmark_distances(positions[known], landmarks[known, part], diagonal)  # (n, D)
-        if drawn is None:
+        if weights is None:
             strongest = distances.gather(0, order[:top_images])
-            per_part.append(_standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0)))
+            spreads[part] = _standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0))
             continue
-        rows = []
-        for chunk, chosen in selections(order, drawn, top_images):
-            rows.append(_standard_deviation(distances.gather(0, chosen), chunk))
-        per_part.append(torch.cat(rows))
-    return mean_over_parts(torch.stack(per_part))
+        chunks = selections(order, weights[:, known], top_images)
+        spreads[part] = torch.cat(
+            [_standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
+        )
+    return spreads
 
 
 def instability_by_category(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.judge import Judge, Judgement
+from interp_cnn.evaluation.judge import Judge, Judgement, best_part_gain
 from interp_cnn.evaluation.location_instability import strongest_category
 from interp_cnn.evaluation.observations import ObservationRecorder, Observations
 from interp_cnn.evaluation.statistics import (
@@ -121,7 +121,7 @@ def measure_network(
     judgement = yardstick.measure(observed.positions, observed.scores, categories, draws.rows)
     samples = _samples(observed, yardstick, draws, judgement, categories, highest)
     summary = {measure: one.estimate() for measure, one in samples.items()}
-    table = _filter_table(observed, judgement, draws, categories, classes)
+    table = _filter_table(observed, judgement, draws, categories, classes, parts)
     found = (categories, observed, yardstick, draws, samples)
     return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, *found)
 
@@ -161,6 +161,7 @@ def _samples(
         "location_instability": judgement.instability.nanmean(dim=1),
         "best_constant": judgement.best_constant.nanmean(dim=1),
         "tracking_gain": judgement.gain.nanmean(dim=1),
+        "part_gain": best_part_gain(judgement)[0].nanmean(dim=1),
         "tracking_filters": _share_above_zero(judgement.gain),
         "instability_highest": by_highest.nanmean(dim=1),
         "instability_minimum": smallest.nanmean(dim=1),
@@ -182,6 +183,7 @@ def _filter_table(
     draws: Resampling,
     categories: Tensor,
     classes: Sequence[str],
+    parts: Sequence[str],
 ) -> pandas.DataFrame:
     """One row per filter; intervals by percentile, n counts the images of its category that have a
     landmark.
@@ -189,16 +191,19 @@ def _filter_table(
     landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     counts = torch.bincount(observed.labels[landmarked], minlength=len(classes))
     owners = categories.tolist()
+    part_gain, part = best_part_gain(judgement)
     columns: dict[str, object] = {
         "filter": range(len(owners)),
         "category": pandas.Series([classes[owner] if owner >= 0 else None for owner in owners], dtype=object),
         "n": [int(counts[owner]) if owner >= 0 else 0 for owner in owners],
         "score": observed.scores.amax(dim=0).tolist(),
+        "part": pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object),
     }
     measures = {
         "location_instability": judgement.instability,
         "best_constant": judgement.best_constant,
         "tracking_gain": judgement.gain,
+        "part_gain": part_gain,
     }
     for measure, rows in measures.items():
         low, high = percentile_interval(rows[1 : 1 + draws.resamples])

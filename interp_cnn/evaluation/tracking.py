@@ -54,7 +54,17 @@ def best_constant(
     """The best constant cell on each filter's own images.
 
     The arguments are those of `tracking_gain`. Returns its instability, (D,) float64, and its number in
-    `cells`, (D,) int64. Every cell is tried, in one matrix product per landmark.
+    `cells`, (D,) int64.
+    """
+    spreads = constant_spreads(scores, landmarks, cells, diagonal=diagonal, top_images=top_images)
+    return smallest(mean_over_parts(spreads))
+
+
+def constant_spreads(
+    scores: Tensor, landmarks: Tensor, cells: Tensor, *, diagonal: float, top_images: int = 100
+) -> Tensor:
+    """(P, D, M) standard deviation s_fk of every constant answer: every cell is tried, in one product per
+    landmark.
     """
     if cells.ndim != 2 or cells.shape[1] != 2 or len(cells) == 0:
         raise ValueError(f"cells has shape {tuple(cells.shape)}; expected (M, 2) with at least one cell")
@@ -62,18 +72,20 @@ def best_constant(
         raise ValueError(
             f"scores {tuple(scores.shape)}, landmarks {tuple(landmarks.shape)}; expected (N, D), (N, P, 2)"
         )
-    if landmarks.shape[1] == 0:
-        unknown = torch.full(scores.shape[1:], torch.nan, dtype=torch.float64, device=scores.device)
-        return unknown, torch.zeros(scores.shape[1:], dtype=torch.int64, device=scores.device)
-    spreads = []
+    shape = (landmarks.shape[1], scores.shape[1], len(cells))
+    spreads = torch.zeros(shape, dtype=torch.float64, device=scores.device)
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
         order = scores[known].argsort(dim=0, descending=True, stable=True)[:top_images]  # (m, D)
         distances = landmark_distances(cells, landmarks[known, part], diagonal)  # (n, M)
         # A difference of squares cancels: centred, it keeps its digits.
-        distances = distances - distances.mean(dim=0)
-        spreads.append(_constants_spread(distances, order))
-    best = mean_over_parts(torch.stack(spreads)).nan_to_num(nan=torch.inf).min(dim=1)  # over (D, M)
+        spreads[part] = _constants_spread(distances - distances.mean(dim=0), order)
+    return spreads
+
+
+def smallest(spreads: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest of `spreads` (..., M) along the last axis, and where; NaN where there is none."""
+    best = spreads.nan_to_num(nan=torch.inf).min(dim=-1)
     return best.values.where(best.values.isfinite(), torch.nan), best.indices
 
 
