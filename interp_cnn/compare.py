@@ -111,7 +111,7 @@ def report_on(
     return write_report(folder / "report", contents), comparison
 
 
-def measure_run(found: Run, *, resamples: int, seed: int) -> NetworkMeasures:
+def measure_run(found: Run, *, resamples: int, seed: int, name: str | None = None) -> NetworkMeasures:
     """All measures of a run's top interpretable layer on its validation images."""
     layer = found.layers[-1]
     data = found.data
@@ -119,7 +119,7 @@ def measure_run(found: Run, *, resamples: int, seed: int) -> NetworkMeasures:
         found.network,
         data.val_dataloader(),
         layer=layer,
-        name=found.kind,
+        name=name or found.kind,
         kind=found.kind,
         classes=data.classes,
         parts=data.parts,
@@ -162,13 +162,12 @@ def training_curves(found: Run) -> pd.DataFrame:
 def summary_table(comparison: Comparison, seconds: dict[str, float]) -> Table:
     """The few numbers that are printed at the end."""
     table = Table(title="95 % intervals; baselines need no network", title_justify="left")
-    for name, justify in (("", "left"), ("accuracy", "right"), ("location instability", "right")):
-        table.add_column(name, justify=justify)
-    table.add_column("tracking gain", justify="right")
-    table.add_column("training", justify="right")
+    table.add_column("")
+    for name in ("accuracy", "location instability", "tracking gain", "training"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in comparison.networks:
         cells = [_cell(one.summary.get(key)) for key in ("accuracy", "location_instability", "tracking_gain")]
-        table.add_row(one.name, *cells, f"{seconds.get(one.name, float('nan')):.0f} s")
+        table.add_row(one.name, *cells, f"{seconds[one.name]:.0f} s" if one.name in seconds else "")
     table.add_section()
     for name, row in comparison.baselines.items():
         cells = [_cell(row.get(key)) for key in ("location_instability", "tracking_gain")]

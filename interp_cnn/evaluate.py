@@ -1,0 +1,201 @@
+"""Command `evaluate`: measures finished runs side by side, a foreign network, or the annotations alone.
+
+    interp-cnn evaluate runs=[outputs/train/a,outputs/train/b]
+    interp-cnn evaluate network=torchvision:resnet18 weights=FILE layer=layer4 data=animal_parts data.root=DIR
+    interp-cnn evaluate data=animal_parts data.root=DIR          what a constant, chance and an oracle score there
+
+Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.json, summary.md and figures/*.png.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from interp_cnn import figures
+from interp_cnn.compare import measure_run, summary_table
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.evaluation.baselines import annotation_baselines
+from interp_cnn.evaluation.comparison import Comparison, NetworkMeasures, compare, measure_network
+from interp_cnn.runs import build_data, load_run, write_json, write_text
+
+MEASURES = {
+    "location_instability": "location instability (lower is better)",
+    "tracking_gain": "part-tracking gain",
+}
+
+
+def run(config: DictConfig) -> None:
+    """Measures what the configuration names and writes tables and figures into Hydra's run folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.runs and config.network:
+        raise ValueError("runs and network are both given; give the one or the other")
+    if not config.runs and not config.network:
+        if config.get("data") is None:
+            raise ValueError(
+                "nothing to measure: give runs=[FOLDER,...], or network=... with data=..., "
+                "or data=... alone for the baselines of its annotations"
+            )
+        _annotations_alone(config, folder)
+        return
+    measures = _measured_runs(config) if config.runs else [_measured_network(config)]
+    comparison = compare(measures, seed=config.seed)
+    write_comparison(comparison, folder)
+    Console().print(summary_table(comparison, {}))
+    print(f"tables and figures: {os.path.relpath(folder)}")
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Tables (CSV, JSON, Markdown) and figures of measured networks."""
+    comparison.to_csv(folder)
+    comparison.to_json(folder / "summary.json")
+    write_text(folder / "summary.md", markdown(comparison))
+    for measure, label in MEASURES.items():
+        values = {one.name: one.filters[measure].to_numpy() for one in comparison.networks}
+        lines = {
+            name.replace("_", " "): row[measure].value
+            for name, row in comparison.baselines.items()
+            if measure in row and not name.startswith("shuffled")
+        }
+        picture = figures.distributions(values, label=label, baselines=lines)
+        save_png(folder / "figures" / f"{measure}.png", picture)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table of networks and baselines for a README."""
+    columns = ["accuracy", "location_instability", "tracking_gain", "tracking_filters"]
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    rows = [(one.name, one.summary) for one in comparison.networks] + list(comparison.baselines.items())
+    for name, row in rows:
+        cells = []
+        for column in columns:
+            estimate = row.get(column)
+            cells.append(
+                "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+            )
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    notes = ["", "95 % intervals by bootstrap over images."]
+    for one in comparison.differences:
+        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], p = {one.p:.3g}"
+        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}")
+    return "\n".join(lines + notes) + "\n"
+
+
+def save_png(path: Path, picture) -> None:
+    """Writes a picture whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
+    temporary.replace(path)
+
+
+def _measured_runs(config: DictConfig) -> list[NetworkMeasures]:
+    measures = []
+    names: list[str] = []
+    for path in track(list(config.runs), description="measuring filters", transient=True):
+        found = load_run(path, checkpoint=config.checkpoint)
+        name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
+        names.append(name)
+        measures.append(measure_run(found, resamples=config.resamples, seed=config.seed, name=name))
+    return measures
+
+
+def _measured_network(config: DictConfig) -> NetworkMeasures:
+    from interp_cnn.networks import load_network
+
+    if config.get("data") is None:
+        raise ValueError(
+            "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
+        )
+    if config.layer is None:
+        raise ValueError("layer is missing; name the layer whose filters are measured, such as layer=layer4")
+    data = build_data(config.data)
+    network = load_network(config.network, weights=config.weights)
+    layer = _layer_of(network, config.layer)
+    return measure_network(
+        network,
+        data.val_dataloader(),
+        layer=layer,
+        name=config.network,
+        kind="given",
+        classes=data.classes,
+        parts=data.parts,
+        image_size=tuple(data.image_size),
+        background=data.background,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _layer_of(network: torch.nn.Module, layer: str) -> str:
+    """The layer's name; torchvision's networks stand behind a normalisation, as `body`."""
+    names = [name for name, _ in network.named_modules() if name]
+    for candidate in (layer, f"body.{layer}"):
+        if candidate in names:
+            return candidate
+    from difflib import get_close_matches
+
+    near = get_close_matches(layer, names, 3, 0.3) or names[:3]
+    raise ValueError(f"the network has no layer {layer!r}; nearest: {', '.join(near)}")
+
+
+def _annotations_alone(config: DictConfig, folder: Path) -> None:
+    data = build_data(config.data)
+    landmarks, labels = _landmarks(data)
+    rows = annotation_baselines(
+        landmarks, labels, image_size=tuple(data.image_size), resamples=config.resamples, seed=config.seed
+    )
+    table = pd.DataFrame(
+        [
+            {"baseline": name.replace("_", " "), "measure": measure, **_numbers(estimate)}
+            for name, row in rows.items()
+            for measure, estimate in row.items()
+        ]
+    )
+    write_text(folder / "baselines.csv", table.to_csv(index=False))
+    write_json(folder / "config.json", OmegaConf.to_container(config, resolve=True))
+    Console().print(
+        f"annotated images: {int(landmarks.isfinite().all(2).any(1).sum())}, training and validation"
+    )
+    Console().print(_baseline_table(rows))
+    print(f"table: {os.path.relpath(folder / 'baselines.csv')}")
+
+
+def _landmarks(data: PartDataModule) -> tuple[Tensor, Tensor]:
+    """Landmarks (N, P, 2) and labels (N,) of all images in their fixed views."""
+    landmarks, labels = [], []
+    for part_set in (data.train_set, data.val_set):
+        for index in track(range(len(part_set)), description="reading annotations", transient=True):
+            sample = part_set[index]
+            landmarks.append(sample.landmarks)
+            labels.append(sample.label)
+    return torch.stack(landmarks), torch.tensor(labels)
+
+
+def _numbers(estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def _baseline_table(rows):
+    from rich.table import Table
+
+    table = Table(title="no network at all", title_justify="left")
+    table.add_column("baseline")
+    for label in ("location instability", "tracking gain"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        cells = [
+            f"{row[key].value:.3f} [{row[key].low:.3f}, {row[key].high:.3f}]" if key in row else ""
+            for key in ("location_instability", "tracking_gain")
+        ]
+        table.add_row(name.replace("_", " "), *cells)
+    return table
