@@ -29,6 +29,7 @@ FLOORS = {
     "training": {"model", "figures"},
     "evaluation": {"data", "explanation"},
     "runs": {"data", "model"},
+    "networks": {"model"},
     "report": {"evaluation", "figures", "explanation"},
     "__init__": set(),
 }
