@@ -45,7 +45,7 @@ def test_masks_stand_behind_several_named_layers():
     network = small(layers=["conv4", "conv5"])
     assert list(template_masks(network)) == ["conv4", "conv5"]
     assert isinstance(network.conv4, MaskedLayer)
-    assert small(layers=["conv4"], extra_conv=True)(torch.rand(1, 1, 32, 32)).shape == (1, 4)
+    assert small(layers=["conv4"], extra_conv=True)(torch.rand(2, 1, 32, 32)).shape == (2, 4)
 
 
 def test_the_extra_layer_of_the_publication_is_masked_and_ends_in_a_relu():

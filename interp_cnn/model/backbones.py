@@ -47,6 +47,9 @@ class Normalise(nn.Module):
 class SmallCNN(nn.Module):
     """Five 3 x 3 convolutions with batch norm, two poolings (stride 4), global average, one linear layer.
 
+    The averages pass a batch norm before the linear layer: behind a mask they are small, and the twin without
+    masks must not have the easier start.
+
     Args:
         num_classes: number of logits K.
         channels: image channels C.
@@ -74,6 +77,7 @@ class SmallCNN(nn.Module):
         )
         self.pool = nn.MaxPool2d(2)
         self.average = nn.AdaptiveAvgPool2d(1)
+        self.scale = nn.BatchNorm2d(widths[-1])
         self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,7 +85,7 @@ class SmallCNN(nn.Module):
         maps = self.pool(self.conv1(self.normalise(images)))
         maps = self.pool(self.conv2(maps))
         maps = self.conv5(self.conv4(self.conv3(maps)))  # (B, D, H/4, W/4)
-        return self.head(self.average(maps).flatten(1))
+        return self.head(self.scale(self.average(maps)).flatten(1))
 
 
 def build_network(
