@@ -144,16 +144,29 @@ def _run_with_hydra(command: str, overrides: list[str]) -> int:
         )
     if failed and failed[0].hydra_cfg.hydra.mode.name == "RUN":
         raise failed[0]._return_value
-    codes = [_report(job._return_value, [command, *job.overrides], sweep=True) for job in failed]
-    return min(codes, default=0)  # a bug (1) among them counts more than a mistake (2)
+    return _report_sweep(command, failed)
 
 
 def _job(command: str, config: Any) -> Any:
     try:
+        _refuse_processes_in_a_sweep(config)
         return importlib.import_module(f"interp_cnn.{command}").run(config)
     except Exception:
         logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
         raise
+
+
+def _refuse_processes_in_a_sweep(config: Any) -> None:
+    """Lightning starts its other processes with the whole command line, and each would sweep again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra, trainer = HydraConfig.get(), config.get("trainer") or {}
+    sweeping = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    if sweeping and "ddp" in str(trainer.get("strategy")) and "submitit" not in hydra.launcher._target_:
+        raise ValueError(
+            "a sweep (-m) cannot start several processes for one run: take a trainer without ddp, or "
+            "hydra/launcher=submitit_slurm, where the cluster starts them"
+        )
 
 
 def _refuse_flags(command: str, message: str) -> None:
@@ -190,13 +203,35 @@ def _interrupted() -> int:
     return 130
 
 
-def _report(error: Exception, words: list[str], sweep: bool = False) -> int:
-    from interp_cnn import refusals
-
-    sentence = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else refusals.sentence(error, words)
-    job = f"the job {' '.join(words[1:])}: " if sweep else ""
-    if sentence is None:
+def _report(error: Exception, words: list[str]) -> int:
+    text = _sentence(error, words)
+    if text is None:
         traceback.print_exception(error)
         return 1
-    print(f"interp-cnn: {job}{sentence}", file=sys.stderr)
+    print(f"interp-cnn: {text}", file=sys.stderr)
     return 2
+
+
+def _report_sweep(command: str, failed: list) -> int:
+    """Each distinct sentence once, with the jobs that it is about; a bug counts more than a mistake."""
+    jobs: dict[str, list[str]] = {}
+    bugs = 0
+    for job in failed:
+        text = _sentence(job._return_value, [command, *job.overrides])
+        if text is None:
+            traceback.print_exception(job._return_value)
+            bugs += 1
+        else:
+            jobs.setdefault(text, []).append(" ".join(job.overrides))
+    for text, [first, *others] in jobs.items():
+        more = f" and {len(others)} more" if others else ""
+        print(f"interp-cnn: the job {first}{more}: {text}", file=sys.stderr)
+    return 1 if bugs else 2 if jobs else 0
+
+
+def _sentence(error: Exception, words: list[str]) -> str | None:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return None
+    from interp_cnn import refusals
+
+    return refusals.sentence(error, words)

@@ -187,6 +187,19 @@ def test_a_sweep_goes_on_after_a_failed_job_and_names_it_at_the_end(train, capsy
     assert capsys.readouterr().err == "interp-cnn: the job seed=1: one is not wanted\n"
 
 
+def test_jobs_of_a_sweep_that_fail_alike_are_told_of_once(train, capsys):
+    train.fail = raising(ValueError("no such photographs"))
+    assert cli.main(["train", "-m", "seed=0,1,2"]) == 2
+    assert capsys.readouterr().err == "interp-cnn: the job seed=0 and 2 more: no such photographs\n"
+
+
+def test_a_sweep_refuses_a_trainer_that_would_start_the_sweep_again(train, capsys):
+    assert cli.main(["train", "-m", "seed=0,1", "trainer=ddp_cpu"]) == 2
+    assert "take a trainer without ddp, or hydra/launcher=submitit_slurm" in capsys.readouterr().err
+    assert train.seen == []
+    assert cli.main(["train", "trainer=ddp_cpu"]) == 0
+
+
 def test_flags_may_stand_between_overrides(train):
     assert cli.main(["train", "seed=1", "-m", "model=plain,mask_only", "data.distractors=1"]) == 0
     assert [config.model.kind for config in train.seen] == ["plain", "mask_only"]
