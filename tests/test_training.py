@@ -1,0 +1,225 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.digits import DigitsParts
+from interp_cnn.model.backbones import build_network
+from interp_cnn.training.classification import Classification
+from interp_cnn.training.dashboard import Dashboard, mask_grid
+from interp_cnn.training.run import fit
+
+WIDTHS = (4, 6, 8, 8, 8)
+FEW = {"limit_train_batches": 4, "limit_val_batches": 1, "accelerator": "cpu", "deterministic": True}
+
+
+def data(seed=0):
+    module = PartDataModule(
+        DigitsParts, batch_size=16, seed=seed, image_size=24, scale=(1.5, 2.0), distractors=1
+    )
+    module.setup()
+    return module
+
+
+def module_for(digits, *, seed=0, enabled=True, ratio=0.3, **options):
+    torch.manual_seed(seed)
+    network = build_network(
+        "small_cnn",
+        num_classes=10,
+        channels=1,
+        image_size=(24, 24),
+        mean=digits.mean,
+        std=digits.std,
+        widths=WIDTHS,
+        mask={"enabled": enabled, **options.pop("mask", {})},
+    )
+    return Classification(
+        network,
+        num_classes=10,
+        image_size=(24, 24),
+        channels=1,
+        loss_weight={"ratio": ratio, "measure_every": 2},
+        **options,
+    )
+
+
+class Stop(Callback):
+    """Breaks off in the middle of an epoch, as a kill would."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 2:
+            raise RuntimeError("killed")
+
+
+def trained(folder: Path, digits, epochs=3, **options):
+    module = module_for(digits, **options.pop("module", {}))
+    fit(module, digits, folder=folder, epochs=epochs, seed=0, trainer=FEW, **options)
+    return module
+
+
+def same_weights(one, two) -> bool:
+    first, second = one.state_dict(), two.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    "filter_loss", [{}, {"partition_memory": 64, "prior": "occurrence", "gradient": "frozen_partition"}]
+)
+def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, filter_loss):
+    whole = trained(tmp_path / "whole", data(), module={"filter_loss": filter_loss})
+    broken = module_for(data(), filter_loss=filter_loss)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(broken, data(), folder=tmp_path / "broken", epochs=3, seed=0, trainer=FEW, callbacks=[Stop()])
+    last = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+    resumed = trained(
+        tmp_path / "broken", data(), ckpt_path=last, module={"seed": 9, "filter_loss": filter_loss}
+    )
+    assert same_weights(whole, resumed)
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "broken")]
+    assert tables[0]["epoch"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    one, two = (trained(tmp_path / name, data(), epochs=1) for name in "ab")
+    other = trained(tmp_path / "c", data(), epochs=1, module={"seed": 1})
+    assert same_weights(one, two)
+    assert not same_weights(one, other)
+
+
+def test_twins_start_from_the_same_weights_and_see_the_same_images(tmp_path):
+    digits = data()
+    on, off = module_for(digits), module_for(digits, enabled=False, ratio=0.0)
+    assert same_weights(on, off)
+    seen = []
+    for _ in range(2):
+        sampler = data().train_dataloader().sampler
+        sampler.set_epoch(3)
+        seen.append(list(sampler))
+    assert seen[0] == seen[1]
+
+
+def test_the_run_folder_holds_what_it_promises(tmp_path):
+    digits = data()
+    trained(tmp_path, digits, epochs=2, callbacks=[Dashboard("interpretable", images=3, filters=2)])
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert any(key.endswith("categories.response") for key in state["state_dict"])
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    for name in ("mutual_information", "category_entropy", "spatial_entropy", "task_loss", "accuracy"):
+        assert table[f"train/{name}"].notna().all() and table[f"val/{name}"].notna().all()
+    assert table["train/gradient_ratio"].iloc[-1] > 0
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_holds_the_scalars_the_mask_grids_and_the_hyperparameters(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained(tmp_path, data(), epochs=2, callbacks=[Dashboard("interpretable", images=3, filters=2)])
+    board = EventAccumulator(str(tmp_path)).Reload()
+    scalars = set(board.Tags()["scalars"])
+    assert {"train/task_loss", "val/mutual_information", "train/gradient_ratio", "val/accuracy"} <= scalars
+    assert len(board.Images("masks/conv5")) == 2
+    assert "hp/accuracy" in scalars
+
+
+def test_every_parameter_is_optimised_once():
+    digits = data()
+    module = module_for(digits, mask={"beta_rule": "learned"})
+    module.trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
+    found = module.configure_optimizers()["optimizer"]
+    listed = [id(p) for group in found.param_groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in module.parameters())
+
+
+def test_the_filters_category_does_not_change_in_validation(tmp_path):
+    digits = data()
+    module = trained(tmp_path, digits, epochs=1)
+    before = {name: value.clone() for name, value in module.filter_losses.state_dict().items()}
+    module.eval()
+    module.trainer.validate(module, digits, verbose=False)
+    for name, value in module.filter_losses.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_both_objectives_agree_on_what_is_right():
+    digits = data()
+    logits = torch.eye(10) * 20 - 10
+    for objective in ("softmax", "logistic"):
+        module = module_for(digits, objective=objective)
+        assert module.task_loss(logits, torch.arange(10)) < 0.01
+        assert module.task_loss(logits, torch.arange(10).roll(1)) > 5
+
+
+def test_a_mask_grid_has_a_row_per_image_and_a_column_per_filter():
+    picture = mask_grid(torch.rand(3, 1, 16, 16), torch.rand(3, 4, 4, 4))
+    assert picture.shape == (3 * 18 - 2, 5 * 18 - 2, 3)
+
+
+def test_half_precision_trains(tmp_path):
+    module = module_for(data())
+    fit(module, data(), folder=tmp_path, epochs=1, seed=0, trainer={**FEW, "precision": "bf16-mixed"})
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+COMMAND = [sys.executable, "-m", "interp_cnn", "train", "model.widths=[4,6,8,8,8]", "training.epochs=4"]
+COMMAND += ["data.image_size=24", "data.scale=[1.5,2.0]", "data.batch_size=32"]
+
+
+@pytest.mark.slow
+def test_a_training_killed_by_sigkill_ends_with_the_same_weights_after_resume(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
+    subprocess.run([*COMMAND, f"hydra.run.dir={whole}"], check=True, env=environment, capture_output=True)
+    with subprocess.Popen(
+        [*COMMAND, f"hydra.run.dir={killed}"], env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        last = killed / "checkpoints" / "last.ckpt"
+        while not last.exists():
+            time.sleep(0.01)
+        time.sleep(0.4)
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "run.json").exists()
+    subprocess.run(
+        [*COMMAND, f"hydra.run.dir={resumed}", f"ckpt_path={last}"],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    states = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (whole, resumed)
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert json.loads((resumed / "run.json").read_text())["parameters"] > 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_settings_is_refused_in_one_sentence(tmp_path):
+    first = tmp_path / "first"
+    short = [part if "epochs" not in part else "training.epochs=1" for part in COMMAND]
+    subprocess.run([*short, f"hydra.run.dir={first}"], check=True, capture_output=True)
+    found = subprocess.run(
+        [
+            *short,
+            "data.batch_size=16",
+            f"hydra.run.dir={tmp_path / 'b'}",
+            f"ckpt_path={first}/checkpoints/last.ckpt",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert "was trained with data.batch_size=32, not 16" in found.stderr
+    assert "Traceback" not in found.stderr
