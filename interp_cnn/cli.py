@@ -150,6 +150,7 @@ def _run_with_hydra(command: str, overrides: list[str]) -> int:
 def _job(command: str, config: Any) -> Any:
     try:
         _refuse_processes_in_a_sweep(config)
+        _refuse_wrong_kinds(command, config)
         return importlib.import_module(f"interp_cnn.{command}").run(config)
     except Exception:
         logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
@@ -167,6 +168,16 @@ def _refuse_processes_in_a_sweep(config: Any) -> None:
             "a sweep (-m) cannot start several processes for one run: take a trainer without ddp, or "
             "hydra/launcher=submitit_slurm, where the cluster starts them"
         )
+
+
+def _refuse_wrong_kinds(command: str, config: Any) -> None:
+    """A word for a number would fail far inside, and `enabled=off` (a word to Hydra) would count as true."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    for setting in settings.composed(command, HydraConfig.get().runtime.choices):
+        if not setting.key.startswith("trainer."):  # Lightning takes words and numbers alike, and checks them
+            settings.check_kind(setting, OmegaConf.select(config, setting.key))
 
 
 def _refuse_flags(command: str, message: str) -> None:

@@ -115,16 +115,12 @@ def _overrides(command: str, overrides: list[str], word: str) -> list[str]:
 
 def _keys(command: str, overrides: list[str], groups: dict[str, list[str]]) -> dict[str, str]:
     """Every dotted key with its default, under the choices made so far."""
-    chosen = dict(settings.chosen(command))
+    chosen = {}
     for key, _, value in (text.lstrip("+").partition("=") for text in overrides):
         choice = value.split(",")[0]
         if choice in groups.get(key, ()):
             chosen[key] = choice
-    keys = {setting.key: setting.default for setting in settings.settings(command)}
-    for group, choice in chosen.items():
-        if choice in groups.get(group, ()) and group != "experiment":
-            keys |= {f"{group}.{item.key}": item.default for item in settings.settings(f"{group}/{choice}")}
-    return keys
+    return {setting.key: setting.default for setting in settings.composed(command, chosen)}
 
 
 def _paths(start: str) -> list[str]:

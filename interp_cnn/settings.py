@@ -6,9 +6,10 @@ what it is for, and the comment beside (or above) a key explains the key. What H
 when a command runs is Hydra's business (`cli.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -80,6 +81,34 @@ def settings(name: str) -> list[Setting]:
         inherited = found[setting.key].comment if setting.key in found else ""
         found[setting.key] = replace(setting, comment=setting.comment or inherited)
     return list(found.values())
+
+
+def composed(command: str, choices: Mapping[str, str | None]) -> list[Setting]:
+    """The settings of a command by their dotted names, under the choices made (default: its own ones)."""
+    found = settings(command)
+    for group, choice in {**chosen(command), **choices}.items():
+        if group != "experiment" and choice in groups().get(group, ()):
+            found += [replace(item, key=f"{group}.{item.key}") for item in settings(f"{group}/{choice}")]
+    return found
+
+
+def check_kind(setting: Setting, value: Any) -> None:
+    """Refuse a word where the default is a number, true or false, or a list; null fits everywhere.
+
+    Only the kind is checked: what a number may be is the business of the room that takes it.
+    """
+    default = yaml.safe_load(setting.default)
+    match default:
+        case bool():
+            fits, wanted = isinstance(value, bool), "true or false"
+        case int() | float():
+            fits, wanted = not isinstance(value, str | bool), "a number"
+        case list():
+            fits, wanted = isinstance(value, Sequence) and not isinstance(value, str), "a list: [A,B]"
+        case _:
+            return
+    if value is not None and not fits:
+        raise ValueError(f"{setting.key}={value} does not fit: expected {wanted} (default {setting.default})")
 
 
 def _read(name: str) -> str:

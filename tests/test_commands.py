@@ -304,6 +304,30 @@ def test_a_missing_file_is_answered_with_the_names_beside_it(train, capfd, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("seed=one", "seed=one does not fit: expected a number (default 0)"),
+        ("seed=true", "seed=True does not fit: expected a number (default 0)"),
+        (
+            "model.mask.enabled=off",
+            "model.mask.enabled=off does not fit: expected true or false (default true)",
+        ),
+        ("model.mask.enabled=0", "model.mask.enabled=0 does not fit: expected true or false"),
+        ("data.scale=2", "data.scale=2 does not fit: expected a list: [A,B] (default [2.5, 4.0])"),
+    ],
+)
+def test_a_value_of_another_kind_than_the_default_is_refused(override, part, train, capfd):
+    assert cli.main(["train", override]) == 2
+    assert part in capfd.readouterr().err
+    assert train.seen == []
+
+
+def test_values_of_the_right_kind_and_null_pass(train):
+    fitting = ["seed=1.0", "data.distractors=2.5", "training.gradient_clip=null", "data.image_size=[48,32]"]
+    assert cli.main(["train", *fitting, "trainer.devices=auto", "data.scale=[1,2]", "data.redraw=null"]) == 0
+
+
+@pytest.mark.parametrize(
     ("overrides", "read", "part"),
     [
         (["seed=???"], lambda config: config.seed, "seed has no value: write seed=VALUE"),

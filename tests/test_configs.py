@@ -126,6 +126,14 @@ def test_help_lists_the_keys_and_values_that_hydra_composes(group, choice):
     assert shown == dict(leaves(OmegaConf.to_container(config, resolve=False)))
 
 
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_the_values_of_a_choice_are_of_the_kinds_that_the_command_line_asks_for(group, choice):
+    command = "compare" if group == "experiment" else commands_with(group)[0]
+    config = composed(command, f"{group}={choice}")
+    for setting in settings.composed(command, {} if group == "experiment" else {group: choice}):
+        settings.check_kind(setting, OmegaConf.select(config, setting.key))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_the_top_level_keys_of_a_command(command):
     composed = plain(command)
