@@ -102,3 +102,82 @@ def best_constant(
         for cell in cells
     ]
     return [min(answer[f] for answer in answers) for f in range(scores.shape[1])]
+
+
+def threshold(maps: Tensor, tail: float) -> list[float]:
+    """Per filter the smallest activation, or zero, that at most a share `tail` of all cells exceeds."""
+    result = []
+    for f in range(maps.shape[1]):
+        values = sorted(maps[:, f].flatten().tolist(), reverse=True)
+        result.append(max(0.0, values[int(tail * len(values))]))
+    return result
+
+
+def round_region(map_: Tensor, bound: float, field, radius: float) -> set[tuple[int, int]]:
+    """Pixels within `radius` of the receptive-field centre of a cell above `bound`."""
+    pixels = set()
+    for i in range(map_.shape[0]):
+        for j in range(map_.shape[1]):
+            if map_[i, j] > bound:
+                row, column = (field.start[a] + field.stride[a] * (i, j)[a] for a in (0, 1))
+                for y in range(field.image_size[0]):
+                    for x in range(field.image_size[1]):
+                        if (y - row) ** 2 + (x - column) ** 2 <= radius**2:
+                            pixels.add((y, x))
+    return pixels
+
+
+def pixels_of(mask: Tensor) -> set[tuple[int, int]]:
+    return {(y, x) for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x]}
+
+
+def part_interpretability(
+    maps: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    categories: list[int],
+    field,
+    radius: float,
+    tail=0.005,
+    iou=0.2,
+) -> list[float]:
+    """Zhang, Wu, Zhu 2018, section 4.2: P_f = max_k of the share of the category's images in which S_f covers
+    part k.
+    """
+    bounds = threshold(maps, tail)
+    result = []
+    for f in range(maps.shape[1]):
+        shares = []
+        for k in range(masks.shape[1]):
+            hits = []
+            for i in range(maps.shape[0]):
+                part = pixels_of(masks[i, k])
+                if int(labels[i]) != categories[f] or not part:
+                    continue
+                region = round_region(maps[i, f], bounds[f], field, radius)
+                hits.append(len(region & part) / len(region | part) > iou)
+            if hits:
+                shares.append(sum(hits) / len(hits))
+        result.append(max(shares) if shares else math.nan)
+    return result
+
+
+def dissection_iou(maps: Tensor, masks: Tensor, image_size: tuple[int, int], tail=0.005) -> list[list[float]]:
+    """Bau et al. 2017, section 3.2, for evenly spaced cells: bilinear maps, pixels counted over the whole
+    data set.
+    """
+    bounds = threshold(maps, tail)
+    upsampled = torch.nn.functional.interpolate(maps, image_size, mode="bilinear", align_corners=False)
+    result = []
+    for f in range(maps.shape[1]):
+        row = []
+        for k in range(masks.shape[1]):
+            both = either = 0
+            for i in range(maps.shape[0]):
+                if masks[i].any():
+                    above, part = upsampled[i, f] > bounds[f], masks[i, k]
+                    both += int((above & part).sum())
+                    either += int((above | part).sum())
+            row.append(both / either if either else 0.0)
+        result.append(row)
+    return result

@@ -1,0 +1,194 @@
+import pytest
+import reference_measures as reference
+import torch
+import torch.nn.functional as F
+from planted import SIZE, PlantedNetwork, planted_images, square_masks
+
+from interp_cnn.evaluation.dissection import NetworkDissection, Overlaps, unique_detectors
+from interp_cnn.evaluation.part_interpretability import PartInterpretability, intersection_over_union
+from interp_cnn.evaluation.quantile import exact_quantile
+from interp_cnn.evaluation.regions import Boxes, Discs, Interpolation, round_radius
+from interp_cnn.evaluation.statistics import Sampled, resampling
+from interp_cnn.explanation.activations import feature_maps
+from interp_cnn.explanation.receptive_field import ReceptiveField
+
+FIELD = ReceptiveField(stride=(4.0, 4.0), size=(8.0, 8.0), start=(1.5, 1.5), grid=(6, 6), image_size=(24, 24))
+
+
+def random_maps(images=24, filters=4, parts=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(images, filters, 6, 6, generator=generator).relu()
+    masks = torch.zeros(images, parts, 24, 24, dtype=torch.bool)
+    corners = torch.randint(20, (images, parts, 2), generator=generator)
+    for image in range(images):
+        for part in range(parts):
+            if (image + part) % 4:
+                row, column = corners[image, part].tolist()
+                masks[image, part, row : row + 6, column : column + 8] = True
+    masks[5] = False
+    return maps, torch.arange(images) % 3, masks
+
+
+def thresholds_of(maps, tail):
+    return exact_quantile(maps.transpose(0, 1).flatten(1), tail)
+
+
+@pytest.mark.parametrize(("tail", "radius"), [(0.02, 5.0), (0.1, 3.0)])
+def test_part_interpretability_equals_the_literal_loops(tail, radius):
+    maps, labels, masks = random_maps()
+    categories = torch.tensor([0, 1, 2, -1])
+    measure = PartInterpretability(
+        thresholds_of(maps, tail), categories, 3, region=Discs(FIELD, radius), iou=0.1
+    )
+    for start in range(0, 24, 7):
+        batch = slice(start, start + 7)
+        measure.update(maps[batch], labels[batch], masks[batch])
+    shares = measure.result().shares()[0]
+    expected = reference.part_interpretability(
+        maps, labels, masks, categories.tolist(), FIELD, radius, tail=tail, iou=0.1
+    )
+    ours = shares.nan_to_num(nan=-1).amax(dim=1)
+    assert ours[:3].tolist() == pytest.approx(expected[:3]) and ours[3] == -1
+    assert sum(expected[:3]) > 0
+
+
+def test_the_exact_receptive_fields_are_the_union_of_boxes():
+    valid = torch.rand(5, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.1
+    regions = Boxes(FIELD)(valid)
+    expected = torch.zeros(5, 24, 24, dtype=torch.bool)
+    for image, row, column in valid.nonzero().tolist():
+        left, top, right, bottom = FIELD.boxes(torch.tensor([row, column]), clip=True).int().tolist()
+        expected[image, top:bottom, left:right] = True
+    assert torch.equal(regions, expected)
+
+
+def test_discs_are_pixels_within_the_radius_of_a_valid_cell():
+    valid = torch.rand(4, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.2
+    valid[2] = False
+    regions = Discs(FIELD, 4.5)(valid)
+    for map_, region in zip(valid.float(), regions, strict=True):
+        assert reference.pixels_of(region) == reference.round_region(map_, 0.5, FIELD, 4.5)
+
+
+def test_interpolation_is_torchs_where_cells_are_evenly_spaced():
+    maps = torch.rand(3, 6, 6)
+    ours = Interpolation(FIELD)(maps)
+    theirs = F.interpolate(maps.unsqueeze(1), (24, 24), mode="bilinear", align_corners=False).squeeze(1)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_interpolation_is_anchored_at_the_receptive_field_centres():
+    field = ReceptiveField((4.0, 4.0), (7.0, 7.0), (3.0, 0.0), (6, 6), (24, 24))
+    ours = Interpolation(field)(torch.eye(36).reshape(36, 6, 6))
+    for cell in range(36):
+        row, column = 3 + 4 * (cell // 6), 4 * (cell % 6)
+        assert ours[cell, row, column] == pytest.approx(1)
+
+
+def test_dissection_equals_the_literal_loops():
+    maps, _, masks = random_maps()
+    measure = NetworkDissection(thresholds_of(maps, 0.1), 3, FIELD)
+    for start in range(0, 24, 7):
+        measure.update(maps[start : start + 7], masks[start : start + 7])
+    ious = measure.result().ious()[0]
+    expected = reference.dissection_iou(maps, masks, (24, 24), tail=0.1)
+    assert torch.allclose(ious, torch.tensor(expected, dtype=torch.float64), atol=1e-12)
+    assert ious.max() > 0.05
+
+
+def planted_maps():
+    images, labels, landmarks = planted_images()
+    network = PlantedNetwork()
+    maps = feature_maps(network, images, "maps")
+    field = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (SIZE, SIZE), (SIZE, SIZE))
+    return maps, labels, square_masks(landmarks, 2), field
+
+
+def test_a_filter_on_the_head_covers_it_always_and_a_constant_rarely():
+    maps, labels, masks, field = planted_maps()
+    categories = torch.tensor([1, 1, 2, 2])
+    measure = PartInterpretability(thresholds_of(maps, 0.002), categories, 2, region=Discs(field, 2.5))
+    measure.update(maps, labels, masks)
+    shares = measure.result().shares()[0]
+    assert shares[0, 0] == 1.0 and shares[0, 1] < 0.3
+    assert shares[1].max() < 0.3 and shares[3].tolist() == [0.0, 0.0]
+    assert measure.null().shares()[0][0, 0] < 0.3, "masks of other images are not where the dot is"
+
+
+def test_an_empty_map_is_a_miss():
+    maps, labels, masks, field = planted_maps()
+    maps = maps.clone()
+    maps[60:, 0] = 0  # filter 0 is silent on half of the images of category 1 (40 to 79)
+    measure = PartInterpretability(
+        torch.tensor([0.0, 9, 9, 9]), torch.tensor([1, 1, 2, 2]), 2, region=Discs(field, 2.5)
+    )
+    measure.update(maps, labels, masks)
+    assert measure.result().shares()[0][0, 0] == 0.5
+
+
+def test_the_null_of_dissection_lies_far_below_a_detector():
+    maps, _, masks, field = planted_maps()
+    blurred = F.avg_pool2d(maps, 5, stride=1, padding=2)
+    generator = torch.Generator().manual_seed(0)
+    measure = NetworkDissection(thresholds_of(blurred, 0.03), 2, field, generator=generator)
+    measure.update(blurred, masks)
+    found, null = measure.result().ious()[0], measure.null().ious()[0]
+    assert found[0, 0] > 0.4 and null[0, 0] < 0.1
+    assert (
+        unique_detectors(measure.result().ious()).item() >= 1 > unique_detectors(measure.null().ious()[:, :1])
+    )
+
+
+def test_unique_detectors_are_counted_by_part_not_by_filter():
+    ious = torch.tensor([[[0.3, 0.1, 0.0], [0.2, 0.0, 0.0], [0.0, 0.03, 0.0], [0.0, 0.0, 0.0]]])
+    assert unique_detectors(ious).tolist() == [1]
+    ious[0, 2, 1] = 0.05
+    assert unique_detectors(ious).tolist() == [2]
+
+
+def test_images_without_any_part_take_no_part_in_dissection():
+    maps, _, masks = random_maps()
+    without = masks.clone()
+    without[12:] = False
+    all_images, half = (NetworkDissection(thresholds_of(maps, 0.1), 3, FIELD) for _ in range(2))
+    all_images.update(maps, without)
+    half.update(maps[:12], without[:12])
+    assert torch.equal(all_images.result().ious(), half.result().ious())
+
+
+def test_memory_does_not_grow_and_the_bootstrap_draws_groups():
+    maps, labels, masks = random_maps(images=240)
+    categories = torch.tensor([0, 1, 2, 0])
+    measure = PartInterpretability(thresholds_of(maps, 0.1), categories, 3, region=Discs(FIELD, 3.0), iou=0.1)
+    measure.update(maps, labels, masks)
+    hits = measure.result()
+    assert hits.hits.shape == (100, 4, 3)
+    draws = resampling(100, resamples=80)
+    rows, part = hits.best(draws)
+    assert torch.equal(rows[0], hits.shares()[0].gather(1, part.unsqueeze(1)).squeeze(1))
+    estimate = Sampled.from_rows(rows.mean(dim=1), draws, 240).estimate()
+    assert estimate.low < estimate.value < estimate.high and estimate.n == 240
+
+
+def test_group_weights_are_pixel_weights_in_dissection():
+    one = Overlaps(
+        torch.tensor([[[2.0]], [[0.0]]]).double(),
+        torch.ones(2, 1).double() * 4,
+        torch.ones(2, 1).double() * 2,
+    )
+    assert one.ious(torch.tensor([[1.0, 1], [2, 0], [0, 1]])).flatten().tolist() == pytest.approx(
+        [0.2, 0.5, 0]
+    )
+
+
+def test_overlap_of_sets():
+    regions, masks = torch.zeros(2, 4, 4, dtype=torch.bool), torch.zeros(2, 4, 4, dtype=torch.bool)
+    regions[0, :2], masks[0, 1:3] = True, True
+    assert intersection_over_union(regions, masks).tolist() == [[pytest.approx(1 / 3), 0.0], [0.0, 0.0]]
+    with pytest.raises(ValueError, match=r"masks are \(5, 5\)"):
+        intersection_over_union(regions, torch.zeros(1, 5, 5, dtype=torch.bool))
+
+
+def test_the_default_radius_is_two_cells_but_within_the_receptive_field():
+    assert round_radius(FIELD) == 4
+    assert round_radius(ReceptiveField((16.0, 16.0), (196.0, 196.0), (0.0, 0.0), (14, 14), (224, 224))) == 32
