@@ -42,9 +42,13 @@ def rgb_of(figure: Figure) -> Rgb:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def plain(text: str) -> str:
-    """Words as they are: matplotlib would set what stands between two dollar signs as mathematics."""
-    return str(text).replace("$", r"\$")
+def plain(text: str, letters: int = 48) -> str:
+    """Words as they are, cut after `letters`: matplotlib would set what stands between dollars as
+    mathematics.
+    """
+    text = str(text)
+    text = text if len(text) <= letters else text[: letters - 1] + "…"
+    return text.replace("$", r"\$")
 
 
 def series(theme: Theme, number: int) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from interp_cnn.figures.canvas import new_figure, plain, rgb_of, series, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array
 
 LABELS = 150  # display pixels that the row names take
+ROW_LETTERS = 20
 DASHES = (0, (4, 2.5))
 
 
@@ -86,7 +87,7 @@ def bars(
         if name in intervals:
             axes.plot(intervals[name], [row, row], color=theme.ink, linewidth=1.4, zorder=4)
     axes.axvline(0, color=theme.faint, linewidth=0.8, zorder=3)
-    axes.set_yticks(range(len(values)), [plain(name) for name in values])
+    axes.set_yticks(range(len(values)), [plain(name, ROW_LETTERS) for name in values])
     axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=theme.ink)
     axes.invert_yaxis()
     axes.set_xlabel(plain(label), color=theme.ink, fontsize=9.5)
@@ -129,8 +130,8 @@ def training_curves(curves: pd.DataFrame, *, width: int = 760, columns: int = 3,
             drawn = axes.plot(
                 line.epoch, line.value, color=colour, linestyle=dashes, linewidth=1.6, marker=dot, ms=4
             )
-            legend.setdefault(plain(f"{network}, {split}"), drawn[0])
-        axes.set_title(plain(quantity), color=theme.ink, fontsize=10, loc="left")
+            legend.setdefault(f"{plain(network, ROW_LETTERS)}, {plain(split)}", drawn[0])
+        axes.set_title(plain(quantity, 30), color=theme.ink, fontsize=10, loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.02)
@@ -201,7 +202,9 @@ def _row_name(name: str, numbers: NDArray) -> str:
     """A network's name, its number of filters, and how many of them have no value."""
     silent = int((~np.isfinite(numbers)).sum())
     return (
-        plain(name) + f"\n{len(numbers) - silent} filters" + (f"\n{silent} without value" if silent else "")
+        plain(name, ROW_LETTERS)
+        + f"\n{len(numbers) - silent} filters"
+        + (f"\n{silent} without value" if silent else "")
     )
 
 

@@ -37,6 +37,12 @@ def enlarge(image: Rgb, factor: int) -> Rgb:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def resize(image: Rgb, size: tuple[int, int]) -> Rgb:
+    """An image at the size (H, W), smooth in both directions."""
+    kind = Image.Resampling.BICUBIC if size[0] >= len(image) else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), kind))
+
+
 def resize_map(values: ArrayLike, size: tuple[int, int], *, smooth: bool = True) -> NDArray[np.float32]:
     """A map (h, w) at the size (H, W) of an image: bilinear, or each cell as a flat rectangle."""
     values = np.ascontiguousarray(as_array(values), dtype=np.float32)
@@ -136,16 +142,18 @@ def draw_positions(
     positions = as_array(positions).reshape(-1, 2).astype(float)
     counts = np.ones(len(positions)) if counts is None else as_array(counts).astype(float)
     canvas = image.astype(float)
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     largest = counts.max(initial=0) or 1.0
-    for (row, column), count in zip(positions, counts, strict=True):
+    for (row, column), count in zip((positions + 0.5) * scale - 0.5, counts, strict=True):
         if not (count > 0 and np.isfinite(row + column)):
             continue
         size = radius * np.sqrt(count / largest)
-        distance = np.hypot(rows - ((row + 0.5) * scale - 0.5), columns - ((column + 0.5) * scale - 0.5))
+        top, left = max(0, int(row - size - 2)), max(0, int(column - size - 2))
+        window = canvas[top : max(0, int(row + size + 3)), left : max(0, int(column + size + 3))]
+        rows, columns = np.mgrid[: window.shape[0], : window.shape[1]]
+        distance = np.hypot(rows + top - row, columns + left - column)
         for grown, ink, strength in ((1.0, (0, 0, 0), 0.45), (0.0, colour, 0.8)):
             share = strength * np.clip(size + grown - distance + 0.5, 0, 1)[..., None]
-            canvas = (1 - share) * canvas + share * np.array(ink, dtype=float)
+            window[:] = (1 - share) * window + share * np.array(ink, dtype=float)
     return np.round(canvas).astype(np.uint8)
 
 

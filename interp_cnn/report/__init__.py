@@ -1,0 +1,14 @@
+"""The report: contents in plain values in, a folder of linked pages, pictures and tables out.
+
+`contents`  what a report says (a command fills it in)      `pages`     write_report: every page, swapped in
+at once
+`verdict`   three sentences made from the numbers           `overview`, `filters`, `samples`   what stands on
+which page
+`numbers`   measures and numbers in words                   `pictures`, `tables`, `writing`    files beside
+the pages
+"""
+
+from interp_cnn.report.contents import Contents, Network, PixelMap, SampleImage
+from interp_cnn.report.pages import write_report
+
+__all__ = ["Contents", "Network", "PixelMap", "SampleImage", "write_report"]

@@ -1,0 +1,229 @@
+"""What the pages show of the filters: one view per network and filter, with its pictures and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from interp_cnn.explanation.exemplars import Exemplars
+from interp_cnn.report.contents import Network
+from interp_cnn.report.numbers import Measure, is_known, measure, number
+from interp_cnn.report.pictures import Album, Picture, activation_sheet, mean_map, patch_sheet, peak_places
+
+RANKING = ("tracking_gain", "location_instability", "part_interpretability", "score")
+ON_A_CARD = ("location_instability", "tracking_gain", "part_interpretability", "score")
+CHOSEN = 3
+PICTURES = ("patches", "map", "activation", "places")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one filter beside the others."""
+
+    title: str
+    way: str
+    value: str
+    interval: str
+    median: str
+    rank: str
+
+
+@dataclass(frozen=True)
+class Strong:
+    """One of a filter's strongest images in words."""
+
+    score: str
+    label: str
+    name: str
+
+
+@dataclass(frozen=True)
+class FilterView:
+    """One filter; pictures are None for a filter that never fires or without exemplars."""
+
+    number: int
+    page: str
+    category: str
+    silent: bool
+    values: dict[str, float]
+    patches: Picture | None
+    map: Picture | None
+    activation: Picture | None
+    places: Picture | None
+    peak: str
+    mean_peak: str
+    rows: list[Row]
+    strongest: list[Strong]
+
+    @property
+    def short(self) -> list[tuple[str, str]]:
+        """At most three numbers with their short names, for a card."""
+        names = [name for name in ON_A_CARD if name in self.values][:3]
+        return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
+
+    @property
+    def sort_values(self) -> str:
+        """The values by which the grid is sorted, `-` where not known."""
+        return " ".join(f"{value:.6g}" if is_known(value) else "-" for value in self.values.values())
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """One network's page and filters."""
+
+    number: int
+    name: str
+    slug: str
+    layer: str
+    description: str
+    filters: list[FilterView]
+
+    @property
+    def page(self) -> str:
+        return f"filters-{self.slug}.html"
+
+    @property
+    def count(self) -> int:
+        return len(self.filters)
+
+    @property
+    def silent(self) -> int:
+        return sum(it.silent for it in self.filters)
+
+    @property
+    def sortable(self) -> list[Measure]:
+        return [measure(name) for name in (self.filters[0].values if self.filters else ())]
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({it.category for it in self.filters if it.category})
+
+
+def network_view(
+    network: Network, *, place: int, slug: str, classes: Sequence[str], album: Album
+) -> NetworkView:
+    """Draw the pictures of all filters of a network and put them beside their numbers."""
+    table = filter_measures(network)
+    numbers = _measure_rows(table, network.filters)
+    views = []
+    for index, category in enumerate(_categories(network.filters, classes)):
+        filter_number = int(network.filters["filter"].iloc[index])
+        base = f"filters/{slug}/{filter_number:04d}"
+        found = network.exemplars
+        fires = found is not None and not bool(found.silent[index])
+        words = f"filter {filter_number} of {network.name}"
+        views.append(
+            FilterView(
+                number=filter_number,
+                page=f"{base}.html",
+                category=category,
+                silent=found is not None and not fires,
+                values={name: float(table[name].iloc[index]) for name in table.columns},
+                peak=number(float(found.maps[index].max())) if fires else "",
+                mean_peak=number(max(0.0, float(found.mean_map[index].max()))) if fires else "",
+                rows=numbers[index],
+                strongest=_strongest(found, index, classes) if fires else [],
+                **(_pictures(found, index, base, words, album) if fires else dict.fromkeys(PICTURES)),
+            )
+        )
+    return NetworkView(place, network.name, slug, network.layer, network.description, views)
+
+
+def filter_measures(network: Network) -> pd.DataFrame:
+    """The numeric measures of every filter; the peak on its strongest image is added where exemplars are
+    given.
+    """
+    numeric = network.filters.select_dtypes("number").drop(
+        columns=["filter", "category", "n"], errors="ignore"
+    )
+    ends = [name for name in numeric.columns if str(name).endswith(("_low", "_high", "_n"))]
+    table = numeric.drop(columns=ends).astype(float).reset_index(drop=True)
+    if network.exemplars is not None and "score" not in table.columns:
+        table["score"] = network.exemplars.scores[:, 0].double().numpy()
+    return table
+
+
+def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]:
+    """The measure that ranks the filters, and the best, middle and worst of them."""
+    known = {name for it in view.filters for name, value in it.values.items() if is_known(value)}
+    name = next((name for name in RANKING if name in known), "")
+    ranked = [it for it in view.filters if name and is_known(it.values[name]) and not it.silent]
+    sign = 1 if measure(name).better == "lower" else -1
+    ranked.sort(key=lambda it: (sign * it.values[name], it.number))
+    if len(ranked) <= 3 * CHOSEN:
+        return name, [("All", ranked)] if ranked else []
+    middle = (len(ranked) - CHOSEN) // 2
+    groups = (("Best", 0), ("In the middle", middle), ("Worst", len(ranked) - CHOSEN))
+    return name, [(words, ranked[start : start + CHOSEN]) for words, start in groups]
+
+
+def _pictures(found: Exemplars, index: int, base: str, words: str, album: Album) -> dict[str, Picture]:
+    """The four pictures of a filter, with palettes small enough for hundreds of filters."""
+    patches, activation = patch_sheet(found, index), activation_sheet(found, index)
+    means, places = mean_map(found.mean_map[index].numpy()), peak_places(found, index)
+    alt = f"Strongest images of {words}, its receptive field outlined"
+    return {
+        "patches": album.picture(f"{base}-patches", patches, alt, colours=128),
+        "map": album.picture(f"{base}-map", means, f"Mean map of {words}"),
+        "activation": album.picture(
+            f"{base}-activation", activation, f"Maps of {words} on its strongest images", colours=96
+        ),
+        "places": album.picture(f"{base}-places", places, f"Peaks of {words} on the mean image", colours=64),
+    }
+
+
+def _strongest(found: Exemplars, index: int, classes: Sequence[str]) -> list[Strong]:
+    columns = (found.image_numbers[index], found.labels[index], found.scores[index])
+    rows = zip(*(values.tolist() for values in columns), strict=True)
+    return [
+        Strong(number(score), class_name(label, classes), found.names[image])
+        for image, label, score in rows
+        if image >= 0
+    ]
+
+
+def class_name(category: object, classes: Sequence[str]) -> str:
+    """A category, given by name or by index, in words; empty for none."""
+    if category is None or category is pd.NA or (isinstance(category, float) and math.isnan(category)):
+        return ""
+    if isinstance(category, str):
+        return category
+    index = int(category)
+    return "" if index < 0 else classes[index] if index < len(classes) else f"class {index}"
+
+
+def _categories(filters: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    if "category" not in filters.columns:
+        return [""] * len(filters)
+    return [class_name(category, classes) for category in filters["category"]]
+
+
+def _measure_rows(table: pd.DataFrame, ends: pd.DataFrame) -> list[list[Row]]:
+    """For each filter its measures, with the interval that `ends` may give, the median and its rank, 1 the
+    best.
+    """
+    columns = []
+    for name in table.columns:
+        how, values = measure(name), table[name]
+        median = how.write(values.median())
+        ranks = values.rank(ascending=how.better == "lower", method="min")
+        known = int(values.notna().sum())
+        nothing = [math.nan] * len(values)
+        lows, highs = (ends.get(f"{name}_{end}", nothing) for end in ("low", "high"))
+        columns.append(
+            [
+                Row(
+                    title=how.title,
+                    way=how.direction,
+                    value=how.write(value),
+                    interval=how.write_ends(low, high),
+                    median=median,
+                    rank=f"{int(rank)} of {known}" if how.better and is_known(rank) else "–",
+                )
+                for value, low, high, rank in zip(values, lows, highs, ranks, strict=True)
+            ]
+        )
+    return [list(rows) for rows in zip(*columns, strict=True)] if columns else [[] for _ in table.index]

@@ -1,0 +1,183 @@
+"""What the first page shows: the table of measures, how they spread over the filters, and how to get the
+same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp_cnn import figures
+from interp_cnn.report.contents import Contents
+from interp_cnn.report.filters import filter_measures
+from interp_cnn.report.numbers import (
+    MEASURES,
+    Measure,
+    baseline,
+    baseline_meaning,
+    duration,
+    is_known,
+    measure,
+    number,
+    p_of,
+    p_value,
+    value_of,
+)
+from interp_cnn.report.pictures import Album, Chart
+from interp_cnn.report.verdict import significance
+
+LINES = ("random_cell", "centre", "best_constant", "oracle")
+SPREAD = ("location_instability", "tracking_gain", "part_interpretability")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, its interval and, for a difference, its p-value and outcome: good, bad or open."""
+
+    value: str
+    interval: str = ""
+    p: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One network (with its place among the series), the difference, or one baseline."""
+
+    name: str
+    meaning: str
+    cells: list[Cell]
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class MeasureTable:
+    """Networks above, what it takes no network to reach below; one column per measure."""
+
+    measures: list[Measure]
+    networks: list[TableRow]
+    difference: TableRow | None
+    baselines: list[TableRow]
+    tests: str
+
+
+def measure_table(contents: Contents, *, secondary: bool = False) -> MeasureTable | None:
+    """The measures that some network knows, familiar ones first; None where there is none."""
+    given = list(dict.fromkeys(name for network in contents.networks for name in network.summary))
+    names = [name for name in MEASURES if name in given] + [name for name in given if name not in MEASURES]
+    names = [name for name in names if measure(name).secondary == secondary]
+    if not names:
+        return None
+
+    def cells(estimates: Mapping[str, Any]) -> list[Cell]:
+        found = [(measure(name), estimates.get(name)) for name in names]
+        return [Cell(how.write(value_of(it)), how.write_interval(it)) for how, it in found]
+
+    baselines = [
+        TableRow(baseline(key), baseline_meaning(key), cells(estimates))
+        for key, estimates in contents.baselines.items()
+        if any(is_known(value_of(estimates.get(name))) for name in names)
+    ]
+    networks = [
+        TableRow(network.name, network.description, cells(network.summary), place)
+        for place, network in enumerate(contents.networks)
+    ]
+    differences = [contents.differences.get(name) for name in names]
+    difference = None
+    if any(it is not None for it in differences):
+        pair = [_difference_cell(measure(name), it) for name, it in zip(names, differences, strict=True)]
+        who = " − ".join(network.name for network in contents.networks[:2])
+        difference = TableRow("Difference", who, pair)
+    tests = ", ".join(dict.fromkeys(it.test for it in differences if getattr(it, "test", "")))
+    return MeasureTable([measure(name) for name in names], networks, difference, baselines, tests)
+
+
+def spread_charts(contents: Contents, album: Album) -> list[Chart]:
+    """One chart per measure of the filters: every filter of every network, baselines as lines."""
+    tables = {network.name: filter_measures(network) for network in contents.networks}
+    charts = []
+    for name in SPREAD:
+        values = {who: table[name].to_numpy() for who, table in tables.items() if name in table.columns}
+        if not any(np.isfinite(numbers).any() for numbers in values.values()):
+            continue
+        lines = {
+            baseline(key): value_of(estimates.get(name)) for key, estimates in contents.baselines.items()
+        }
+        lines = {key: value for key, value in lines.items() if is_known(value)}
+        how = measure(name)
+        label = f"{how.title.lower()}, {how.direction}"
+        medians = [
+            f"{who} {how.write(float(np.nanmedian(v)))}" for who, v in values.items() if np.isfinite(v).any()
+        ]
+        alt = f"{how.title} of every filter; medians: {', '.join(medians)}"
+        charts.append(
+            album.chart(
+                f"spread-{name}",
+                lambda theme, v=values, t=label, b=lines: figures.distributions(
+                    v, label=t, baselines=b, width=550, theme=theme
+                ),
+                alt,
+            )
+        )
+    return charts
+
+
+def curve_chart(contents: Contents, album: Album) -> Chart | None:
+    """Training curves of all networks."""
+    if contents.curves is None or contents.curves.empty:
+        return None
+    quantities = ", ".join(dict.fromkeys(map(str, contents.curves["quantity"])))
+    return album.chart(
+        "training",
+        lambda theme: figures.training_curves(contents.curves, width=1100, columns=4, theme=theme),
+        f"Training curves by epoch: {quantities}",
+    )
+
+
+def facts(contents: Contents) -> dict[str, str]:
+    """What was trained, with a line on each network."""
+    networks = {
+        network.name: f"{network.parameters:,} parameters, {len(network.filters)} filters in layer {network.layer}"
+        + (f"; {network.description}" if network.description else "")
+        for network in contents.networks
+    }
+    return {**{name: str(text) for name, text in contents.facts.items()}, **networks}
+
+
+def reproduction_rows(reproduction: Mapping[str, Any]) -> list[tuple[str, str | list[tuple[str, str]]]]:
+    """Name and text, or name and rows of a small table; the command itself stands elsewhere."""
+    rows: list[tuple[str, str | list[tuple[str, str]]]] = []
+    for name, value in reproduction.items():
+        if name == "command":
+            continue
+        in_seconds = "duration" in name or "seconds" in name
+        if isinstance(value, Mapping):
+            rows.append((_words(name), [(_words(key), _text(it, in_seconds)) for key, it in value.items()]))
+        else:
+            rows.append((_words(name), _text(value, in_seconds)))
+    return rows
+
+
+def _difference_cell(how: Measure, difference: Any) -> Cell:
+    outcome = "open"
+    if how.better and significance(difference):
+        outcome = "good" if (value_of(difference) > 0) == (how.better == "higher") else "bad"
+    interval = how.write_interval(difference)
+    return Cell(how.write_difference(value_of(difference)), interval, p_value(p_of(difference)), outcome)
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _text(value: Any, in_seconds: bool) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return {None: "none", True: "yes", False: "no"}.get(value, value)
+    if isinstance(value, float | int) and in_seconds:
+        return duration(value)
+    return number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,190 @@
+"""Pages: contents in, a folder with `index.html`, a page per network, filter and image, pictures and tables
+out.
+
+The whole report is built beside its place and swapped in when it is complete. Pages link to each other and
+to their files with relative paths only, so a report can be moved, zipped, or opened from disk. Templates
+escape every text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from interp_cnn.figures.colours import COLOUR_MAPS, colour_table
+from interp_cnn.report.contents import Contents
+from interp_cnn.report.filters import NetworkView, choices, network_view
+from interp_cnn.report.numbers import measure
+from interp_cnn.report.overview import curve_chart, facts, measure_table, reproduction_rows, spread_charts
+from interp_cnn.report.pictures import Album
+from interp_cnn.report.samples import SampleView, sample_views
+from interp_cnn.report.tables import write_tables
+from interp_cnn.report.verdict import verdict
+from interp_cnn.report.writing import replaced_folder, write_text
+
+SAMPLES_ON_OVERVIEW = 8
+COLOUR_WORDS = {
+    "green-red": "Green pixels support the class, red ones speak against it.",
+    "orange-blue": "Orange pixels support the class, blue ones speak against it.",
+    "heat": "Light pixels matter most.",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every page knows."""
+
+    title: str
+    made: str
+    networks: list[NetworkView]
+    samples: int
+    tables: list[str]
+
+
+def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "green-red") -> Path:
+    """Write a report and return its first page.
+
+    Args:
+        folder: of the report; an earlier report there is replaced when the new one is complete.
+        contents: what it says.
+        map_colours: of maps with supporting and opposing pixels, `green-red` or `orange-blue`.
+
+    Raises:
+        ValueError: `folder` holds other files, or an unknown colour map.
+    """
+    if map_colours not in COLOUR_MAPS or map_colours == "heat":
+        raise ValueError(f"map_colours: {map_colours!r}; expected green-red or orange-blue")
+    folder = Path(folder)
+    slugs = distinct_slugs([network.name for network in contents.networks])
+    with replaced_folder(folder) as draft:
+        album = Album(draft)
+        tables = write_tables(draft, contents, slugs)
+        networks = [
+            network_view(network, place=place, slug=slug, classes=contents.classes, album=album)
+            for place, (network, slug) in enumerate(zip(contents.networks, slugs, strict=True))
+        ]
+        samples = sample_views(contents, networks, album, map_colours)
+        made = str(contents.reproduction.get("date", ""))
+        pages = _Pages(draft, Site(contents.title, made, networks, len(samples), tables))
+        _write_overview(pages, contents, networks, samples, album)
+        for network in networks:
+            _write_network(pages, network, contents)
+        _write_samples(pages, samples)
+        for name in ("style.css", "script.js"):
+            write_text(
+                draft / "assets" / name, (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
+            )
+    return folder / "index.html"
+
+
+class _Pages:
+    """Renders templates into files; every page knows the way back to the report's folder."""
+
+    def __init__(self, folder: Path, site: Site) -> None:
+        self.folder, self.site = folder, site
+        self.environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("interp_cnn.report"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.globals.update(site=site, gradient=_gradient)
+
+    def write(self, place: str, template: str, **values: Any) -> None:
+        root = "../" * place.count("/")
+        html = self.environment.get_template(f"{template}.html.j2").render(root=root, **values)
+        write_text(self.folder / place, html)
+
+
+def _write_overview(
+    pages: _Pages,
+    contents: Contents,
+    networks: list[NetworkView],
+    samples: list[SampleView],
+    album: Album,
+) -> None:
+    chosen = {network.slug: choices(network) for network in networks}
+    ranking = next((name for name, groups in chosen.values() if groups), "")
+    shown = [sample for sample in samples if sample.rows][:SAMPLES_ON_OVERVIEW]
+    pages.write(
+        "index.html",
+        "index",
+        here="index",
+        verdict=verdict(contents),
+        facts=facts(contents),
+        table=measure_table(contents),
+        more=measure_table(contents, secondary=True),
+        spreads=spread_charts(contents, album),
+        choices={slug: groups for slug, (_, groups) in chosen.items() if groups},
+        ranking=measure(ranking),
+        samples=shown,
+        colours_words=COLOUR_WORDS[shown[0].rows[0].colours] if shown else "",
+        curves=curve_chart(contents, album),
+        command=_command(contents.reproduction.get("command")),
+        reproduction=reproduction_rows(contents.reproduction),
+    )
+
+
+def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> None:
+    pages.write(
+        network.page,
+        "network",
+        here=network.slug,
+        network=network,
+        cards=network.filters,
+        sortable=network.sortable,
+        categories=network.categories,
+    )
+    found = next(it.exemplars for it in contents.networks if it.name == network.name)
+    for it, before, after in _with_neighbours(network.filters):
+        pages.write(
+            it.page,
+            "filter",
+            here=network.slug,
+            network=network,
+            it=it,
+            before=before,
+            after=after,
+            images_seen=f"{found.images_seen:,}" if found is not None else "",
+        )
+
+
+def _write_samples(pages: _Pages, samples: list[SampleView]) -> None:
+    if samples:
+        pages.write("images.html", "images", here="images", samples=samples)
+    for sample, before, after in _with_neighbours(samples):
+        pages.write(sample.page, "image", here="images", sample=sample, before=before, after=after)
+
+
+def distinct_slugs(names: Sequence[str]) -> list[str]:
+    """Names as parts of file names: lower-case letters, digits and hyphens, each one once."""
+    slugs: list[str] = []
+    for name in names:
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "network"
+        while slug in slugs:
+            slug += "-2"
+        slugs.append(slug)
+    return slugs
+
+
+def _with_neighbours(items: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
+    padded = [None, *items, None]
+    return list(zip(items, padded, padded[2:], strict=False))
+
+
+def _command(command: Any) -> str:
+    if command is None:
+        return ""
+    return command if isinstance(command, str) else " ".join(map(str, command))
+
+
+def _gradient(colours: str) -> str:
+    """A colour map as the stops of a CSS gradient."""
+    return ",".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in colour_table(colours, 9))

@@ -1,0 +1,114 @@
+"""Files of a report: PNG, CSV and JSON, and a whole folder that appears at once or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+GENERATOR = '<meta name="generator" content="interp_cnn">'
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place when the block ends well and vanishes when it
+    fails.
+
+    Raises:
+        ValueError: `folder` holds something that is not a report, and so must not be replaced.
+    """
+    page = folder / "index.html"
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not (page.is_file() and GENERATOR in page.read_text("utf-8"))
+    ):
+        raise ValueError(
+            f"folder: {folder} holds other files; expected a new, an empty or an earlier report's folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    former = draft.with_name(draft.name + "-former")
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())  # mkdtemp made it for its owner only
+        if folder.exists():
+            folder.rename(former)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if former.exists():
+                former.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file that appears at once: written under a temporary name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """A text in UTF-8."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def save_png(path: Path, rgb: NDArray, *, colours: int | None = None) -> None:
+    """An (H, W, 3) uint8 picture as PNG; with `colours` (at most 256) reduced to a palette, a third of the
+    size.
+    """
+    image = Image.fromarray(rgb)
+    if colours is not None:
+        # Every second pixel is enough to choose the palette: five times as fast, and no eye sees the difference.
+        half = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)
+        palette = half.quantize(colours, method=Image.Quantize.MEDIANCUT)
+        image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    buffer = BytesIO()
+    image.save(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+
+
+def save_json(path: Path, values: Any) -> None:
+    """Values as indented JSON; what is no finite number becomes null, what JSON does not know its text."""
+    write_text(path, json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(values: Any) -> Any:
+    """Values made of dictionaries, lists, texts, finite numbers, booleans and None only."""
+    if isinstance(values, Mapping):
+        return {str(key): plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple | set):
+        return [plain(value) for value in values]
+    if values is None or isinstance(values, str | bool | int):
+        return values
+    try:
+        number = float(values)
+    except (TypeError, ValueError):
+        return str(values)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and not isinstance(values, float) else number
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

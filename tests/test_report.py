@@ -1,0 +1,564 @@
+"""The report as a person and a browser meet it: pages, links, words, weight, and a folder that never is half
+there.
+"""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from math import nan
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from report_example import CLASSES, Number, drawn_images, example_contents, example_samples
+
+from interp_cnn import figures
+from interp_cnn.explanation.exemplars import Exemplars
+from interp_cnn.explanation.receptive_field import ReceptiveField
+from interp_cnn.report import Contents, Network, PixelMap, write_report
+from interp_cnn.report import pages as pages_module
+from interp_cnn.report.filters import choices, class_name
+from interp_cnn.report.numbers import Measure, duration, measure, number, p_value, signed
+from interp_cnn.report.pages import distinct_slugs
+from interp_cnn.report.verdict import verdict
+from interp_cnn.report.writing import plain, replaced_folder, save_png
+
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """One page: its elements with attributes, its words, and whether every element is closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.elements, self.words, self.open = path, [], [], []
+        self.feed(path.read_text("utf-8"))
+        self.close()
+        assert self.open == [], f"{path.name}: not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"{self.path.name}: </{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def references(self) -> list[str]:
+        return [it[key] for _, it in self.elements for key in ("href", "src") if key in it]
+
+
+@pytest.fixture(scope="module")
+def contents() -> Contents:
+    return example_contents(filters=12, samples=3, methods=("occlusion", "grad_cam"))
+
+
+@pytest.fixture(scope="module")
+def folder(contents, tmp_path_factory) -> Path:
+    return write_report(tmp_path_factory.mktemp("run") / "report", contents).parent
+
+
+@pytest.fixture(scope="module")
+def pages(folder) -> dict[str, Page]:
+    """Every page by its place; parsing checks that elements are nested properly."""
+    return {str(path.relative_to(folder)): Page(path) for path in sorted(folder.rglob("*.html"))}
+
+
+def test_there_is_a_page_per_network_filter_and_image(pages):
+    assert {"index.html", "filters-interpretable.html", "filters-plain.html", "images.html"} <= pages.keys()
+    assert sum(place.startswith("filters/interpretable/") for place in pages) == 12
+    assert sum(place.startswith("filters/plain/") for place in pages) == 12
+    assert sum(place.startswith("images/") for place in pages) == 3
+
+
+def test_every_link_and_picture_is_a_file_of_the_report(pages, folder):
+    for place, page in pages.items():
+        for reference in page.references:
+            if reference.startswith(("#", "data:")):
+                continue
+            target = (folder / place).parent / unquote(reference.split("#")[0])
+            assert target.is_file(), f"{place} refers to {reference}"
+            assert target.resolve().is_relative_to(folder.resolve())
+
+
+def test_every_page_is_reached_from_the_first(pages, folder):
+    found, ahead = set(), ["index.html"]
+    while ahead:
+        place = ahead.pop()
+        if place not in found:
+            found.add(place)
+            links = [it["href"] for it in pages[place].all("a") if it["href"].endswith(".html")]
+            targets = [((folder / place).parent / link).resolve() for link in links]
+            ahead += [str(target.relative_to(folder.resolve())) for target in targets]
+    assert found == set(pages)
+
+
+def test_fragment_links_and_labels_point_to_elements_of_the_page(pages):
+    for place, page in pages.items():
+        ids = [it["id"] for _, it in page.elements if "id" in it]
+        assert len(ids) == len(set(ids)), place
+        for _, it in page.elements:
+            if it.get("href", "").startswith("#"):
+                assert it["href"][1:] in ids
+            assert it.get("aria-labelledby", ids[0]) in ids
+
+
+def test_nothing_is_asked_of_another_host(folder):
+    for path in folder.rglob("*"):
+        if path.suffix in {".html", ".css", ".js"}:
+            text = path.read_text("utf-8")
+            for pattern in (
+                r"https?:",
+                r"(?:src|href)=[\"']//",
+                r"@import",
+                r"url\(",
+                r"\bfetch\(",
+                r"XMLHttp",
+            ):
+                assert not re.search(pattern, text), f"{path.name}: {pattern}"
+
+
+def test_every_picture_has_words_its_true_shape_and_is_loaded_when_needed(pages, folder):
+    for place, page in pages.items():
+        for it in page.all("img"):
+            assert it["alt"].strip(), place
+            with Image.open((folder / place).parent / it["src"]) as image:
+                assert int(it["width"]) / int(it["height"]) == pytest.approx(
+                    image.width / image.height, rel=0.02
+                )
+                assert image.width >= int(it["width"])
+        if place == "index.html" or place.startswith("filters"):
+            assert all(it["loading"] == "lazy" for it in page.all("img"))
+
+
+def test_labels_and_file_names_are_words_and_never_markup(pages, folder):
+    for place, page in pages.items():
+        scripts = page.all("script")
+        assert [it.get("src", "inline").rsplit("/", 1)[-1] for it in scripts] == ["script.js"], place
+    assert "<script>alert(1)</script>" in pages["index.html"].text
+    assert "photo <1>.jpg" in pages["index.html"].text
+    assert (
+        "&amp;" in (folder / "filters-plain.html").read_text()
+        and "Ente & Gans" in pages["filters-plain.html"].text
+    )
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9._-]+", part)
+        for path in folder.rglob("*")
+        for part in path.relative_to(folder).parts
+    )
+
+
+def test_hostile_texts_everywhere_stay_words(tmp_path):
+    evil = "\"><img src=x onerror=alert(1)> '{{ 7 * 7 }} $x$"
+    given = example_contents(filters=3, samples=1)
+    networks = [replace(network, name=f"{evil} {n}", layer=evil) for n, network in enumerate(given.networks)]
+    networks = [replace(it, filters=it.filters.assign(category=evil), description=evil) for it in networks]
+    sample = given.samples[0]
+    maps = [
+        replace(it, network=networks[0].name, method=evil, unit=evil, target=evil) for it in sample.maps[:1]
+    ]
+    sample = replace(sample, name=evil, label=evil, predictions={networks[0].name: (evil, 0.5)}, maps=maps)
+    given = replace(
+        given,
+        title=evil,
+        facts={evil: evil},
+        classes=[evil] * 4,
+        networks=networks,
+        samples=[sample],
+        baselines={evil: {"location_instability": Number(0.1)}},
+        curves=given.curves.assign(network=evil, quantity=evil),
+        reproduction={"command": evil, evil: {evil: evil}},
+    )
+    index = write_report(tmp_path / "report", given)
+    for path in index.parent.rglob("*.html"):
+        page = Page(path)
+        assert "onerror=alert(1)>" in page.text
+        assert "{{ 7 * 7 }}" in page.text
+        assert not any("onerror" in it for _, it in page.elements)
+
+
+def test_the_first_page_says_what_was_trained_what_came_out_and_how_to_repeat_it(pages, contents):
+    text = pages["index.html"].text
+    for sentence in verdict(contents):
+        assert sentence.replace("\u00a0", " ") in text
+    for words in (
+        "animal parts, 1,797 photographs",
+        "1,234,567 parameters",
+        "12 filters",
+    ):
+        assert words in text
+    for words in (
+        "91.0 %",
+        "0.152",
+        "image centre",
+        "oracle with noise",
+        "shuffled images (plain)",
+        "−1.0 points",
+    ):
+        assert words in text
+    for words in ("interp-cnn compare data=animal_parts", "2.9.0", "18c73e4", "73 s", "2 cores"):
+        assert words in text
+
+
+def test_a_page_of_filters_can_be_sorted_by_every_measure_and_filtered_by_category(pages, contents):
+    page = pages["filters-interpretable.html"]
+    measures = [it.get("data-better") for it in page.all("option") if "data-better" in it]
+    cards = [it for it in page.all("li") if "data-m" in it]
+    assert len(cards) == 12 and len(measures) == 3
+    table = contents.networks[0].filters
+    for number_, card in enumerate(cards):
+        values = [float(text) if text != "-" else nan for text in card["data-m"].split(" ")]
+        expected = [table.location_instability[number_], table.tracking_gain[number_]]
+        assert values[:2] == pytest.approx(expected, rel=1e-4, nan_ok=True)
+        assert card["data-n"] == str(number_)
+        assert ("data-s" in card) == (number_ in (0, 11))
+    assert {it["data-c"] for it in cards} == {*CLASSES, ""}
+
+
+def test_both_networks_of_a_row_of_maps_share_one_scale(tmp_path):
+    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
+    values = torch.zeros(40, 40)
+    strong, weak = values.clone(), values.clone()
+    strong[5, 5], weak[5, 5] = 2.0, 1.0
+    strong[9, 9] = -1e-9
+    maps = [
+        PixelMap(n, "occlusion", v, "logits", "fox") for n, v in (("interpretable", strong), ("plain", weak))
+    ]
+    sample = replace(given.samples[0], image=torch.zeros(3, 40, 40), maps=maps)
+    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
+    colours = []
+    for network in ("interpretable", "plain"):
+        with Image.open(index.parent / f"figures/images/0000-0-{network}.png") as image:
+            side = image.width / 40
+            colours.append(np.asarray(image.convert("RGB"))[int(5.5 * side), int(5.5 * side)].astype(int))
+    full, half = 0.72 * figures.colour_of([2.0, 1.0], limits=(-2, 2), colours="green-red")
+    assert np.abs(colours[0] - full).max() <= 3 and np.abs(colours[1] - half).max() <= 3
+    assert "−2" in Page(index).text and "+2" in Page(index).text
+
+
+def test_the_tables_beside_the_pages_hold_the_same_numbers(folder, contents):
+    measures = pd.read_csv(folder / "data/measures.csv")
+    row = measures.query("name == 'plain' and measure == 'location_instability'").iloc[0]
+    assert row.value == pytest.approx(contents.networks[1].summary["location_instability"].value)
+    filters = pd.read_csv(folder / "data/filters-interpretable.csv")
+    assert filters.tracking_gain.to_numpy() == pytest.approx(
+        contents.networks[0].filters.tracking_gain, nan_ok=True
+    )
+    nested = json.loads((folder / "data/measures.json").read_text())
+    assert nested["baselines"]["oracle"]["location_instability"]["low"] == 0.047
+    assert nested["differences"]["interpretable minus plain"]["accuracy"]["p"] == 0.41
+    assert nested["networks"]["plain"]["accuracy"]["p"] is None
+    again = json.loads((folder / "data/reproduction.json").read_text())
+    assert again["versions"]["torch"] == "2.9.0" and again["overrides"][0] == "data=animal_parts"
+    boxes = pd.read_csv(folder / "data/exemplars-plain.csv")
+    assert (boxes.right > boxes.left).all() and boxes.score.min() > 0
+
+
+def test_the_same_contents_give_the_same_files(folder, contents, tmp_path):
+    again = write_report(tmp_path / "report", contents).parent
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert all((folder / file).read_bytes() == (again / file).read_bytes() for file in files)
+
+
+def test_the_style_sheet_uses_the_colours_of_the_charts_in_both_themes(folder):
+    css = (folder / "assets/style.css").read_text()
+    for theme in (figures.LIGHT, figures.DARK):
+        for colour in (theme.paper, theme.ink, theme.faint, theme.grid, *theme.series):
+            assert colour in css
+
+
+def bare(*names: str, samples=()) -> Contents:
+    """A report without charts or exemplars: two filters per network, ranked by one number."""
+    table = pd.DataFrame({"filter": [0, 1], "category": [0, None], "score": [1.0, 2.0]})
+    summary = {"accuracy": Number(0.9, n=10)}
+    networks = [Network(name, "conv", 10, summary, table) for name in names or ("interpretable", "plain")]
+    return Contents("Bare", {}, ["fox"], networks, samples=samples)
+
+
+# --- weight ------------------------------------------------------------------------------------------------
+
+
+def many_filters(count: int) -> Network:
+    """A network of `count` filters with exemplars made of noise, drawn without a network."""
+    generator = torch.Generator().manual_seed(0)
+    images = {
+        n: torch.randint(0, 255, (3, 32, 32), generator=generator, dtype=torch.uint8) for n in range(60)
+    }
+    numbers = torch.randint(0, 60, (count, 9), generator=generator)
+    maps = torch.rand(count, 9, 6, 6, generator=generator)
+    found = Exemplars(
+        layer="body.3",
+        field=ReceptiveField((5, 5), (11, 11), (3, 3), (6, 6), (32, 32)),
+        image_numbers=numbers,
+        labels=numbers % 10,
+        scores=maps.amax(dim=(2, 3)),
+        positions=torch.randint(0, 6, (count, 9, 2), generator=generator),
+        maps=maps,
+        mean_map=maps.mean(dim=1),
+        peak_counts=torch.randint(0, 9, (count, 6, 6), generator=generator),
+        mean_image=torch.rand(3, 32, 32, generator=generator),
+        images=images,
+        names={n: f"scan {n}" for n in images},
+        images_seen=60,
+    )
+    values = np.random.default_rng(0).uniform(0.05, 0.15, count)
+    measures = {"location_instability": values, "tracking_gain": 1 - values / 0.1}
+    table = pd.DataFrame({"filter": range(count), "category": np.arange(count) % 10, **measures})
+    return Network("interpretable", "body.3", 9, {"accuracy": Number(0.9)}, table, found)
+
+
+@pytest.mark.slow
+def test_pages_with_512_filters_stay_below_one_megabyte(tmp_path):
+    network = many_filters(512)
+    index = write_report(
+        tmp_path / "report", Contents("Many filters", {}, [str(n) for n in range(10)], [network])
+    )
+    folder = index.parent
+    shared = sum(path.stat().st_size for path in (folder / "assets").iterdir())
+    for name in ("index.html", "filters-interpretable.html"):
+        page = Page(folder / name)
+        eager = [it["src"] for it in page.all("img") if it.get("loading") != "lazy"]
+        weight = (folder / name).stat().st_size + shared + sum((folder / src).stat().st_size for src in eager)
+        assert weight < 1_000_000
+        first_page = {src for it in page.all("img") if (src := it["src"])}
+        seen = sorted(first_page)[:24] if "filters" in name else first_page
+        assert weight + sum((folder / src).stat().st_size for src in seen) < 1_600_000
+    assert max(path.stat().st_size for path in folder.rglob("*.html")) < 600_000
+
+
+# --- less than everything ----------------------------------------------------------------------------------
+
+
+def test_a_report_of_one_network_without_exemplars_samples_or_curves_is_still_a_report(tmp_path):
+    table = pd.DataFrame({"filter": [0, 1], "location_instability": [nan, nan]})
+    network = Network("only", "conv", 10, {"accuracy": Number(nan)}, table)
+    index = write_report(tmp_path / "report", Contents("Bare", {}, [], [network]))
+    page = Page(index)
+    assert "Bare" in page.text and page.all("img") == []
+    assert not (index.parent / "images.html").exists()
+    assert Page(index.parent / "filters/only/0001.html").all("img") == []
+
+
+def test_a_map_that_one_network_lacks_is_said_to_be_missing(tmp_path):
+    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
+    sample = replace(given.samples[0], maps=given.samples[0].maps[:1])
+    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
+    assert "no map" in Page(index).text
+
+
+def test_three_networks_stand_side_by_side(tmp_path):
+    index = write_report(tmp_path / "report", bare("interpretable", "plain", "mask only"))
+    page = Page(index)
+    assert (index.parent / "filters-mask-only.html").is_file()
+    assert sum(it.get("class") == "network" for it in page.all("section")) == 3
+    assert sum("key k2" in it.get("class", "") for it in page.all("span")) == 2
+
+
+def test_contents_that_do_not_fit_together_are_refused():
+    table = pd.DataFrame({"filter": [0]})
+    network = Network("a", "conv", 1, {}, table)
+    with pytest.raises(ValueError, match="networks: none given"):
+        Contents("t", {}, [], [])
+    with pytest.raises(ValueError, match="not distinct"):
+        Contents("t", {}, [], [network, network])
+    with pytest.raises(ValueError, match="expected one called 'filter'"):
+        Contents("t", {}, [], [replace(network, filters=table.rename(columns={"filter": "unit"}))])
+    with pytest.raises(ValueError, match="1 rows for 2 filters"):
+        Contents("t", {}, [], [replace(network, exemplars=many_filters(2).exemplars)])
+    with pytest.raises(ValueError, match="map_colours: 'red'"):
+        write_report("nowhere", Contents("t", {}, [], [network]), map_colours="red")
+
+
+# --- the folder --------------------------------------------------------------------------------------------
+
+
+def test_a_failure_on_the_way_leaves_the_former_report_and_no_litter(tmp_path, monkeypatch):
+    target = tmp_path / "report"
+    write_report(target, bare())
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    monkeypatch.setattr(pages_module, "sample_views", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(target, bare("other"))
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_new_report_replaces_the_former_one_whole(tmp_path):
+    target = tmp_path / "report"
+    write_report(target, bare("a", "b", samples=example_samples(drawn_images(1), 1, ("occlusion",))))
+    write_report(target, bare("b"))
+    assert not (target / "images.html").exists() and not (target / "filters-a.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert target.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds other files"), replaced_folder(tmp_path):
+        raise AssertionError("must not get here")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_picture_is_saved_whole_and_a_palette_makes_it_smaller(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    save_png(tmp_path / "deep/true.png", rgb)
+    save_png(tmp_path / "small.png", rgb, colours=16)
+    with Image.open(tmp_path / "deep/true.png") as image:
+        assert (np.asarray(image) == rgb).all()
+    assert (tmp_path / "small.png").stat().st_size < (tmp_path / "deep/true.png").stat().st_size / 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "small.png"]
+
+
+def test_json_never_holds_what_json_does_not_know():
+    given = {
+        "a": nan,
+        1: (np.float32(0.5), np.int64(3)),
+        "p": Path("x"),
+        "n": None,
+        "t": True,
+        "i": float("inf"),
+    }
+    assert plain(given) == {"a": None, "1": [0.5, 3], "p": "x", "n": None, "t": True, "i": None}
+
+
+# --- words -------------------------------------------------------------------------------------------------
+
+
+def with_numbers(
+    first: dict, second: dict, *, differences: dict | None = None, fixed: float = 0.07
+) -> Contents:
+    """Two networks of ten filters that have nothing but a summary."""
+    gains = [0.2] * 4 + [-0.2] * 5 + [nan]
+    table = pd.DataFrame({"filter": range(10), "tracking_gain": gains})
+    networks = [
+        Network(name, "conv", 1, {key: Number(value, n=200) for key, value in summary.items()}, table)
+        for name, summary in (("masked", first), ("plain", second))
+    ]
+    baselines = {"best_constant": {"location_instability": Number(fixed)}}
+    return Contents("t", {}, [], networks, baselines, differences or {})
+
+
+def sentences(contents: Contents) -> str:
+    return " ".join(verdict(contents)).replace("\u00a0", " ")
+
+
+def test_the_verdict_says_when_the_first_network_is_better():
+    given = with_numbers(
+        {"accuracy": 0.95, "location_instability": 0.06, "tracking_gain": 0.2},
+        {"accuracy": 0.90, "location_instability": 0.12, "tracking_gain": -0.5},
+        differences={
+            "accuracy": Number(0.05, 0.02, 0.08, p=0.004),
+            "location_instability": Number(-0.06, p=0.0001),
+            "tracking_gain": Number(0.7, p=0.0001),
+        },
+    )
+    text = sentences(given)
+    assert "masked network classifies 95.0 % of 200 validation images correctly, the plain one 90.0 %" in text
+    assert "5.0 points more, beyond chance (p = 0.004)" in text
+    assert "50 % lower, beyond chance (p < 0.001)" in text
+    assert "the best fixed spot scores 0.070, which only the masked network beats" in text
+    assert "masked network's filters reach +0.200 on average, the plain one's −0.500" in text
+    assert "above 0 lie 4 of 10 and 4 of 10 filters" in text
+
+
+def test_the_verdict_says_plainly_when_it_is_worse_or_when_chance_may_explain_it():
+    given = with_numbers(
+        {"accuracy": 0.85, "location_instability": 0.15},
+        {"accuracy": 0.90, "location_instability": 0.10},
+        differences={"accuracy": Number(-0.05, p=0.2), "location_instability": Number(0.05, 0.01, 0.09)},
+    )
+    text = sentences(given)
+    assert "5.0 points fewer, compatible with chance (p = 0.20)" in text
+    assert "50 % higher, beyond chance; " in text
+    assert "which neither network beats" in text
+    assert len(verdict(given)) == 2
+
+
+def test_without_a_test_the_verdict_says_so_and_without_numbers_nothing():
+    given = with_numbers({"accuracy": 0.9, "tracking_gain": nan}, {"accuracy": 0.8})
+    assert "10.0 points more, not tested" in sentences(given)
+    assert len(verdict(given)) == 1
+    assert verdict(with_numbers({}, {})) == []
+    alone = replace(given, networks=given.networks[:1])
+    assert sentences(alone) == "The masked network classifies 90.0 % of 200 validation images correctly."
+    equal = with_numbers({"accuracy": 0.9}, {"accuracy": 0.9})
+    assert "no difference" in sentences(equal)
+
+
+def test_the_best_filters_are_the_best_by_the_measure_whatever_its_direction(folder, contents):
+    from interp_cnn.report.filters import network_view
+    from interp_cnn.report.pictures import Album
+
+    network = contents.networks[0]
+    view = network_view(network, place=0, slug="x", classes=CLASSES, album=Album(folder / ".." / "album"))
+    name, groups = choices(view)
+    gains = network.filters.tracking_gain
+    assert name == "tracking_gain"
+    assert [words for words, _ in groups] == ["Best", "In the middle", "Worst"]
+    assert [it.number for it in groups[0][1]] == gains.sort_values(ascending=False).index[:3].tolist()
+    assert groups[2][1][-1].number == gains.idxmin()
+    without = replace(network, filters=network.filters.drop(columns="tracking_gain"), exemplars=None)
+    name, groups = choices(network_view(without, place=0, slug="x", classes=CLASSES, album=Album(folder)))
+    assert name == "location_instability"
+    assert groups[0][1][0].number == network.filters.location_instability.idxmin()
+
+
+def test_numbers_are_written_as_people_read_them():
+    assert [number(it) for it in (0.0834, -0.0004, 12.345, 12345.6, -3.0)] == [
+        "0.083",
+        "0.000",
+        "12.3",
+        "12,346",
+        "−3.000",
+    ]
+    assert [signed(it, 3) for it in (0.05, -0.05, 0.0001)] == ["+0.050", "−0.050", "0.000"]
+    assert measure("accuracy").write(0.9724) == "97.2\u00a0%"
+    assert measure("accuracy").write_difference(-0.0061) == "−0.6\u00a0points"
+    assert measure("tracking_gain").write(0.05) == "+0.050"
+    assert measure("accuracy").write(nan) == measure("accuracy").write(None) == "–"
+    assert measure("accuracy").write_interval(Number(0.9, 0.88, 0.92)) == "88.0 to 92.0"
+    assert measure("strange_one") == Measure("Strange one")
+    assert [p_value(it).replace("\u00a0", " ") for it in (0.0004, 0.0123, 0.41, nan)] == [
+        "p < 0.001",
+        "p = 0.012",
+        "p = 0.41",
+        "",
+    ]
+    assert [duration(it) for it in (0.84, 73.4, 725, 7800)] == ["0.8 s", "73 s", "12 min 5 s", "2 h 10 min"]
+
+
+def test_categories_are_named_from_names_and_numbers():
+    assert class_name("fox", CLASSES) == "fox"
+    assert class_name(1, CLASSES) == class_name(np.int64(1), CLASSES) == class_name(1.0, CLASSES) == "horse"
+    assert class_name(None, CLASSES) == class_name(nan, CLASSES) == class_name(-1, CLASSES) == ""
+    assert class_name(9, CLASSES) == "class 9"
+
+
+def test_network_names_become_distinct_file_names():
+    assert distinct_slugs(["Plain!", "plain", "../../etc", "日本"]) == ["plain", "plain-2", "etc", "network"]
+
+
+def _umask() -> int:
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
