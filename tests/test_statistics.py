@@ -11,6 +11,7 @@ from interp_cnn.evaluation.statistics import (
     benjamini_hochberg,
     bootstrap_estimate,
     bootstrap_p_value,
+    jackknife_error,
     over_seeds,
     paired_permutation_p_value,
     percentile_interval,
@@ -163,3 +164,17 @@ def test_false_discovery_control_equals_scipy():
     assert benjamini_hochberg(p).numpy() == pytest.approx(scipy.stats.false_discovery_control(p.numpy()))
     with_gap = benjamini_hochberg(torch.cat((p, torch.tensor([torch.nan]))))
     assert torch.equal(with_gap[:-1], benjamini_hochberg(p)) and with_gap[-1].isnan()
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = torch.randn(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = resampling(60)
+    left_out = weighted_mean(values, draws.jackknife)
+    assert jackknife_error(left_out).item() == pytest.approx(values.std().item() / math.sqrt(60))
+    figure = Sampled(float(values.mean()), torch.zeros(0), left_out, 60)
+    assert figure.estimate().high - figure.value == pytest.approx(
+        1.96 * values.std().item() / math.sqrt(60), rel=1e-3
+    )
+    z = float(values.mean() / values.std()) * math.sqrt(60)
+    assert figure.p_value() == pytest.approx(2 * scipy.stats.norm.sf(abs(z)))
+    assert (figure - figure).p_value() == 1.0 and jackknife_error(left_out[:1]).isnan()

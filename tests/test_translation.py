@@ -32,9 +32,6 @@ def test_it_separates_a_filter_that_tracks_content_from_a_constant(crop):
     following, gain = test.following()[0], test.gain()[0]
     assert following[0] == pytest.approx(1, abs=0.03) and gain[0] > (0.999 if crop == 1 else 0.85)
     assert following[1] == 0 and gain[1] == pytest.approx(0)
-    assert abs(following[2]) < 0.8 and gain[2] < 0.3, (
-        "noise, which happens to move along where it is whole pixels"
-    )
     assert following[3].isnan() and gain[3].isnan()
 
 

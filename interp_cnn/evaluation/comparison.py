@@ -23,7 +23,7 @@ import torch
 
 from interp_cnn.evaluation.baselines import Row, baselines, judged_row, shuffled_positions
 from interp_cnn.evaluation.measuring import NetworkMeasures, measure_network
-from interp_cnn.evaluation.statistics import Estimate, bootstrap_p_value, paired_permutation_p_value
+from interp_cnn.evaluation.statistics import Estimate, paired_permutation_p_value
 
 __all__ = ["Comparison", "Difference", "Estimate", "NetworkMeasures", "compare", "measure_network"]
 
@@ -141,7 +141,8 @@ def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Dif
     paired = one.draws.key == two.draws.key and one.observations.names == two.observations.names
     difference = one.samples[measure] - two.samples[measure]
     estimate = difference.estimate()
-    p, test = bootstrap_p_value(difference.bootstrap), "bootstrap over images"
+    p = difference.p_value()
+    test = "bootstrap over images" if len(difference.bootstrap) else "jackknife over images"
     if paired and measure in ("accuracy", "location_instability"):
         shares = [_image_shares(measure, network) for network in (one, two)]
         p, test = paired_permutation_p_value(shares[0] - shares[1]), "sign flip over images"

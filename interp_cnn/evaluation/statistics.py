@@ -92,6 +92,9 @@ def resampling(
 class Sampled:
     """A figure with its bootstrap replicates (R,) and leave-a-group-out values (G,), ready to be compared in
     pairs.
+
+    A figure that is itself biased by resampling (information, correlation) or dear to compute has no
+    replicates, R = 0: its interval is the normal one of the jackknife.
     """
 
     value: float
@@ -108,15 +111,36 @@ class Sampled:
         return cls(float(values[0]), values[1:ends], values[ends:], draws.images if n is None else n)
 
     def estimate(self, level: float = 0.95) -> Estimate:
-        """With the BCa interval."""
-        return Estimate(
-            self.value, *bca_interval(self.value, self.bootstrap, self.jackknife, level=level), self.n
-        )
+        """With the BCa interval, or the jackknife's."""
+        if len(self.bootstrap):
+            low, high = bca_interval(self.value, self.bootstrap, self.jackknife, level=level)
+        else:
+            half = float(norm.ppf((1 + level) / 2)) * float(jackknife_error(self.jackknife))
+            low, high = self.value - half, self.value + half
+        return Estimate(self.value, low, high, self.n)
+
+    def p_value(self) -> float:
+        """Two-sided, against zero."""
+        if len(self.bootstrap):
+            return bootstrap_p_value(self.bootstrap)
+        error = float(jackknife_error(self.jackknife))
+        if error == 0:
+            return float(self.value == 0)
+        return 2 * float(norm.sf(abs(self.value) / error)) if math.isfinite(error) else math.nan
 
     def __sub__(self, other: Sampled) -> Sampled:
         """Difference; paired where both come from the same rows."""
         bootstrap, jackknife = self.bootstrap - other.bootstrap, self.jackknife - other.jackknife
         return Sampled(self.value - other.value, bootstrap, jackknife, min(self.n, other.n))
+
+
+def jackknife_error(values: Tensor) -> Tensor:
+    """Standard error from leave-a-group-out `values` (G, ...); NaN below two groups."""
+    groups = len(values)
+    if groups < 2:
+        return torch.full(values.shape[1:], torch.nan, dtype=torch.float64)
+    deviations = values.double() - values.double().mean(dim=0)
+    return (deviations.square().sum(dim=0) * (groups - 1) / groups).sqrt()
 
 
 def bootstrap_estimate(
