@@ -297,11 +297,9 @@ def bare(*names: str, samples=()) -> Contents:
 
 
 def many_filters(count: int) -> Network:
-    """A network of `count` filters with exemplars made of noise, drawn without a network."""
+    """A network of `count` filters with exemplars of drawn images and random maps, made without a network."""
     generator = torch.Generator().manual_seed(0)
-    images = {
-        n: torch.randint(0, 255, (3, 32, 32), generator=generator, dtype=torch.uint8) for n in range(60)
-    }
+    images = {n: (image * 255).byte() for n, image in enumerate(drawn_images(60, 32))}
     numbers = torch.randint(0, 60, (count, 9), generator=generator)
     maps = torch.rand(count, 9, 6, 6, generator=generator)
     found = Exemplars(
@@ -314,7 +312,7 @@ def many_filters(count: int) -> Network:
         maps=maps,
         mean_map=maps.mean(dim=1),
         peak_counts=torch.randint(0, 9, (count, 6, 6), generator=generator),
-        mean_image=torch.rand(3, 32, 32, generator=generator),
+        mean_image=drawn_images(60, 32).mean(dim=0),
         images=images,
         names={n: f"scan {n}" for n in images},
         images_seen=60,

@@ -62,8 +62,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         draft.write_bytes(content)
         draft.replace(path)
-    finally:
+    except BaseException:
         draft.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, content: str) -> None:
