@@ -186,7 +186,7 @@ def test_an_unknown_network_or_weights_file_is_named(tmp_path):
     options = {"num_classes": 3, "channels": 3, "image_size": (64, 64), "mean": (0.5,), "std": (0.25,)}
     with pytest.raises(ValueError, match="network 'resnet1' is unknown"):
         build_network("resnet1", **options)
-    with pytest.raises(FileNotFoundError, match="missing.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth does not exist"):
         build_network("small_cnn", weights=str(tmp_path / "missing.pth"), **options)
     (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="does not fit"):
