@@ -7,6 +7,7 @@ import torch
 
 from interp_cnn.evaluation.location_instability import instability_replicates
 from interp_cnn.evaluation.statistics import (
+    Sampled,
     bca_interval,
     benjamini_hochberg,
     bootstrap_estimate,
