@@ -131,6 +131,9 @@ def prepared(network: nn.Module, seed: int = 0, size: int = 16, channels: int = 
             module.weight.data = torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
             if module.bias is not None:
                 module.bias.data = torch.randn(module.bias.shape, generator=generator) * 0.1
+        for parameter in module.parameters(recurse=False):
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                parameter.data = torch.randn(parameter.shape, generator=generator) / 8
         if isinstance(module, nn.BatchNorm2d):
             count = module.num_features
             module.running_mean = torch.randn(count, generator=generator) * 0.2
@@ -144,7 +147,8 @@ def torchvision_network(name: str, seed: int = 0) -> nn.Module:
     """A torchvision classifier with 10 classes, random weights, and running statistics measured on noise."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = getattr(torchvision.models, name)(weights=None, num_classes=10)
+        options = {"init_weights": True} if name == "googlenet" else {}
+        network = getattr(torchvision.models, name)(weights=None, num_classes=10, **options)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.data.uniform_(0.6, 1.2)

@@ -1,0 +1,539 @@
+"""LRP against every rule written out over a dense matrix, against zennit, and against its own books."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from relevance_networks import (
+    Functional,
+    Interpretable,
+    Normalised,
+    PoolBeforeRelu,
+    Sequence,
+    images_and_targets,
+    prepared,
+    torchvision_network,
+)
+from torch import Tensor, nn
+
+from interp_cnn.explanation import gradients
+from interp_cnn.explanation.composites import chosen_rules
+from interp_cnn.explanation.operations import WeightedLayer, folded_norms
+from interp_cnn.explanation.relevance import lrp, lrp_conservation
+from interp_cnn.explanation.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
+from interp_cnn.explanation.tape import record
+
+RULES = [Epsilon(), Epsilon(0.3), Gamma(), Gamma(2.0), ZPlus(), AlphaBeta(), AlphaBeta(3.0, 2.0), Flat()]
+NAMES = [
+    "epsilon",
+    "gamma",
+    "z+",
+    "alpha-beta",
+    "flat",
+    "epsilon-plus",
+    "epsilon-plus-flat",
+    "epsilon-gamma-box",
+]
+NAMES += ["alpha2-beta1", "z-box"]
+LAYERS = {
+    "plain": lambda: nn.Conv2d(4, 6, 3),
+    "strided": lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1),
+    "uneven": lambda: nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(1, 2)),
+    "same": lambda: nn.Conv2d(4, 6, (3, 5), padding="same"),
+    "grouped": lambda: nn.Conv2d(4, 6, 3, groups=2, padding=1),
+    "depthwise": lambda: nn.Conv2d(4, 8, 3, groups=4, padding=1),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
+    "transposed, grouped": lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+    "without bias": lambda: nn.Conv2d(4, 6, 3, bias=False),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 7)),
+    "linear over places": lambda: nn.Linear(6, 5),
+    "with batch norm": lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)),
+    "transposed with batch norm": lambda: nn.Sequential(
+        nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6)
+    ),
+}
+
+
+def dense(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer as a matrix (outputs, inputs) and its bias (outputs,), for one image."""
+    shift = layer(torch.zeros_like(x)).flatten()
+    matrix = torch.autograd.functional.jacobian(lambda x: layer(x).flatten(), x)
+    return matrix.reshape(len(shift), -1), shift
+
+
+def shared_literally(rule, z: Tensor, shift: Tensor, connected: Tensor, R: Tensor, z_bias=0.0) -> Tensor:
+    """The rule as its paper states it, over contributions z (outputs, inputs); the leftover evenly."""
+    even = connected / connected.sum(1, keepdim=True)
+    positive, negative, total = z.clamp(min=0), z.clamp(max=0), z.sum(1, keepdim=True)
+    if isinstance(rule, Flat):
+        return R @ even
+    if isinstance(rule, AlphaBeta):
+        up, down = positive.sum(1, keepdim=True), negative.sum(1, keepdim=True)
+        alpha = torch.where(down > -1e-6, 1, torch.where(up < 1e-6, 0, rule.alpha))
+        share = alpha * positive / (up + 1e-6) - (alpha - 1) * negative / (down - 1e-6)
+    else:
+        if isinstance(rule, ZPlus):
+            z = positive
+        if isinstance(rule, Gamma):
+            z = z + rule.gamma * torch.where(total + shift[:, None] >= 0, positive, negative)
+        z = z + z_bias
+        total = z.sum(1, keepdim=True)
+        epsilon = rule.epsilon if isinstance(rule, Epsilon) else 1e-6
+        share = z / (total + torch.where(total >= 0, epsilon, -epsilon))
+    return R @ (share + (1 - share.sum(1, keepdim=True)) * even)
+
+
+def weighted(layer: nn.Module, x: Tensor) -> WeightedLayer:
+    tape = record(nn.Sequential(layer, nn.Flatten()).eval(), x)
+    step = next(step for step in tape.steps if step.kind.startswith(("conv", "linear")))
+    return WeightedLayer(step, folded_norms(tape.steps).get(step))
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["positive inputs", "signed inputs"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_rule_equals_its_paper_written_out(double, name, signed):
+    torch.manual_seed(0)
+    layer = prepared(LAYERS[name](), size=6, channels=4)
+    for part in layer.modules():
+        if isinstance(part, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
+            nn.init.normal_(part.weight)
+        if isinstance(part, nn.BatchNorm2d):
+            part.to(torch.float64)
+            part.weight.data *= torch.where(torch.arange(part.num_features) % 2 == 0, 1, -1)
+    layer = layer.to(torch.float64)
+    x = torch.randn(2, 4, 6, 6)
+    x = x if signed else x.abs() * (x > -0.5)
+    x[1] *= torch.rand(4, 6, 6) > 0.9  # some outputs see nothing but zeros
+    output = layer(x)
+    R = torch.randn_like(output)
+    ones = LAYERS[name]().to(torch.float64).eval()
+    for part in ones.modules():
+        if isinstance(part, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
+            nn.init.ones_(part.weight)
+    literal = []
+    for one in x:
+        matrix, shift = dense(layer, one[None])
+        literal.append((one.flatten() * matrix, shift, (dense(ones, one[None])[0] > 0.5).to(x)))
+    for rule in RULES:
+        ours = rule.share(weighted(layer, x), R)
+        for b, (z, shift, connected) in enumerate(literal):
+            expected = shared_literally(rule, z, shift, connected, R[b].flatten())
+            torch.testing.assert_close(
+                ours[b].flatten(), expected, atol=1e-8, rtol=1e-8, msg=f"{rule}, image {b}"
+            )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_biases_share_by_activation_as_if_they_were_part_of_the_weights(double, name):
+    torch.manual_seed(1)
+    layer = prepared(LAYERS[name](), size=6, channels=4).to(torch.float64)
+    x = torch.randn(2, 4, 6, 6)
+    x[1] *= torch.rand(4, 6, 6) > 0.9
+    R = torch.randn_like(layer(x))
+    asked = weighted(layer, x)
+    asked = WeightedLayer(asked.step, asked.norm, torch.tensor([True, True]))
+    half = WeightedLayer(asked.step, asked.norm, torch.tensor([False, True]))
+    literal = []
+    for one in x:
+        matrix, shift = dense(layer, one[None])
+        connected = (matrix.abs() > 1e-12).to(x)
+        even, window = connected / connected.sum(1, keepdim=True), connected  # (outputs, inputs)
+        if "linear" not in name:  # all channels of the window, whatever the groups
+            window = connected.unflatten(1, (4, 36)).amax(1, keepdim=True).expand(-1, 4, -1).flatten(1)
+        size = window * one.flatten().abs()
+        seen = size.sum(1, keepdim=True)
+        z_bias = shift[:, None] * torch.where(seen > 0, size / seen, even)
+        literal.append((one.flatten() * matrix, shift, connected, z_bias))
+    for rule in (Epsilon(), Gamma()):
+        ours = rule.share(asked, R)
+        torch.testing.assert_close(ours.flatten(1).sum(1), R.flatten(1).sum(1))
+        torch.testing.assert_close(rule.share(half, R)[1], ours[1])
+        torch.testing.assert_close(rule.share(half, R)[0], rule.share(weighted(layer, x), R)[0])
+        for b, (z, shift, connected, z_bias) in enumerate(literal):
+            expected = shared_literally(rule, z, shift, connected, R[b].flatten(), z_bias)
+            torch.testing.assert_close(
+                ours[b].flatten(), expected, atol=1e-8, rtol=1e-8, msg=f"{rule}, image {b}"
+            )
+
+
+def test_z_box_equals_its_paper_written_out_with_bounds_taken_through_the_normalisation(double):
+    network = Normalised(prepared(Sequence())).to(torch.float64)
+    images, targets = images_and_targets()
+    x, low, high = (
+        (one - network.mean) / network.std for one in (images, torch.zeros(3, 16, 16), torch.ones(3, 16, 16))
+    )
+    above = lrp(
+        nn.Sequential(*list(network.network)[1:]), network.network[0](x), targets
+    )  # relevance of the first layer's outputs
+    ours = lrp(network, images, targets, rule={"first": ZBox(0.0, 1.0)})
+    matrix, _ = dense(network.network[0], x[:1])
+    for b in range(3):
+        z = (
+            x[b].flatten() * matrix
+            - low.flatten() * matrix.clamp(min=0)
+            - high.flatten() * matrix.clamp(max=0)
+        )
+        expected = (z / (z.sum(1, keepdim=True) + 1e-6) * above[b].flatten()[:, None]).sum(0)
+        torch.testing.assert_close(ours[b].flatten(), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"sees the pixels, not for conv2d in layer 'network\.3'"):
+        lrp(network, images, targets, rule={"network.3": "z-box"})
+
+
+def by_zennit(network: nn.Module, images: Tensor, targets: Tensor, name: str) -> Tensor:
+    """Zennit's map with its biases sharing their relevance out."""
+    from zennit.attribution import Gradient
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.composites import COMPOSITES, LayerMapComposite, layer_map_base
+    from zennit.rules import Epsilon as ZennitEpsilon
+    from zennit.torchvision import ResNetCanonizer
+    from zennit.types import Convolution
+    from zennit.types import Linear as ZennitLinear
+
+    residual = type(network).__name__ == "ResNet"
+    options = {"canonizers": [ResNetCanonizer() if residual else SequentialMergeBatchNorm()]}
+    if name == "epsilon":
+        rule = ZennitEpsilon(zero_params="bias")
+        composite = LayerMapComposite(
+            [(Convolution, rule), (ZennitLinear, rule), *layer_map_base()], **options
+        )
+    else:
+        if name == "epsilon_gamma_box":
+            options |= {"low": 0.0, "high": 1.0}
+        composite = COMPOSITES[name](zero_params="bias", **options)
+    images = images.clone().requires_grad_()
+    with Gradient(network, composite) as attributor:
+        logits = network(images).detach()
+        start = torch.zeros_like(logits).scatter_(1, targets[:, None], logits.gather(1, targets[:, None]))
+        return attributor(images, start)[1].detach()
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Full backward hook")
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("epsilon", "epsilon"),
+        ("epsilon-plus", "epsilon_plus"),
+        ("epsilon-plus-flat", "epsilon_plus_flat"),
+        ("epsilon-gamma-box", "epsilon_gamma_box"),
+        ("alpha2-beta1", "epsilon_alpha2_beta1"),
+        ("alpha2-beta1-flat", "epsilon_alpha2_beta1_flat"),
+    ],
+)
+@pytest.mark.parametrize("network", [Sequence, PoolBeforeRelu], ids=lambda network: network.__name__)
+def test_lrp_equals_zennit_whose_biases_share(double, network, ours, theirs):
+    network = prepared(network(), size=20).to(torch.float64)
+    images, targets = images_and_targets(size=20)
+    images = images.to(torch.float64)
+    expected = by_zennit(network, images, targets, theirs)
+    torch.testing.assert_close(lrp(network, images, targets, rule=ours), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Full backward hook")
+@pytest.mark.parametrize("ours", ["epsilon", "epsilon-plus-flat"])
+def test_lrp_equals_zennit_on_a_residual_network(double, ours):
+    network = torchvision_network("resnet18")
+    for module in network.modules():
+        if isinstance(
+            module, nn.BatchNorm2d
+        ):  # small shifts: beyond, both drown in contributions that cancel out
+            module.running_mean *= 0.01
+            module.bias.data *= 0.01
+            module.eps = (
+                0.0  # zennit merges batch norm into the convolution but leaves eps to be added once more
+            )
+    images, targets = images_and_targets(2, 48, 10)
+    expected = by_zennit(network, images.double(), targets, ours.replace("-", "_"))
+    result = lrp(network, images.double(), targets, rule=ours, biases="contributions")
+    torch.testing.assert_close(result, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
+
+
+class Branches(nn.Module):
+    """A branch for each kind of step: gates, norms, functional layers, views, arithmetic with constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.norm, self.group, self.batch = nn.LayerNorm(8), nn.GroupNorm(2, 8), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = 2 * F.silu(self.one(images - 0.4)) - 0.1
+        x = x * F.hardsigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        x = x + F.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2).contiguous()
+        left, right = self.two(x).chunk(2, dim=1)
+        x = torch.cat([left - 0.5 * right, torch.maximum(left, right)], dim=1)
+        x = self.batch(F.interpolate(x, scale_factor=2, mode="bilinear") + F.pad(x, (8, 8, 8, 8)))
+        x = x * torch.sigmoid(x) / (1 + x.abs())
+        x = self.group(F.hardswish(x[:, :, ::2].flip(3)))
+        x = torch.stack([x.amax((2, 3)), x.mean((2, 3)), x.flatten(2).max(2).values], 1).sum(1)
+        x = x.unsqueeze(1).transpose(1, 2).squeeze(-1).reshape(len(images), -1)
+        return -self.head(torch.einsum("bd,de->be", x, torch.eye(8))).neg() + 0.01
+
+
+NETWORKS = {
+    "functional": lambda: prepared(Functional()),
+    "sequence": lambda: prepared(Sequence()),
+    "pool before relu": lambda: prepared(PoolBeforeRelu()),
+    "interpretable": lambda: prepared(Interpretable()),
+    "normalised": lambda: Normalised(prepared(Functional())),
+    "branches": lambda: prepared(Branches()),
+}
+
+
+@pytest.mark.parametrize("rule", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_relevance_sums_to_the_logit_under_every_rule(name, rule):
+    network, (images, targets) = NETWORKS[name](), images_and_targets()
+    images[0, :, 3:12, 4:] = 0  # a black patch
+    logits = network(images).gather(1, targets[:, None])[:, 0].detach()
+    for biases in ("auto", "activations"):
+        sums = lrp(network, images, targets, rule=rule, biases=biases).sum((1, 2, 3))
+        torch.testing.assert_close(sums, logits, atol=0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["functional", "branches"])
+def test_every_step_hands_down_what_it_received(name):
+    network, (images, targets) = NETWORKS[name](), images_and_targets()
+    logits = network(images).gather(1, targets[:, None])[:, 0].detach()
+    books = lrp_conservation(network, images, targets, rule="epsilon-plus")
+    torch.testing.assert_close(books[0].received, logits)
+    for book in books:
+        torch.testing.assert_close(book.handed_down, book.received, atol=1e-4, rtol=1e-4, msg=str(book))
+    if name == "functional":
+        assert [book.layer for book in books if book.operation == "conv2d"] == ["", "twice", "twice", "conv1"]
+
+
+@pytest.mark.parametrize("network", [lambda: Sequence(bias=False), lambda: Functional(bias=False)])
+def test_epsilon_equals_gradient_x_input_without_biases(network):
+    network, (images, targets) = prepared(network()).double(), images_and_targets()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+            module.bias.data.zero_()
+    expected = gradients.gradient_x_input(network, images.double(), targets)
+    torch.testing.assert_close(
+        lrp(network, images.double(), targets), expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3
+    )
+
+
+def test_the_template_mask_is_a_constant_gate():
+    network, (images, targets) = prepared(Interpretable()).double(), images_and_targets()
+    images = images.double()
+    mask = network[5]
+    cut = nn.Sequential(*list(network)[6:])
+    maps = nn.Sequential(*list(network)[:5])(images).detach()
+    above = lrp(cut, mask(maps), targets, biases="contributions")  # relevance of the masked maps
+    below = lrp(
+        nn.Sequential(*list(network)[5:]), maps, targets, biases="contributions"
+    )  # of the maps before the mask
+    torch.testing.assert_close(above, below)
+    masks = mask.masks_at(maps.flatten(2).argmax(2), *maps.shape[2:])
+    assert below[masks == 0].abs().max() < 1e-4 * below[masks > 0].abs().max()
+    for part in network.modules():
+        if getattr(part, "template_mask", False):
+            part.enabled = False
+    plain = nn.Sequential(*[part for part in network if not getattr(part, "template_mask", False)])
+    torch.testing.assert_close(lrp(network, images, targets), lrp(plain, images, targets))
+
+
+def test_relevance_passes_a_normalisation_in_front_unchanged():
+    network, (images, targets) = prepared(Functional()), images_and_targets()
+    outer = Normalised(network)
+    inner = (images - outer.mean) / outer.std
+    torch.testing.assert_close(lrp(outer, images, targets), lrp(network, inner, targets))
+
+
+def test_functional_operations_and_modules_give_the_same_relevance():
+    class Spelled(nn.Module):
+        def __init__(self, network: nn.Sequential) -> None:
+            super().__init__()
+            self.conv, self.norm, self.last = network[0], network[1], network[8]
+            self.middle = network[4]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.conv2d(x, self.conv.weight, padding=1)
+            x = F.batch_norm(
+                x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
+            )
+            x = F.max_pool2d(x, 3, 2, 1).clamp_(min=0)
+            x = torch.conv2d(x, self.middle.weight) + self.middle.bias[:, None, None]
+            x = torch.relu_(F.max_pool2d(x, 2))
+            return x.flatten(1) @ self.last.weight.T + self.last.bias
+
+    network, (images, targets) = prepared(PoolBeforeRelu()), images_and_targets()
+    torch.testing.assert_close(Spelled(network)(images), network(images))
+    for rule in ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box"):
+        expected = lrp(network, images, targets, rule=rule, biases="contributions")
+        result = lrp(Spelled(network), images, targets, rule=rule, biases="contributions")
+        # a bias added by hand is a constant: gamma then takes the sign of the output without it
+        tolerance = 1.0 if "gamma" in rule else 1e-4
+        torch.testing.assert_close(result, expected, atol=tolerance * float(expected.abs().max()), rtol=1e-3)
+
+
+def test_rules_are_chosen_by_type_by_name_and_first():
+    network, (images, targets) = prepared(Functional()), images_and_targets()
+    tape = record(network, images)
+
+    def chosen(choice) -> list:
+        return [type(rule).__name__ for rule in chosen_rules(tape, choice).values()]
+
+    assert chosen("epsilon_plus_flat") == ["Flat", "ZPlus", "ZPlus", "ZPlus", "Epsilon", "Epsilon"]
+    assert chosen("Epsilon-Gamma-Box") == ["ZBox", "Gamma", "Gamma", "Gamma", "Epsilon", "Epsilon"]
+    assert chosen("zplus") == ["ZPlus"] * 6
+    mapping = {nn.Conv2d: "z+", "first": "flat", "twice": Gamma(0.5), "linear2": AlphaBeta()}
+    assert chosen(mapping) == ["Flat", "Gamma", "Gamma", "ZPlus", "Epsilon", "AlphaBeta"]
+    for wrong, words in (
+        ("lrp", "names: epsilon, gamma"),
+        (3, "must be a rule"),
+        ({"conv9": "flat"}, "'conv9' that did not run"),
+        ({nn.Conv1d: "flat"}, "did not run"),
+        ({"conv1": "nothing"}, "must be a rule"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            lrp(network, images, targets, rule=wrong)
+    for rule, words in (
+        (lambda: AlphaBeta(2, 2), "alpha - beta"),
+        (lambda: Epsilon(-1.0), "epsilon"),
+        (lambda: ZBox(1, 0), "low"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            rule()
+    with pytest.raises(ValueError, match="biases"):
+        lrp(network, images, targets, biases="none")
+
+
+class Called(nn.Module):
+    """Some function in the middle of a network, inside a module of its own."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def around(function) -> nn.Module:
+    return prepared(nn.Sequential(nn.Conv2d(3, 4, 3), Called(function), nn.Flatten(), nn.LazyLinear(5)))
+
+
+def overwritten(x: Tensor) -> Tensor:
+    x[:, 0] = 1
+    return x
+
+
+def changed_through_a_view(x: Tensor) -> Tensor:
+    x.view(len(x), -1).relu_()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: x.softmax(1), r"no rule for softmax in layer '1' \(Called\)"),
+        (lambda x: torch.fft.fft2(x).real, r"no rule for real in layer '1' \(Called\)"),
+        (lambda x: x.cumsum(2), "no rule for cumsum in layer '1'"),
+        (lambda x: x @ x.transpose(2, 3), "no rule for matmul in layer '1'"),
+        (lambda x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
+        (overwritten, "writes into a tensor .__setitem__. in layer '1'"),
+        (changed_through_a_view, "in place through a view"),
+        (lambda x: x / float(x.max()), "reads numbers out of a tensor"),
+        (lambda x: x / x.max().item(), "reads numbers out of a tensor"),
+        (lambda x: torch.from_numpy(x.detach().numpy()), "reads numbers out of a tensor"),
+        (lambda x: x.detach(), "do not depend on the images"),
+        (
+            lambda x: F.conv2d(x, x[:4, :, :3, :3].mean((2, 3), keepdim=True)[:1]),
+            "weights that depend on the images",
+        ),
+    ],
+)
+def test_what_no_rule_knows_is_refused_by_name_and_place(function, words):
+    images, targets = images_and_targets()
+    with pytest.raises(ValueError, match=words):
+        lrp(around(function), images, targets)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_modules_are_refused():
+    network = prepared(Sequence())
+    network[3] = torch.jit.script(network[3])
+    with pytest.raises(ValueError, match="'3' is a scripted module"):
+        lrp(network, *images_and_targets())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.relu_() if bool(x.max() > 0) else x,
+        lambda x: torch.stack(list(x)),
+        lambda x: x * (x > 0),
+        lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+        lambda x: x / (x.abs().sum(1, keepdim=True) + 1),
+        lambda x: x - x.mean(1, keepdim=True),
+        lambda x: F.normalize(x),
+        lambda x: F.local_response_norm(x, 2),
+        lambda x: 1 - x,
+        lambda x: 2 / (1 + x.exp()),
+        lambda x: x + x,
+        lambda x: x * x,
+        lambda x: x.data_ptr() and F.dropout(x, 0.5, False, True),
+        lambda x: x.mT.T if x.dim() == 2 else x.mT,
+        lambda x: torch.sum(x, 1, keepdim=True).expand_as(x),
+    ],
+)
+def test_known_functions_conserve(function):
+    network, (images, targets) = around(function), images_and_targets()
+    logits = network(images).gather(1, targets[:, None])[:, 0].detach()
+    torch.testing.assert_close(lrp(network, images, targets).sum((1, 2, 3)), logits, atol=1e-5, rtol=1e-3)
+
+
+def test_lrp_leaves_network_and_images_untouched_and_does_not_mix_images():
+    network, (images, targets) = prepared(Functional()).train(), images_and_targets()
+    network.norm1.eval()
+    before, given = {name: value.clone() for name, value in network.state_dict().items()}, images.clone()
+    for rule in NAMES:
+        together = lrp(network, images, targets, rule=rule)
+        alone = torch.cat([lrp(network, images[b : b + 1], targets[b : b + 1], rule=rule) for b in range(3)])
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
+    assert network.training and network.twice.training and not network.norm1.training
+    assert torch.equal(images, given)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    with torch.inference_mode():
+        inside = lrp(network, images.clone(), targets.clone(), rule=rule)
+    torch.testing.assert_close(inside, together)
+
+
+def test_lrp_refuses_what_has_no_answer():
+    network, (images, targets) = prepared(Functional()), images_and_targets()
+    for asked, asked_images, asked_targets, words in (
+        (nn.Sequential(network, nn.Softmax(1)), images, targets, "final softmax"),
+        (network, images, targets + 5, r"0\.\.4"),
+        (network, images / 0, targets, "finite"),
+        (network, images[:, 0], targets, "B, C, H, W"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            lrp(asked, asked_images, asked_targets)
+
+
+TORCHVISION = ["alexnet", "vgg11_bn", "resnet18", "resnet50", "densenet121", "googlenet", "efficientnet_b0"]
+TORCHVISION += ["mobilenet_v3_small", "convnext_tiny", "regnet_y_400mf", "squeezenet1_1", "mnasnet0_5"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_relevance_sums_to_the_logit_on_torchvision_networks(name):
+    network, (images, targets) = torchvision_network(name), images_and_targets(2, 64, 10)
+    logits = network(images).gather(1, targets[:, None])[:, 0].detach()
+    for rule in ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box"):
+        sums = lrp(network, images, targets, rule=rule).sum((1, 2, 3))
+        torch.testing.assert_close(
+            sums, logits, atol=0, rtol=1e-3, msg=lambda text, rule=rule: f"{rule}: {text}"
+        )
