@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from interp_cnn.data.augmentation import Augmentation, mirrored, moved
+from interp_cnn.data.augmentation import Augmentation, mirrored, moved, recoloured
 from interp_cnn.data.parts import Draw, PartSample
 
 
@@ -122,3 +122,24 @@ def test_the_same_draw_gives_the_same_bits(digits):
 def test_a_wrong_augmentation_is_refused_by_name(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         Augmentation.of(given)
+
+
+def test_colours_change_as_the_draws_say_and_nothing_else_does():
+    image = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4
+    grey = recoloured(image, torch.tensor([0.0, 1.0, 0.5, 0.5, 0.5, 0.5]), strength=0.5)
+    assert torch.allclose(grey, image.mean(0, keepdim=True).expand(3, 4, 4), atol=1e-6)
+    same = recoloured(image, torch.tensor([0.9, 1.0, 0.5, 0.5, 0.5, 0.5]), strength=0.5)
+    assert torch.allclose(same, image, atol=1e-6)
+    brighter = recoloured(image, torch.tensor([0.9, 0.0, 0.5, 0.5, 0.5, 1.0]), strength=0.5)
+    assert torch.allclose(brighter, image * 1.5, atol=1e-5)
+
+
+def test_a_grey_image_only_changes_its_brightness():
+    image = torch.full((1, 2, 2), 0.4)
+    found = recoloured(image, torch.tensor([0.0, 1.0, 0.5, 0.5, 0.5, 0.0]), strength=1.0)
+    assert torch.allclose(found, torch.full((1, 2, 2), 0.2), atol=1e-6)
+
+
+def test_a_colour_strength_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"augmentation\.colour=2"):
+        Augmentation(colour=2)

@@ -30,17 +30,23 @@ class Augmentation:
         flip: mirror every second image, left to right.
         shift: largest shift as a share of the image's height and width, to either side.
         scale: largest zoom in or out: a factor in [1 / (1 + scale), 1 + scale], log-uniform.
+        colour: how far colours are to be distrusted, 0 to 1: with this probability the image loses a random share of
+            its saturation, and each channel's and the whole brightness changes by up to this factor, log-uniform.
+            A network that cannot tell animals by their colour has to look at their parts.
     """
 
     flip: bool = False
     shift: float = 0.0
     scale: float = 0.0
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.shift < 1:
             raise ValueError(f"augmentation.shift={self.shift}: expected a share of the image in [0, 1)")
         if not 0 <= self.scale < 10:
             raise ValueError(f"augmentation.scale={self.scale}: expected 0 <= scale < 10, say 0.2 for +-20 %")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"augmentation.colour={self.colour}: expected a number from 0 to 1")
 
     @classmethod
     def of(cls, given: Augmentation | Mapping[str, Any] | None) -> Augmentation | None:
@@ -65,7 +71,7 @@ class Augmentation:
 
         Args:
             sample: what is changed.
-            generator: four numbers are drawn from it.
+            generator: four numbers are drawn from it, and six more for colours.
             mirrored_parts: for each part, the part that it becomes in a mirror image; None: itself.
         """
         side, down, right, zoom = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
@@ -78,7 +84,19 @@ class Augmentation:
                 shift=((2 * down - 1) * self.shift * height, (2 * right - 1) * self.shift * width),
                 zoom=math.exp((2 * zoom - 1) * math.log1p(self.scale)),
             )
+        if self.colour > 0:
+            draws = torch.rand(6, generator=generator)
+            sample = dataclasses.replace(sample, image=recoloured(sample.image, draws, strength=self.colour))
         return sample
+
+
+def recoloured(image: Tensor, draws: Tensor, *, strength: float) -> Tensor:
+    """An image (C, H, W) with less saturation and other gains; `draws` (6,) in [0, 1) decide what is done."""
+    if draws[0] < strength:
+        image = torch.lerp(image, image.mean(0, keepdim=True), draws[1])
+    gains = ((2 * draws[2:6] - 1) * math.log1p(strength)).exp()
+    gains = gains[:3] ** 0.5 * gains[3]  # each channel's and the whole image's
+    return (image * gains[: len(image), None, None]).clamp(0, 1)
 
 
 def mirrored(sample: PartSample, mirrored_parts: tuple[int, ...] | None = None) -> PartSample:
