@@ -1,0 +1,82 @@
+"""One call in the network's graph, as the rules look at it."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass
+class Call:
+    """One call, with the values it was recorded with."""
+
+    node: fx.Node
+    module: nn.Module | None
+    name: str  # of the function or method, without module and trailing underscore; "" for a module
+    sources: list[Tensor]  # the inputs that depend on the image
+    forms: list[str]
+    output: Tensor
+    constants: dict[fx.Node, Any]
+
+    @classmethod
+    def of(
+        cls, graph: fx.GraphModule, node: fx.Node, sources: list, forms: list[str], constants: dict
+    ) -> Call:
+        module = graph.get_submodule(node.target) if node.op == "call_module" else None
+        return cls(node, module, _name(node), sources, forms, node.meta["value"], constants)
+
+    @staticmethod
+    def permutation(node: fx.Node) -> tuple[int, ...] | None:
+        """The order of axes if this call permutes them."""
+        if node.op not in ("call_method", "call_function") or _name(node) != "permute":
+            return None
+        order = node.args[1:] or (node.kwargs.get("dims"),)
+        order = order[0] if len(order) == 1 else order
+        if not isinstance(order, (tuple, list)) or not all(isinstance(axis, int) for axis in order):
+            return ()
+        return tuple(axis % len(order) for axis in order)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments with constants filled in, without `inplace`."""
+        return {key: self.value(v) for key, v in self.node.kwargs.items() if key != "inplace"}
+
+    @property
+    def arguments(self) -> list[Any]:
+        """Positional arguments with constants filled in."""
+        return [self.value(argument) for argument in self.node.args]
+
+    def value(self, argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda node: self.constants.get(node, node))
+
+    @property
+    def alone(self) -> bool:
+        """True if exactly the first argument depends on the image."""
+        others = [*self.arguments[1:], *self.keywords.values()]
+        return (
+            len(self.sources) == 1
+            and len(self.node.args) > 0
+            and isinstance(self.node.args[0], fx.Node)
+            and not any(_nodes(other) for other in others)
+        )
+
+
+def _name(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target).rstrip("_")
+    if node.op != "call_function":
+        return ""
+    named = {operator.add: "add", operator.iadd: "add", operator.sub: "sub", operator.isub: "sub"}
+    named |= {operator.mul: "mul", operator.imul: "mul", operator.truediv: "div", operator.itruediv: "div"}
+    named |= {operator.neg: "neg", torch.adaptive_avg_pool1d: "", torch.cat: "cat", torch.concat: "cat"}
+    return named.get(node.target, getattr(node.target, "__name__", "").rstrip("_"))
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, lambda node: found.append(node))
+    return found

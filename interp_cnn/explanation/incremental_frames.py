@@ -1,0 +1,193 @@
+"""Frames: the small part of a map that a hidden window can change.
+
+Along one axis, window number a of a run changes only the cells of a `Span`:
+
+    start + a * step <= cell < start + a * step + size        (step 0: the frame does not move)
+
+Rows and columns are independent. The deltas of one chunk (images x window rows x window columns) at one node of
+the graph are a tensor (I, A, B, fh, fw, C), channels last; the window (a, b) has its frame at
+`(rows.origin(a), columns.origin(b))` of the map. A frame may overhang the map; its delta is zero out there.
+The clean values under all frames of a chunk are a strided view of the (zero-margined) clean map: nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames of a run of windows along one axis, in cells of a map of `length` cells."""
+
+    start: int
+    step: int
+    size: int
+    length: int
+
+    def origin(self, index: int) -> int:
+        """First cell of the frame of window `index`; may be negative."""
+        return self.start + index * self.step
+
+    def overhang(self, index: int) -> tuple[int, int]:
+        """How many cells of the frame lie before and after the map."""
+        origin = self.origin(index)
+        return max(-origin, 0), max(origin + self.size - self.length, 0)
+
+    @property
+    def whole(self) -> bool:
+        """True if every window's frame is the whole map."""
+        return self.start == 0 and self.step == 0 and self.size == self.length
+
+
+Spans = tuple[Span, Span]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A sliding operation along one axis: output t reads the cells t * stride - padding + dilation * i, i < kernel."""
+
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def outputs(self, low: int, high: int) -> tuple[int, int]:
+        """Outputs that read any cell of [low, high); not cut at the map's border, at least one."""
+        first = -((self.dilation * (self.kernel - 1) - low - self.padding) // self.stride)
+        last = (high - 1 + self.padding) // self.stride + 1
+        return first, max(last, first + 1)
+
+    def inputs(self, low: int, high: int) -> tuple[int, int]:
+        """Cells that the outputs [low, high) read."""
+        first = low * self.stride - self.padding
+        return first, (high - 1) * self.stride - self.padding + self.dilation * (self.kernel - 1) + 1
+
+
+SAME = Reach()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The windows computed together: images x rows a x columns b of one run of rows and one run of columns."""
+
+    images: range
+    rows: range
+    columns: range
+
+    @property
+    def lead(self) -> tuple[int, int, int]:
+        """(I, A, B)."""
+        return len(self.images), len(self.rows), len(self.columns)
+
+
+@dataclass
+class CleanMaps:
+    """Clean maps (I, h, w, C) and what is derived from them, with margins for overhanging frames."""
+
+    values: dict[str, Tensor]
+    dtype: torch.dtype
+    margins: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    _padded: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    def view(
+        self,
+        name: str,
+        spans: Spans,
+        chunk: Chunk,
+        derived: str = "",
+        make: Callable[[Tensor], Tensor] | None = None,
+        margin_value: float = 0.0,
+    ) -> Tensor:
+        """(I, A, B, fh, fw, C) view of the map `name` (or of `make(map)`, kept as `derived`) under the frames."""
+        rows, columns = spans
+        needed = _margin(rows, chunk.rows), _margin(columns, chunk.columns)
+        key = (name, derived)
+        known = self.margins.get(key, (0, 0))
+        margin = max(needed[0], known[0]), max(needed[1], known[1])
+        if key not in self._padded or margin != known:
+            self.margins[key] = margin
+            value = self.values[name] if make is None else make(self.values[name])
+            value = value.to(self.dtype)
+            if any(margin):
+                value = F.pad(value, (0, 0, margin[1], margin[1], margin[0], margin[0]), value=margin_value)
+            self._padded[key] = value.contiguous()
+        padded = self._padded[key]
+        image_stride, row_stride, column_stride, _ = padded.stride()
+        first_row = rows.origin(chunk.rows.start) + margin[0]
+        first_column = columns.origin(chunk.columns.start) + margin[1]
+        offset = chunk.images.start * image_stride + first_row * row_stride + first_column * column_stride
+        strides = (
+            image_stride,
+            rows.step * row_stride,
+            columns.step * column_stride,
+            row_stride,
+            column_stride,
+            1,
+        )
+        shape = (*chunk.lead, rows.size, columns.size, padded.shape[-1])
+        return padded.as_strided(shape, strides, padded.storage_offset() + offset)
+
+
+def _margin(span: Span, indices: range) -> int:
+    before = max(-span.origin(indices[0]), -span.origin(indices[-1]), 0)
+    after = max(span.origin(indices[0]), span.origin(indices[-1])) + span.size - span.length
+    return max(before, after, 0)
+
+
+def place(delta: Tensor, source: Spans, target: Spans, chunk: Chunk) -> Tensor:
+    """The same deltas in other frames: zero where the source frame does not reach, cut where the target ends."""
+    if source == target:
+        return delta
+    moving = [inner.step != outer.step for inner, outer in zip(source, target, strict=True)]
+    if all(moving):  # one axis after the other needs A + B copies instead of A * B
+        delta = place(delta, source, (target[0], source[1]), chunk)
+        source = target[0], source[1]
+    placed = delta.new_zeros(*delta.shape[:3], target[0].size, target[1].size, delta.shape[-1])
+    for windows_a, from_row, to_row in _overlaps(source[0], target[0], chunk.rows):
+        for windows_b, from_column, to_column in _overlaps(source[1], target[1], chunk.columns):
+            placed[:, windows_a, windows_b, to_row, to_column] = delta[
+                :, windows_a, windows_b, from_row, from_column
+            ]
+    return placed
+
+
+def _overlaps(source: Span, target: Span, indices: range) -> list[tuple[slice, slice, slice]]:
+    """(windows, cells of the source frame, cells of the target frame) that lie over each other."""
+    if source.step == target.step:
+        every = [(slice(None), source.start - target.start)]
+    else:
+        every = [(slice(n, n + 1), source.origin(a) - target.origin(a)) for n, a in enumerate(indices)]
+    overlaps = []
+    for windows, offset in every:
+        first, last = max(offset, 0), min(offset + source.size, target.size)
+        if first < last:
+            overlaps.append((windows, slice(first - offset, last - offset), slice(first, last)))
+    return overlaps
+
+
+def trim(delta: Tensor, spans: Spans, chunk: Chunk) -> Tensor:
+    """Set the delta to zero, in place, where a frame overhangs its map: out there nothing ever changes."""
+    rows, columns = spans
+    for number, a in enumerate(() if rows.whole else chunk.rows):
+        before, after = rows.overhang(a)
+        if before:
+            delta[:, number, :, :before] = 0
+        if after:
+            delta[:, number, :, rows.size - after :] = 0
+    for number, b in enumerate(() if columns.whole else chunk.columns):
+        before, after = columns.overhang(b)
+        if before:
+            delta[:, :, number, :, :before] = 0
+        if after:
+            delta[:, :, number, :, columns.size - after :] = 0
+    return delta
+
+
+def whole(span: Span) -> Span:
+    """The frame that is the whole map."""
+    return replace(span, start=0, step=0, size=span.length)

@@ -1,0 +1,289 @@
+"""One occlusion computation as a thing that can be priced, watched, interrupted and taken up again.
+
+    job = OcclusionJob(network, images, window=16, stride=8)
+    print(job.cost())                       # before the run
+    job.load_state_dict(saved)              # optional: go on where an earlier run stopped
+    for progress in job.run():              # one batch of windows at a time
+        ...                                 # draw a bar; save job.state_dict()
+    job.drops                               # (B, K, rows, columns)
+
+Which engine computes a batch is decided here: "incremental" (exact, only the changed part is recomputed, see
+`incremental`), "dense" (one forward pass per window) or "auto": incremental where it pays and where the network
+can be traced, after one window has been checked against a plain forward pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.fills import Fill, as_fill
+from interp_cnn.explanation.incremental import BUDGET, IncrementalOcclusion, WindowDrops
+from interp_cnn.explanation.incremental_costs import dense_products
+from interp_cnn.explanation.incremental_trace import Untraceable
+from interp_cnn.explanation.logits import evaluation_mode
+from interp_cnn.explanation.occluders import Occluders
+from interp_cnn.explanation.windows import Window, window_grid
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "incremental", "dense")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
+CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
+
+
+@dataclass(frozen=True)
+class OcclusionCost:
+    """What a job will take.
+
+    Attributes:
+        windows: windows per image.
+        forward_passes: whole forward passes that the plain method needs (images x windows x samples).
+        forward_equivalents: the multiply-adds of this job in units of one forward pass; None if not known.
+        multiply_adds: of this job, direct convolutions assumed; None if not known.
+        seconds: expected, from one timed forward pass.
+        engine: which engine will run.
+    """
+
+    windows: int
+    forward_passes: int
+    forward_equivalents: float | None
+    multiply_adds: int | None
+    seconds: float
+    engine: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def remaining(self) -> float:
+        """Seconds still to go, at the pace so far."""
+        return self.seconds / max(self.done, 1) * (self.total - self.done)
+
+
+class OcclusionJob:
+    """Occlusion drops of every class, image and window of a grid."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        *,
+        window: Window,
+        stride: int | tuple[int, int],
+        fill: float | Tensor | Fill | Callable = 0.0,
+        overhang: str = "none",
+        engine: str = "auto",
+        precision: str = "float32",
+    ) -> None:
+        """Prepare; nothing is computed yet but the plan. Arguments as in `occlusion.occlusion_drops`."""
+        if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+            kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"images must be a floating-point tensor (B, C, H, W), got {kind}")
+        if len(images) == 0:
+            raise ValueError("images must hold at least one image, got none")
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.network, self.images = network, images.detach()
+        self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
+        self.fill = as_fill(fill)
+        per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
+        self._own_replacement = fill if per_image else None
+        self.precision = precision
+        self.done = 0  # batches finished
+        with evaluation_mode(network), torch.no_grad():
+            self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+            self._refuse_batch_statistics()
+            self._incremental = None if engine == "dense" else self._prepare(engine)
+        self.drops = torch.zeros(*self.logits.shape, len(self.grid.row_starts), len(self.grid.column_starts))
+        self.drops = self.drops.to(self.logits)
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs: "incremental" or "dense"."""
+        return "dense" if self._incremental is None else "incremental"
+
+    def cost(self) -> OcclusionCost:
+        """What the run will take; times one forward pass."""
+        draws = self.fill.samples * len(self.images)
+        passes = draws * len(self.grid)
+        some = self.images[:1].expand(4, -1, -1, -1).contiguous()
+        with evaluation_mode(self.network), torch.no_grad():
+            logits_of(self.network, some)
+            start = time.perf_counter()
+            logits_of(self.network, some)
+            one = (time.perf_counter() - start) / len(some)
+        if self._incremental is None:
+            return OcclusionCost(len(self.grid), passes, None, None, passes * one, "dense")
+        plan = self._incremental.plan
+        each = sum(dense_products(step) for step in self._incremental.graph.steps.values())
+        products = plan.products() * draws
+        equivalents = products / max(each, 1)
+        return OcclusionCost(len(self.grid), passes, equivalents, products, equivalents * one, "incremental")
+
+    def run(self) -> Iterator[Progress]:
+        """Compute batch after batch, from where the job stands."""
+        start, begun = time.perf_counter(), self.done
+        parts = self._parts()
+        total = sum(len(batches) for _, batches in parts) * self.fill.samples
+        number = 0
+        with evaluation_mode(self.network), torch.no_grad():
+            for images, batches in parts:
+                clean = None
+                for sample in range(self.fill.samples):
+                    if number + len(batches) <= self.done:
+                        number += len(batches)
+                        continue
+                    occluders = self._occluders(images, sample)
+                    if clean is None and self._incremental is not None:
+                        clean = self._incremental.clean(occluders.images)
+                    for batch in batches:
+                        number += 1
+                        if number <= self.done:
+                            continue
+                        for part in self._compute(batch, images, occluders, clean):
+                            self._add(part, images.start)
+                        self.done = number
+                        yield Progress(number - begun, total - begun, time.perf_counter() - start)
+
+    def state_dict(self) -> dict:
+        """What `load_state_dict` needs to go on from here."""
+        return {"drops": self.drops.clone(), "done": self.done, "engine": self.engine, "logits": self.logits}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where another job of the same network, images and options stopped.
+
+        Raises:
+            ValueError: the state is that of other images, another network or another engine.
+        """
+        same = state["drops"].shape == self.drops.shape and state["engine"] == self.engine
+        if not same or not torch.allclose(state["logits"].to(self.logits), self.logits, rtol=1e-3, atol=1e-4):
+            raise ValueError("state must come from a job with the same network, images and options")
+        self.drops, self.done = state["drops"].to(self.drops).clone(), state["done"]
+
+    def _prepare(self, engine: str) -> IncrementalOcclusion | None:
+        """The incremental engine, or None where the plain method is to be used."""
+        dtype = PRECISIONS[self.precision] or self.images.dtype
+        try:
+            # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
+            deltas_only = dtype == torch.bfloat16
+            incremental = IncrementalOcclusion(
+                self.network, self.grid, self.images, dtype=dtype, every_step=deltas_only
+            )
+            if engine == "auto" and not incremental.pays:
+                return None
+            if engine == "auto" and self.precision == "float32":
+                self._check(incremental)
+            return incremental
+        except Untraceable as reason:
+            if engine == "incremental":
+                raise ValueError(f"network cannot be occluded incrementally: {reason}") from reason
+            logger.warning("occlusion: one forward pass per window, because %s", reason)
+            return None
+
+    def _check(self, incremental: IncrementalOcclusion) -> None:
+        """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
+        image = self.images[:1]
+        occluders = self._occluders(range(1), 0)
+        piece = incremental.batches(1)[0][0]
+        piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))
+        (found,) = incremental.drops(incremental.clean(image), [piece], occluders.changes)
+        occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
+        expected = self.logits[0] - logits_of(self.network, occluded)[0]
+        allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
+        if not bool(((found.drops[0, :, 0, 0] - expected).abs() <= allowed).all()):
+            raise Untraceable("a window came out differently in a plain forward pass")
+
+    def _parts(self) -> list[tuple[range, list]]:
+        """Images whose clean maps are kept together, with their batches."""
+        if self._incremental is None:
+            size = dense_batch(self.images)
+            windows = [
+                (row, column)
+                for row in range(len(self.grid.row_starts))
+                for column in range(len(self.grid.column_starts))
+            ]
+            batches = [windows[first : first + size] for first in range(0, len(windows), size)]
+            return [(range(index, index + 1), batches) for index in range(len(self.images))]
+        steps = self._incremental.graph.steps.values()
+        each = sum(2 * torch.Size(step.shape[1:]).numel() for step in steps) * self.images.element_size()
+        together = max(1, CLEAN_BYTES // max(each, 1))
+        budget = min(BUDGET, free_memory(self.images.device) // 8)
+        parts = []
+        for first in range(0, len(self.images), together):
+            images = range(first, min(first + together, len(self.images)))
+            parts.append((images, self._incremental.batches(len(images), budget)))
+        return parts
+
+    def _occluders(self, images: range, sample: int) -> Occluders:
+        some = slice(images.start, images.stop)
+        fill = self.fill if self._own_replacement is None else as_fill(self._own_replacement[some])
+        return Occluders(self.images[some], self.grid, fill, sample)
+
+    def _compute(self, batch, images: range, occluders: Occluders, clean) -> list[WindowDrops]:
+        if self._incremental is not None:
+            return self._incremental.drops(clean, batch, occluders.changes)
+        occluded = logits_of(self.network, occluders.occluded(0, batch))
+        drops = self.logits[images.start] - occluded  # (windows, K)
+        return [
+            WindowDrops(range(1), (row,), (column,), drop[None, :, None, None])
+            for (row, column), drop in zip(batch, drops, strict=True)
+        ]
+
+    def _add(self, part: WindowDrops, first: int) -> None:
+        here = range(first + part.images.start, first + part.images.stop)
+        rows, columns = torch.tensor(part.rows), torch.tensor(part.columns)
+        self.drops[here.start : here.stop, :, rows[:, None], columns] += part.drops / self.fill.samples
+
+    def _refuse_batch_statistics(self) -> None:
+        for name, module in self.network.named_modules():
+            if getattr(module, "track_running_stats", True) is False and "BatchNorm" in type(module).__name__:
+                raise ValueError(
+                    f"network must not mix the images of a batch, but {name} normalises by the batch itself "
+                    "(track_running_stats=False)"
+                )
+
+
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, K) logits, or one sentence about what came instead."""
+    logits = network(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"network must return logits ({len(images)}, K), got {kind}")
+    return logits
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on a device; 4 GiB where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 4 * 2**30
+
+
+def dense_batch(images: Tensor) -> int:
+    """Windows per forward pass of the plain method: 32 fit the caches, fewer if memory is short."""
+    per_image = (
+        200 * images[0].numel() * images.element_size()
+    )  # VGG-16 needs about 100 maps of an image's size
+    most = 32 if images.device.type == "cpu" else 256
+    return max(1, min(most, free_memory(images.device) // 4 // per_image))
