@@ -76,9 +76,46 @@ def test_without_given_categories_a_filter_belongs_where_it_fires_most_and_never
 
 def test_the_network_comes_back_as_it_was_and_one_pass_is_enough():
     network = PlantedNetwork().train()
-    batches = iter(planted_batches(parts=1))
+    batches = iter(planted_batches(parts=1))  # without masks
     measure_network(network, batches, **OPTIONS | {"name": "once", "parts": ("head",)})
     assert network.training and next(batches, None) is None
+
+
+def test_probes_tell_the_filter_on_the_head_from_the_constant():
+    table = measured().filters
+    assert table["following"][0] > 0.85 and table["translation_gain"][0] > 0.6
+    assert table["following"][1] == 0 and table["translation_gain"][1] == pytest.approx(0)
+    assert table["noise_stability"][:2].tolist() == pytest.approx([1, 1])
+    assert table["shifted_gain"][0] > 0.6 and table["shifted_gain"][1] <= 1e-9
+    assert "following" not in measured(probes=False).summary
+
+
+def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
+    options = OPTIONS | {"name": "masked", "parts": ("head", "tail"), "filter_categories": CATEGORIES}
+    batches = planted_batches(per_class=60, masks=True)
+    measures = measure_network(PlantedNetwork(), batches, **options, region_radius=2.5)
+    table, summary = measures.filters, measures.summary
+    # T_f leaves 0.5 % of the cells: all dots of filter 0, and about 3 cells per image of filter 2's noise.
+    assert table["part_interpretability"][0] == 1.0 and table["part_interpretability_null"][0] < 0.3
+    assert table["part_interpretability"][1] < 0.4
+    heads = sum(int(batch.part_masks[:, 0].sum()) for batch in batches)
+    assert table["dissection_iou"][0] == pytest.approx(120 / heads), "one pixel of each square"
+    assert summary["part_interpretability"].low <= summary["part_interpretability"].value
+    assert summary["unique_detectors"].n == 120, "the background shows no part"
+    with pytest.raises(ValueError, match="read twice"):
+        measure_network(PlantedNetwork(), iter(batches), **options)
+
+
+def test_scores_tell_what_a_filter_knows_about_the_label():
+    measures = measured(parts=("head", "tail"))
+    table = measures.filters
+    assert table["category_selectivity"][1] == pytest.approx(0, abs=1e-6), "the constant fires everywhere"
+    assert table["label_information"][0] > 5 * table["label_information_null"][0]
+    assert measures.summary["dead_filters"].value == 0.25
+    assert 1 < measures.summary["effective_filters"].value <= 2, "only filters 0 and 2 vary"
+    assert table["concentration"][0] == pytest.approx(1)
+    assert table["tracks"].tolist() == [True, False, False, False]
+    assert measures.coverage == {"head": 1, "tail": 0}
 
 
 def test_two_equal_networks_differ_by_nothing_and_a_worse_one_shows():

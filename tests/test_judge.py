@@ -78,11 +78,48 @@ def test_rows_of_ones_give_the_figures_of_all_images():
         assert torch.allclose(ones.gain[row], plain.gain[0], atol=1e-9)
 
 
-def test_the_smallest_instability_is_taken_over_categories_with_landmarks():
+def test_the_steadiest_category_is_one_with_landmarks():
     judge, positions, scores, _ = noisy_trackers(3, 20, seed=2)
     landmarks = judge.landmarks.clone()
     landmarks[judge.labels == 0] = torch.nan
     judge = Judge(landmarks, judge.labels, CELLS, 90.0)
     assert judge.categories() == [1, 2]
-    each = [judge.measure(positions, scores, torch.full((6,), k)).instability for k in (1, 2)]
-    assert torch.equal(judge.smallest(positions, scores), torch.minimum(*each))
+    each = torch.stack([judge.instability(positions, scores, torch.full((6,), k))[0] for k in (1, 2)])
+    assert torch.equal(judge.steadiest_category(positions, scores), 1 + each.argmin(dim=0))
+    unknown = Judge(landmarks * torch.nan, judge.labels, CELLS, 90.0)
+    assert unknown.steadiest_category(positions, scores).tolist() == [-1] * 6
+
+
+def test_offset_gain_is_zero_for_every_constant_and_one_at_a_fixed_offset():
+    judge, _, scores, owners = noisy_trackers(3, 40, seed=3)
+    heads = judge.landmarks
+    for place in ((0.0, 0.0), (31.5, 31.5), (400.0, -70.0)):
+        constant = torch.tensor(place).expand(120, 6, 2)
+        assert judge.measure(constant, scores, owners).offset_gain.abs().max() < 1e-9
+    tracking = judge.measure(heads.expand(120, 6, 2) + torch.tensor([9.0, -4.0]), scores, owners)
+    assert tracking.offset_gain.min() > 1 - 1e-6
+    wandering = judge.measure(64 * torch.rand(120, 6, 2), scores, owners)
+    assert wandering.offset_gain.max() < 0
+
+
+def test_offset_gain_equals_the_variances_by_hand():
+    judge, positions, scores, owners = noisy_trackers(2, 30, seed=4)
+    found = judge.measure(positions, scores, owners).offset_gain[0, 0]
+    for f, owner in enumerate(owners.tolist()):
+        mine = judge.labels == owner
+        heads, offsets = (
+            judge.landmarks[mine, 0].double(),
+            (judge.landmarks[mine, 0] - positions[mine, f]).double(),
+        )
+        expected = 1 - (offsets.var(dim=0).sum() / heads.var(dim=0).sum()).sqrt()
+        assert found[f].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_constants_far_to_the_side_win_distances_but_not_offsets():
+    """A head that moves along the rows only, seen from the far left, hardly changes its distance."""
+    generator = torch.Generator().manual_seed(0)
+    heads = torch.stack((64 * torch.rand(100, 1, generator=generator), torch.full((100, 1), 60.0)), dim=2)
+    judge = Judge(heads, torch.zeros(100, dtype=torch.int64), torch.tensor([[31.5, -3000.0]]), 90.0)
+    noisy = heads + 3 * torch.randn(100, 1, 2, generator=generator)
+    judgement = judge.measure(noisy, torch.rand(100, 1), torch.tensor([0]))
+    assert judgement.gain.item() < 0 and judgement.offset_gain.item() > 0.7

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.judge import Judge, Judgement, best_part_gain
+from interp_cnn.evaluation.judge import Judge, Judgement, best_part
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
 
 # Imaginary filters per category: averages out which images and cells chance picks.
@@ -128,7 +128,8 @@ def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
     found = {
         "location_instability": judgement.instability,
         "tracking_gain": judgement.gain,
-        "part_gain": best_part_gain(judgement)[0],
+        "part_gain": best_part(judgement.part_gain)[0],
+        "offset_gain": best_part(judgement.offset_gain)[0],
     }
     return {key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in found.items()}
 

@@ -83,6 +83,7 @@ class Comparison:
                     "kind": one.kind,
                     "layer": one.layer,
                     "measures": {key: asdict(value) for key, value in one.summary.items()},
+                    "filters_per_part": one.coverage,
                 }
                 for one in self.networks
             ],

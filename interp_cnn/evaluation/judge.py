@@ -17,9 +17,10 @@ from interp_cnn.evaluation.location_instability import (
     instability_per_part,
     instability_replicates,
     landmark_distances,
+    location_instability,
     mean_over_parts,
 )
-from interp_cnn.evaluation.tracking import constant_spreads, gain_over, smallest
+from interp_cnn.evaluation.tracking import constant_spreads, gain_over, offset_spreads, smallest
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Judgement:
         best_constant: (R, D), of the cell that is best for the mean over landmarks.
         part_instability: (P, R, D), for every landmark alone.
         part_constant: (P, R, D), of the cell that is best for this landmark.
+        offset_spread: (P, R, D), spread of landmark - position.
+        landmark_spread: (P, R, D), spread of the landmark on the same images.
     """
 
     instability: Tensor
     best_constant: Tensor
     part_instability: Tensor
     part_constant: Tensor
+    offset_spread: Tensor
+    landmark_spread: Tensor
 
     @property
     def gain(self) -> Tensor:
@@ -47,6 +52,11 @@ class Judgement:
     def part_gain(self) -> Tensor:
         """(P, R, D) tracking gain for every landmark alone."""
         return gain_over(self.part_instability, self.part_constant)
+
+    @property
+    def offset_gain(self) -> Tensor:
+        """(P, R, D) offset gain for every landmark alone: 0 for every constant."""
+        return gain_over(self.offset_spread, self.landmark_spread)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Judge:
         parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
         own = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
         constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
-        part_constant = own.clone()
+        part_constant, offset, landmark = own.clone(), own.clone(), own.clone()
         for category in categories[categories >= 0].unique().tolist():
             images, filters = self.labels == category, categories == category
             mine = scores[images][:, filters], self.landmarks[images]
@@ -111,8 +121,24 @@ class Judge:
             own[:, :, filters] = instability_per_part(
                 positions[images][:, filters], *mine, drawn, **self.options
             )
+            offset[:, :, filters], landmark[:, :, filters] = offset_spreads(
+                positions[images][:, filters], *mine, drawn, **self.options
+            )
             constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
-        return Judgement(mean_over_parts(own), constant, own, part_constant)
+        return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark)
+
+    def instability(
+        self, positions: Tensor, scores: Tensor, categories: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """(R, D) location instability alone, with the arguments of `measure`."""
+        replicates = 1 if weights is None else len(weights)
+        rows = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
+        for category in categories[categories >= 0].unique().tolist():
+            images, filters = self.labels == category, categories == category
+            answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
+            drawn = None if weights is None else weights[:, images]
+            rows[:, filters] = instability_replicates(*answers, drawn, **self.options)
+        return rows
 
     def _best_constants(
         self, scores: Tensor, landmarks: Tensor, weights: Tensor | None
@@ -134,16 +160,17 @@ class Judge:
             part_rows[part] = instability_replicates(answers, scores, alone, weights, **self.options)
         return rows, part_rows
 
-    def smallest(self, positions: Tensor, scores: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(R, D) smallest instability over all categories: the paper's rule, biased low for every network."""
-        smallest = torch.full((1, 1), torch.inf, dtype=torch.float64)
+    def steadiest_category(self, positions: Tensor, scores: Tensor) -> Tensor:
+        """(D,) the category with the smallest instability: the paper's rule, biased low for every network; -1
+        for none.
+        """
+        found = torch.full((int(self.labels.max()) + 1, scores.shape[1]), torch.inf, dtype=torch.float64)
         for category in self.categories():
             images = self.labels == category
             answers = (positions[images], scores[images], self.landmarks[images])
-            drawn = None if weights is None else weights[:, images]
-            found = instability_replicates(*answers, drawn, **self.options)
-            smallest = torch.minimum(smallest, found.nan_to_num(nan=torch.inf))
-        return smallest.where(smallest.isfinite(), torch.nan)
+            found[category] = location_instability(*answers, **self.options).nan_to_num(nan=torch.inf)
+        best = found.min(dim=0)
+        return best.indices.where(best.values.isfinite(), -1)
 
     def image_deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
         """(N,) each image's share of the instability: mean |d - mean d| over the filters and landmarks it
@@ -174,16 +201,14 @@ class Judge:
         return sums / counts
 
 
-def best_part_gain(judgement: Judgement) -> tuple[Tensor, Tensor]:
-    """Gain (R, D) for the landmark that each filter tracks best, and which one that is, (D,) int64, -1 for
-    none.
+def best_part(gains: Tensor) -> tuple[Tensor, Tensor]:
+    """The gain (R, D) for the landmark that each filter tracks best, and which one that is, (D,) int64, -1
+    for none.
 
-    The landmark is chosen on the first row, all images, and kept. No constant has a positive gain for any
-    landmark.
+    The landmark is chosen on the first row of `gains` (P, R, D), all images, and kept.
     """
-    gains = judgement.part_gain  # (P, R, D)
     if len(gains) == 0:
-        return judgement.gain, torch.full(judgement.gain.shape[1:], -1)
+        return gains.sum(dim=0) * torch.nan, torch.full(gains.shape[2:], -1)
     first = gains[:, 0].nan_to_num(nan=-torch.inf)
     part = first.argmax(dim=0)  # (D,)
     rows = gains.gather(0, part.expand(1, *gains.shape[1:])).squeeze(0)

@@ -88,11 +88,11 @@ def instability_per_part(
         distances = landmark_distances(positions[known], landmarks[known, part], diagonal)  # (n, D)
         if weights is None:
             strongest = distances.gather(0, order[:top_images])
-            spreads[part] = _standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0))
+            spreads[part] = standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0))
             continue
         chunks = selections(order, weights[:, known], top_images)
         spreads[part] = torch.cat(
-            [_standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
+            [standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
         )
     return spreads
 
@@ -223,7 +223,7 @@ def _first_draws(weights: Tensor, order: Tensor, top_images: int) -> Tensor:
     return torch.minimum(counts, (top_images - before).clamp(min=0))
 
 
-def _standard_deviation(values: Tensor, counts: Tensor) -> Tensor:
+def standard_deviation(values: Tensor, counts: Tensor) -> Tensor:
     """(R, D) standard deviation of `values` (m, D), each counted `counts` (R, m, D) times; NaN below two
     images.
 

@@ -16,19 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.judge import Judge, Judgement, best_part_gain
-from interp_cnn.evaluation.location_instability import strongest_category
-from interp_cnn.evaluation.observations import ObservationRecorder, Observations
-from interp_cnn.evaluation.statistics import (
-    Estimate,
-    Resampling,
-    Sampled,
-    percentile_interval,
-    resampling,
-    weighted_mean,
+from interp_cnn.evaluation.filter_figures import (
+    FilterFigure,
+    mask_figures,
+    network_figures,
+    probe_figures,
+    score_figures,
+    tracking_figures,
+    tracks_a_part,
 )
-from interp_cnn.explanation.activations import feature_maps_and_logits
-from interp_cnn.explanation.receptive_field import receptive_field
+from interp_cnn.evaluation.filters import part_coverage
+from interp_cnn.evaluation.judge import Judge, best_part
+from interp_cnn.evaluation.location_instability import strongest_category
+from interp_cnn.evaluation.observations import Observations
+from interp_cnn.evaluation.passes import Reader, first_pass, mask_pass
+from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class NetworkMeasures:
         accuracy: on all images.
         filters: one row per filter.
         summary: measure to estimate, means over the filters that have it.
+        coverage: part name to number of filters that track it, at a false-discovery rate of 5 % over filters.
         categories: (D,) int64, the category of each filter, -1 for none.
         observations: the network's answers.
         judge: images and yardstick.
@@ -55,6 +58,7 @@ class NetworkMeasures:
     accuracy: Estimate
     filters: pandas.DataFrame
     summary: dict[str, Estimate]
+    coverage: dict[str, int]
     categories: Tensor = field(repr=False)
     observations: Observations = field(repr=False)
     judge: Judge = field(repr=False)
@@ -74,16 +78,18 @@ def measure_network(
     image_size: tuple[int, int],
     background: int | None = None,
     filter_categories: Tensor | None = None,
+    probes: bool = True,
+    region_radius: float | None = None,
     top_images: int = 100,
     resamples: int = 500,
     seed: int = 0,
 ) -> NetworkMeasures:
-    """Measure the filters of `layer`, in one pass over `loader`.
+    """Measure the filters of `layer`, in one pass over `loader`; in two where parts have masks.
 
     Args:
         network: any classifier; runs where its parameters lie and comes back in the mode it had.
-        loader: batches of images with landmarks. Networks to be compared need the same images in the same
-            order.
+        loader: batches of images with landmarks, to be read twice where parts have masks. Networks to be
+            compared need the same images in the same order.
         layer: dotted module name.
         name: as shown in tables.
         kind: "interpretable", "plain", "mask only", ...
@@ -93,123 +99,103 @@ def measure_network(
         background: index of the class without objects, which gets no filters.
         filter_categories: (D,) int64, -1 for none. Without it each filter gets the category on whose images
             its mean score is highest.
+        probes: also measure on a random view and a noisy copy of every image (three times the work).
+        region_radius: pixels around a valid cell that count as its region in part interpretability; None for
+            two cells, see `regions.round_radius`.
         top_images: strongest images on which a filter is judged.
         resamples: of the images, for the intervals.
         seed: of the resampling; networks with the same seed and images are compared in pairs.
     """
-    observed = _observe(network, loader, layer, image_size)
-    images, filters = observed.scores.shape
+    reader = Reader(network, loader, layer, image_size)
+    seen = first_pass(reader, probes=probes, seed=seed)
+    observed = seen.images
+    categories, highest = _categories(observed, classes, parts, background, filter_categories)
+    cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
+    judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
+    draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
+    judgement = judge.measure(observed.positions, observed.scores, categories, draws.rows)
+
+    landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
+    n = int((landmarked & torch.isin(observed.labels, categories)).sum())
+    figures = tracking_figures(judgement, draws, n)
+    tracks = tracks_a_part(figures["offset_gain"], len(parts))
+    part = best_part(judgement.offset_gain)[1]
+    samples = {"accuracy": Sampled.from_rows(weighted_mean(observed.correct, draws.rows), draws)}
+    samples |= _other_rules(observed, judge, highest, draws, n)
+    samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
+    if probes:
+        figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
+    if seen.thresholds is not None and parts:
+        regions = mask_pass(reader, seen, categories, radius=region_radius, seed=seed)
+        found, extra = mask_figures(*regions, resamples=resamples, seed=seed)
+        figures, samples = figures | found, samples | extra
+    figures |= score_figures(seen, len(classes), draws, seed)
+    samples |= network_figures(seen, draws)
+
+    samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
+    summary = {measure: one.estimate() for measure, one in samples.items()}
+    coverage = part_coverage(part, tracks, parts)
+    table = _filter_table(observed, figures, categories, classes)
+    table.insert(
+        4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
+    )
+    table.insert(5, "tracks", tracks.tolist())
+    found = (categories, observed, judge, draws, samples)
+    return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *found)
+
+
+def _categories(
+    observed: Observations,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    background: int | None,
+    given: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(D,) the category on which each filter is judged, and the one with its highest mean score; -1 for
+    none.
+    """
     if observed.landmarks.shape[1] != len(parts):
-        raise ValueError(
-            f"parts names {len(parts)} parts; the images have {observed.landmarks.shape[1]} landmarks"
-        )
+        found = observed.landmarks.shape[1]
+        raise ValueError(f"parts names {len(parts)} parts; the images have {found} landmarks")
+    filters = observed.scores.shape[1]
     highest = strongest_category(observed.scores, observed.labels, len(classes), background=background)
-    categories = highest if filter_categories is None else filter_categories.cpu().long()
+    categories = highest if given is None else given.cpu().long()
     if categories.shape != (filters,):
         raise ValueError(f"filter_categories has shape {tuple(categories.shape)}; expected ({filters},)")
-    categories = categories.where(
-        observed.scores.amax(dim=0) > 0, -1
-    )  # a filter that never fires has no place
-    yardstick = Judge(
-        observed.landmarks,
-        observed.labels,
-        observed.field.cell_centres(),
-        math.hypot(*image_size),
-        top_images,
-    )
-    draws = resampling(images, resamples=resamples, seed=seed, strata=observed.labels)
-    judgement = yardstick.measure(observed.positions, observed.scores, categories, draws.rows)
-    samples = _samples(observed, yardstick, draws, judgement, categories, highest)
-    summary = {measure: one.estimate() for measure, one in samples.items()}
-    table = _filter_table(observed, judgement, draws, categories, classes, parts)
-    found = (categories, observed, yardstick, draws, samples)
-    return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, *found)
+    fires = observed.scores.amax(dim=0) > 0  # a filter that never fires has no place
+    return categories.where(fires, -1), highest
 
 
-def _observe(
-    network: nn.Module, loader: Iterable[PartBatch], layer: str, image_size: tuple[int, int]
-) -> Observations:
-    device = next(network.parameters(), torch.zeros(())).device
-    recorder: ObservationRecorder | None = None
-    for batch in loader:
-        images = batch.images.to(device)
-        if tuple(images.shape[2:]) != tuple(image_size):
-            raise ValueError(f"images are {tuple(images.shape[2:])}; expected image_size {tuple(image_size)}")
-        recorder = recorder or ObservationRecorder(
-            receptive_field(network, layer, image_size, images.shape[1])
-        )
-        recorder.update(*feature_maps_and_logits(network, images, layer), batch)
-    if recorder is None:
-        raise ValueError("the loader gave no batch; expected at least one image")
-    return recorder.result()
-
-
-def _samples(
-    observed: Observations,
-    judge: Judge,
-    draws: Resampling,
-    judgement: Judgement,
-    categories: Tensor,
-    highest: Tensor,
+def _other_rules(
+    observed: Observations, judge: Judge, highest: Tensor, draws: Resampling, n: int
 ) -> dict[str, Sampled]:
-    """Figures of the network; those about filters are means over the filters that have one."""
+    """Location instability by the paper's and the released code's choice of category."""
     positions, scores = observed.positions, observed.scores
-    judged = torch.isin(observed.labels, categories) & observed.landmarks.isfinite().all(dim=2).any(dim=1)
-    smallest = judge.smallest(positions, scores, draws.rows).where(highest >= 0, torch.nan)
-    by_highest = judge.measure(positions, scores, highest, draws.rows).instability
-    rows = {
-        "location_instability": judgement.instability.nanmean(dim=1),
-        "best_constant": judgement.best_constant.nanmean(dim=1),
-        "tracking_gain": judgement.gain.nanmean(dim=1),
-        "part_gain": best_part_gain(judgement)[0].nanmean(dim=1),
-        "tracking_filters": _share_above_zero(judgement.gain),
-        "instability_highest": by_highest.nanmean(dim=1),
-        "instability_minimum": smallest.nanmean(dim=1),
+    steadiest = judge.steadiest_category(positions, scores).where(highest >= 0, -1)
+    by_highest, by_steadiest = (
+        judge.instability(positions, scores, chosen, draws.rows) for chosen in (highest, steadiest)
+    )
+    return {
+        "instability_highest": Sampled.from_rows(by_highest.nanmean(dim=1), draws, n),
+        "instability_minimum": Sampled.from_rows(by_steadiest.nanmean(dim=1), draws, n),
     }
-    samples = {"accuracy": Sampled.from_rows(weighted_mean(observed.correct, draws.rows), draws)}
-    return samples | {
-        key: Sampled.from_rows(values, draws, int(judged.sum())) for key, values in rows.items()
-    }
-
-
-def _share_above_zero(gain: Tensor) -> Tensor:
-    """(R,) share of the judged filters that beat the best constant."""
-    return (gain > 0).double().where(gain.isfinite(), torch.nan).nanmean(dim=1)
 
 
 def _filter_table(
-    observed: Observations,
-    judgement: Judgement,
-    draws: Resampling,
-    categories: Tensor,
-    classes: Sequence[str],
-    parts: Sequence[str],
+    observed: Observations, figures: dict[str, FilterFigure], categories: Tensor, classes: Sequence[str]
 ) -> pandas.DataFrame:
-    """One row per filter; intervals by percentile, n counts the images of its category that have a
-    landmark.
-    """
+    """One row per filter; n counts the images of its category that have a landmark."""
     landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     counts = torch.bincount(observed.labels[landmarked], minlength=len(classes))
     owners = categories.tolist()
-    part_gain, part = best_part_gain(judgement)
     columns: dict[str, object] = {
         "filter": range(len(owners)),
         "category": pandas.Series([classes[owner] if owner >= 0 else None for owner in owners], dtype=object),
         "n": [int(counts[owner]) if owner >= 0 else 0 for owner in owners],
         "score": observed.scores.amax(dim=0).tolist(),
-        "part": pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object),
     }
-    measures = {
-        "location_instability": judgement.instability,
-        "best_constant": judgement.best_constant,
-        "tracking_gain": judgement.gain,
-        "part_gain": part_gain,
-    }
-    for measure, rows in measures.items():
-        low, high = percentile_interval(rows[1 : 1 + draws.resamples])
-        columns |= {
-            measure: rows[0].tolist(),
-            f"{measure}_low": low.tolist(),
-            f"{measure}_high": high.tolist(),
-        }
+    for measure, figure in figures.items():
+        low, high = figure.interval()
+        columns[measure] = figure.value.tolist()
+        columns |= {f"{measure}_low": low.tolist(), f"{measure}_high": high.tolist()}
     return pandas.DataFrame(columns)

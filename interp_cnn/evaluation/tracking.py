@@ -6,6 +6,15 @@ where c runs over the cells of the layer and "instability of c" is that of a fil
 c. It is 0 for a filter that is no better than a constant, 1 for one that keeps its distance to every landmark
 exactly, and negative for one that wanders. No constant can have a positive gain, which location instability
 alone does not promise.
+
+Distances see one direction only: a constant far to the side of a landmark that varies up and down keeps its
+distance, and a filter that finds the landmark but for a little noise in all directions seems no better. The
+offset gain takes the whole offset, landmark - position, a vector:
+
+    offset gain_fk = 1 - spread(landmark_k - position) / spread(landmark_k)
+
+with spread = sqrt(variance of rows + variance of columns). Every constant has exactly 0, no search needed; a
+filter at a fixed offset from the landmark has 1. A filter's figure is that of the landmark it follows best.
 """
 
 from __future__ import annotations
@@ -14,9 +23,12 @@ import torch
 from torch import Tensor
 
 from interp_cnn.evaluation.location_instability import (
+    check_observations,
     landmark_distances,
     location_instability,
     mean_over_parts,
+    selections,
+    standard_deviation,
 )
 
 
@@ -100,3 +112,37 @@ def _constants_spread(distances: Tensor, order: Tensor) -> Tensor:
     if count < 2:
         return torch.full_like(sums, torch.nan)
     return ((squares - sums.square() / count).clamp(min=0) / (count - 1)).sqrt()
+
+
+def offset_spreads(
+    positions: Tensor,
+    scores: Tensor,
+    landmarks: Tensor,
+    weights: Tensor | None,
+    *,
+    diagonal: float,
+    top_images: int = 100,
+) -> tuple[Tensor, Tensor]:
+    """Spread of offsets and of landmarks, both (P, R, D), over each filter's strongest images.
+
+    The arguments are those of `instability_replicates`.
+    """
+    check_observations(positions, scores, landmarks, diagonal, top_images)
+    if weights is None:
+        weights = torch.ones(1, len(scores), device=scores.device)
+    shape = (2, landmarks.shape[1], len(weights), scores.shape[1])
+    spreads = torch.zeros(shape, dtype=torch.float64, device=scores.device)
+    for part in range(landmarks.shape[1]):
+        known = landmarks[:, part].isfinite().all(dim=1)
+        order = scores[known].argsort(dim=0, descending=True, stable=True)
+        places = landmarks[known, part].double().unsqueeze(1) / diagonal  # (n, 1, 2)
+        offsets = places - positions[known].double() / diagonal  # (n, D, 2)
+        rows = []
+        for counts, chosen in selections(order, weights[:, known], top_images):
+            axes = [
+                [standard_deviation(values[..., axis].gather(0, chosen), counts) for axis in (0, 1)]
+                for values in (offsets, places.expand_as(offsets))
+            ]
+            rows.append(torch.stack([torch.hypot(*pair) for pair in axes]))
+        spreads[:, part] = torch.cat(rows, dim=1)
+    return spreads[0], spreads[1]
