@@ -96,7 +96,7 @@ def build_network(
     image_size: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str | None = None,
     weights: str | None = None,
     widths: Sequence[int] | None = None,
     extra_conv: bool = False,
@@ -136,6 +136,8 @@ def build_network(
         if name not in TOP_LAYERS:
             raise ValueError(f"network {name!r} has no default layer; name one with layers=[...]")
         layers = [TOP_LAYERS[name]]
+    elif isinstance(layers, str):
+        layers = [layers]
     named = [layer if layer.startswith(prefix) else prefix + layer for layer in layers]
     return make_interpretable(
         network, named, image_size=image_size, channels=channels, extra_conv=extra_conv, **(mask or {})

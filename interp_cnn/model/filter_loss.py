@@ -157,6 +157,7 @@ class FilterLoss(nn.Module):
             norm=self.norm,
             positions=positions,
             own=own,
+            across_ranks=self.training,
         )
 
     def _update_scale(self, feature_maps: Tensor, beta: Tensor) -> None:

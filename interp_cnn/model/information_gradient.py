@@ -44,6 +44,13 @@ class LayerInformation:
     norm: str = "l2"
     positions: Tensor | None = None  # (B, D) flat cell of each map's part, for the label-based gradients
     own: Tensor | None = None  # (B, D) bool: the image is of the filter's category
+    across_ranks: bool = False  # images of all processes are one batch; all must call equally often
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share a batch."""
+        running = self.across_ranks and distributed.is_available() and distributed.is_initialized()
+        return distributed.get_world_size() if running else 1
 
 
 class InformationValues(NamedTuple):
@@ -86,7 +93,7 @@ class _LayerInformation(torch.autograd.Function):
             torch.cat(parts) for parts in zip(*blocks, strict=True)
         )
         ctx.settings = settings
-        ctx.images_per_rank = _images_of_all_ranks(feature_maps) / _world_size()
+        ctx.images_per_rank = _images_of_all_ranks(feature_maps, settings) / settings.world_size
         ctx.save_for_backward(feature_maps, beta, log_partition, reward)
         others = (category, spatial, posterior, log_partition)
         ctx.mark_non_differentiable(*others)
@@ -161,7 +168,7 @@ def _to_maps(weights: Tensor, templates: Tensor) -> Tensor:
 def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice):
     log_prior = _rows(settings.log_prior, block).to(maps.dtype)
     log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype))
-    batch_log_partition = _log_mean_exp(log_likelihood)  # (c, T)
+    batch_log_partition = _log_mean_exp(log_likelihood, settings)  # (c, T)
     log_partition = batch_log_partition
     if settings.log_partition is not None:
         share = settings.share
@@ -173,14 +180,14 @@ def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, b
     log_likelihood -= log_partition  # log u
     log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
     information = log_likelihood - log_evidence  # r
-    reward = _mean_over_images(log_likelihood.exp_().mul_(information))  # (c, T), R
+    reward = _mean_over_images(log_likelihood.exp_().mul_(information), settings)  # (c, T), R
     prior = log_prior.exp()
     value = (prior * reward).sum(-1)
     images = maps.shape[0]
     terms = entropy_terms(
         value, log_prior, information.add_(log_prior), log_evidence.squeeze(-1).exp() / images
     )
-    posterior = _mean_over_images(terms.posterior)
+    posterior = _mean_over_images(terms.posterior, settings)
     return value, terms.category_entropy, terms.spatial_entropy, posterior, log_partition, reward
 
 
@@ -247,32 +254,28 @@ def _rows(values: Tensor, block: slice) -> Tensor:
     return values if values.dim() == 1 else values[block]
 
 
-def _world_size() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _images_of_all_ranks(values: Tensor) -> float:
-    if _world_size() == 1:
+def _images_of_all_ranks(values: Tensor, settings: LayerInformation) -> float:
+    if settings.world_size == 1:
         return float(values.shape[0])
     count = torch.tensor(float(values.shape[0]), device=values.device)
     distributed.all_reduce(count)
     return float(count)
 
 
-def _mean_over_images(values: Tensor) -> Tensor:
+def _mean_over_images(values: Tensor, settings: LayerInformation) -> Tensor:
     """Mean over the first axis and over all ranks."""
     total = values.sum(0)
-    if _world_size() > 1:
+    if settings.world_size > 1:
         distributed.all_reduce(total)
-    return total / _images_of_all_ranks(values)
+    return total / _images_of_all_ranks(values, settings)
 
 
-def _log_mean_exp(scores: Tensor) -> Tensor:
+def _log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
     """Log of the mean of exp over the first axis and over all ranks."""
     peak = scores.amax(0)
-    if _world_size() > 1:
+    if settings.world_size > 1:
         distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)
-    return _mean_over_images((scores - peak).exp()).log() + peak
+    return _mean_over_images((scores - peak).exp(), settings).log() + peak
 
 
 def _local_log_mean_exp(scores: Tensor) -> Tensor:

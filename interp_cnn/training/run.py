@@ -52,6 +52,8 @@ def fit(
         callbacks: further callbacks, such as the dashboard.
         trainer: arguments of Lightning's Trainer (accelerator, devices, precision, ...).
     """
+    if epochs < 1:
+        raise ValueError(f"training.epochs is {epochs}; expected at least 1")
     quiet_lightning()
     checkpoints = folder / "checkpoints"
     best = ModelCheckpoint(checkpoints, filename="best", monitor="val/task_loss", save_last=True)
@@ -180,6 +182,7 @@ class ProgressBar(TQDMProgressBar):
 
 def quiet_lightning() -> None:
     """Keeps Lightning's advertisements and set-up lines off the terminal."""
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 under newer torch
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logger = logging.getLogger(name)
         if not any(isinstance(known, _NoNoise) for known in logger.filters):
