@@ -95,6 +95,11 @@ def example_network(name: str, images: Tensor, filters: int, seed: int, instabil
         "tracking_gain": Number(gain, gain - 0.03, gain + 0.04, filters),
         "tracking_filters": Number(positive, positive - 0.04, positive + 0.05, filters),
         "instability_minimum": Number(0.06, 0.057, 0.064, filters),
+        "translation_gain": Number(0.4 / seed, 0.4 / seed - 0.02, 0.4 / seed + 0.02, filters),
+        "part_interpretability": Number(0.5 / seed, 0.5 / seed - 0.03, 0.5 / seed + 0.03, filters),
+        "part_interpretability_null": Number(0.11, 0.1, 0.12, filters),
+        "unique_detectors": Number(2.0 / seed, 1.0, 2.0, filters),
+        "something_new": Number(12.5),
     }
     table = pd.DataFrame(
         {
@@ -103,6 +108,8 @@ def example_network(name: str, images: Tensor, filters: int, seed: int, instabil
                 CLASSES[number % len(CLASSES)] if not silent[number] else None for number in range(filters)
             ],
             "n": [100] * filters,
+            "part": ["head" if number % 2 else "legs" for number in range(filters)],
+            "tracks": gains > 0.1,
             "location_instability": values,
             "location_instability_low": values - 0.01,
             "location_instability_high": values + 0.012,

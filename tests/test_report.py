@@ -23,7 +23,8 @@ from interp_cnn.explanation.receptive_field import ReceptiveField
 from interp_cnn.report import Contents, Network, PixelMap, write_report
 from interp_cnn.report import pages as pages_module
 from interp_cnn.report.filters import choices, class_name
-from interp_cnn.report.numbers import Measure, duration, measure, number, p_value, signed
+from interp_cnn.report.measures import Measure, in_order, measure
+from interp_cnn.report.numbers import duration, number, p_value, signed
 from interp_cnn.report.pages import distinct_slugs
 from interp_cnn.report.verdict import verdict
 from interp_cnn.report.writing import plain, replaced_folder, save_png
@@ -230,6 +231,40 @@ def test_a_page_of_filters_can_be_sorted_by_every_measure_and_filtered_by_catego
         assert card["data-n"] == str(number_)
         assert ("data-s" in card) == (number_ in (0, 11))
     assert {it["data-c"] for it in cards} == {*CLASSES, ""}
+
+
+def test_a_filter_is_found_by_the_part_that_it_tracks_and_by_no_other(pages, contents):
+    cards = [it for it in pages["filters-interpretable.html"].all("li") if "data-m" in it]
+    table = contents.networks[0].filters
+    expected = table.part.where(table.tracks, "")
+    assert [it["data-p"] for it in cards] == expected.tolist()
+    counts = expected.value_counts()
+    assert (
+        f"head {counts['head']}" in pages["index.html"].text and "(of 12 filters)" in pages["index.html"].text
+    )
+
+
+def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_gives(pages):
+    text = pages["index.html"].text
+    for words in (
+        "Part interpretability, by chance",
+        "Detected parts",
+        "Something new",
+        "Filters with a gain",
+    ):
+        assert words in text
+    heads = [it for it in pages["index.html"].all("th") if it.get("scope") == "col"]
+    assert (
+        len(heads) == 1 + 5 + 1 + 2 + 1
+    )  # network and five primary measures; measure, two networks, difference
+
+
+def test_familiar_measures_come_first_and_chance_follows_what_it_belongs_to():
+    names = ["zebra", "part_interpretability_null", "tracking_gain", "accuracy", "part_interpretability"]
+    expected = ["accuracy", "tracking_gain", "part_interpretability", "part_interpretability_null", "zebra"]
+    assert in_order(names) == expected
+    assert measure("part_interpretability_null").write(0.11) == "11.0\u00a0%"
+    assert measure("zebra_null").title == "Zebra, by chance"
 
 
 def test_both_networks_of_a_row_of_maps_share_one_scale(tmp_path):

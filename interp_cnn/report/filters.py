@@ -10,7 +10,8 @@ import pandas as pd
 
 from interp_cnn.explanation.exemplars import Exemplars
 from interp_cnn.report.contents import Network
-from interp_cnn.report.numbers import Measure, is_known, measure, number
+from interp_cnn.report.measures import NULL, Measure, in_order, measure
+from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.pictures import Album, Picture, activation_sheet, mean_map, patch_sheet, peak_places
 
 RANKING = ("tracking_gain", "location_instability", "part_interpretability", "score")
@@ -47,6 +48,7 @@ class FilterView:
     number: int
     page: str
     category: str
+    part: str
     silent: bool
     values: dict[str, float]
     patches: Picture | None
@@ -65,9 +67,18 @@ class FilterView:
         return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
 
     @property
+    def category_words(self) -> str:
+        """The category as a word among numbers: a class that is called by a number says that it is one."""
+        return f"class {self.category}" if self.category.isdigit() else self.category
+
+    @property
     def sort_values(self) -> str:
         """The values by which the grid is sorted, `-` where not known."""
-        return " ".join(f"{value:.6g}" if is_known(value) else "-" for value in self.values.values())
+        return " ".join(
+            f"{value:.6g}" if is_known(value) else "-"
+            for name, value in self.values.items()
+            if not name.endswith(NULL)
+        )
 
 
 @dataclass(frozen=True)
@@ -94,12 +105,23 @@ class NetworkView:
         return sum(it.silent for it in self.filters)
 
     @property
+    def sort_names(self) -> list[str]:
+        """The measures by which filters are sorted; what chance would give is not worth sorting by."""
+        names = self.filters[0].values if self.filters else ()
+        return [name for name in names if not name.endswith(NULL)]
+
+    @property
     def sortable(self) -> list[Measure]:
-        return [measure(name) for name in (self.filters[0].values if self.filters else ())]
+        return [measure(name) for name in self.sort_names]
 
     @property
     def categories(self) -> list[str]:
         return sorted({it.category for it in self.filters if it.category})
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that some filter tracks."""
+        return sorted({it.part for it in self.filters if it.part})
 
 
 def network_view(
@@ -120,6 +142,7 @@ def network_view(
                 number=filter_number,
                 page=f"{base}.html",
                 category=category,
+                part=_tracked_part(network.filters.iloc[index]),
                 silent=found is not None and not fires,
                 values={name: float(table[name].iloc[index]) for name in table.columns},
                 peak=number(float(found.maps[index].max())) if fires else "",
@@ -137,13 +160,13 @@ def filter_measures(network: Network) -> pd.DataFrame:
     given.
     """
     numeric = network.filters.select_dtypes("number").drop(
-        columns=["filter", "category", "n"], errors="ignore"
+        columns=["filter", "category", "n", "tracks"], errors="ignore"
     )
     ends = [name for name in numeric.columns if str(name).endswith(("_low", "_high", "_n"))]
     table = numeric.drop(columns=ends).astype(float).reset_index(drop=True)
     if network.exemplars is not None and "score" not in table.columns:
         table["score"] = network.exemplars.scores[:, 0].double().numpy()
-    return table
+    return table[in_order(list(table.columns))]
 
 
 def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]:
@@ -158,6 +181,11 @@ def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]
     middle = (len(ranked) - CHOSEN) // 2
     groups = (("Best", 0), ("In the middle", middle), ("Worst", len(ranked) - CHOSEN))
     return name, [(words, ranked[start : start + CHOSEN]) for words, start in groups]
+
+
+def _tracked_part(row: pd.Series) -> str:
+    """The part that a filter was found to track; empty where it tracks none or nobody looked."""
+    return str(row["part"]) if row.get("tracks") and isinstance(row.get("part"), str) else ""
 
 
 def _pictures(found: Exemplars, index: int, base: str, words: str, album: Album) -> dict[str, Picture]:

@@ -13,19 +13,8 @@ import numpy as np
 from interp_cnn import figures
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import filter_measures
-from interp_cnn.report.numbers import (
-    MEASURES,
-    Measure,
-    baseline,
-    baseline_meaning,
-    duration,
-    is_known,
-    measure,
-    number,
-    p_of,
-    p_value,
-    value_of,
-)
+from interp_cnn.report.measures import Measure, baseline, baseline_meaning, in_order, measure
+from interp_cnn.report.numbers import duration, is_known, number, p_of, p_value, value_of
 from interp_cnn.report.pictures import Album, Chart
 from interp_cnn.report.verdict import significance
 
@@ -64,17 +53,26 @@ class MeasureTable:
     tests: str
 
 
-def measure_table(contents: Contents, *, secondary: bool = False) -> MeasureTable | None:
-    """The measures that some network knows, familiar ones first; None where there is none."""
-    given = list(dict.fromkeys(name for network in contents.networks for name in network.summary))
-    names = [name for name in MEASURES if name in given] + [name for name in given if name not in MEASURES]
-    names = [name for name in names if measure(name).secondary == secondary]
+@dataclass(frozen=True)
+class MoreRow:
+    """One of the other measures: a number per network and their difference."""
+
+    measure: Measure
+    networks: list[Cell]
+    difference: Cell | None
+
+
+def measure_table(contents: Contents) -> MeasureTable | None:
+    """The primary measures that some network knows; None where there is none."""
+    names = [name for name in _known_measures(contents) if measure(name).primary]
     if not names:
         return None
 
     def cells(estimates: Mapping[str, Any]) -> list[Cell]:
         found = [(measure(name), estimates.get(name)) for name in names]
-        return [Cell(how.write(value_of(it)), how.write_interval(it)) for how, it in found]
+        return [
+            Cell("" if it is None else how.write(value_of(it)), how.write_interval(it)) for how, it in found
+        ]
 
     baselines = [
         TableRow(baseline(key), baseline_meaning(key), cells(estimates))
@@ -91,8 +89,39 @@ def measure_table(contents: Contents, *, secondary: bool = False) -> MeasureTabl
         pair = [_difference_cell(measure(name), it) for name, it in zip(names, differences, strict=True)]
         who = " − ".join(network.name for network in contents.networks[:2])
         difference = TableRow("Difference", who, pair)
-    tests = ", ".join(dict.fromkeys(it.test for it in differences if getattr(it, "test", "")))
+    tests = " or ".join(dict.fromkeys(it.test for it in differences if getattr(it, "test", "")))
     return MeasureTable([measure(name) for name in names], networks, difference, baselines, tests)
+
+
+def more_measures(contents: Contents) -> list[MoreRow]:
+    """All other measures that some network knows, one row each."""
+    rows = []
+    for name in _known_measures(contents):
+        how = measure(name)
+        if not how.primary:
+            estimates = [network.summary.get(name) for network in contents.networks]
+            cells = [Cell(how.write(value_of(it)), how.write_interval(it)) for it in estimates]
+            difference = contents.differences.get(name)
+            rows.append(
+                MoreRow(how, cells, None if difference is None else _difference_cell(how, difference))
+            )
+    return rows
+
+
+def parts_tracked(contents: Contents) -> list[tuple[int, str, str]]:
+    """Per network its place, its name and how many of its filters track which part, where that was tested."""
+    found = []
+    for place, network in enumerate(contents.networks):
+        table = network.filters
+        if {"part", "tracks"} <= set(table.columns):
+            counts = table.loc[table["tracks"].astype(bool), "part"].value_counts()
+            words = ", ".join(f"{part} {count}" for part, count in counts.items()) or "none"
+            found.append((place, network.name, f"{words} (of {len(table)} filters)"))
+    return found
+
+
+def _known_measures(contents: Contents) -> list[str]:
+    return in_order(list(dict.fromkeys(name for network in contents.networks for name in network.summary)))
 
 
 def spread_charts(contents: Contents, album: Album) -> list[Chart]:
@@ -103,10 +132,8 @@ def spread_charts(contents: Contents, album: Album) -> list[Chart]:
         values = {who: table[name].to_numpy() for who, table in tables.items() if name in table.columns}
         if not any(np.isfinite(numbers).any() for numbers in values.values()):
             continue
-        lines = {
-            baseline(key): value_of(estimates.get(name)) for key, estimates in contents.baselines.items()
-        }
-        lines = {key: value for key, value in lines.items() if is_known(value)}
+        lines = {key: value_of(contents.baselines.get(key, {}).get(name)) for key in LINES}
+        lines = {baseline(key): value for key, value in lines.items() if is_known(value)}
         how = measure(name)
         label = f"{how.title.lower()}, {how.direction}"
         medians = [

@@ -20,8 +20,16 @@ import jinja2
 from interp_cnn.figures.colours import COLOUR_MAPS, colour_table
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import NetworkView, choices, network_view
-from interp_cnn.report.numbers import measure
-from interp_cnn.report.overview import curve_chart, facts, measure_table, reproduction_rows, spread_charts
+from interp_cnn.report.measures import measure
+from interp_cnn.report.overview import (
+    curve_chart,
+    facts,
+    measure_table,
+    more_measures,
+    parts_tracked,
+    reproduction_rows,
+    spread_charts,
+)
 from interp_cnn.report.pictures import Album
 from interp_cnn.report.samples import SampleView, sample_views
 from interp_cnn.report.tables import write_tables
@@ -71,7 +79,9 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
         ]
         samples = sample_views(contents, networks, album, map_colours)
         made = str(contents.reproduction.get("date", ""))
-        pages = _Pages(draft, Site(contents.title, made, networks, len(samples), tables))
+        pages = _Pages(
+            draft, Site(contents.title[:1].upper() + contents.title[1:], made, networks, len(samples), tables)
+        )
         _write_overview(pages, contents, networks, samples, album)
         for network in networks:
             _write_network(pages, network, contents)
@@ -120,7 +130,8 @@ def _write_overview(
         verdict=verdict(contents),
         facts=facts(contents),
         table=measure_table(contents),
-        more=measure_table(contents, secondary=True),
+        more=more_measures(contents),
+        tracked=parts_tracked(contents),
         spreads=spread_charts(contents, album),
         choices={slug: groups for slug, (_, groups) in chosen.items() if groups},
         ranking=measure(ranking),
@@ -141,6 +152,7 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         cards=network.filters,
         sortable=network.sortable,
         categories=network.categories,
+        parts=network.parts,
     )
     found = next(it.exemplars for it in contents.networks if it.name == network.name)
     for it, before, after in _with_neighbours(network.filters):

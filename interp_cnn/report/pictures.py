@@ -59,9 +59,7 @@ class Album:
     def chart(self, name: str, draw: Callable[[figures.Theme], Rgb], alt: str) -> Chart:
         """Draw a chart in both themes; charts are drawn at twice their display size."""
         themes = (("light", figures.LIGHT), ("dark", figures.DARK))
-        pair = (
-            self.picture(f"{name}-{word}", draw(theme), alt, scale=2, colours=128) for word, theme in themes
-        )
+        pair = (self.picture(f"{name}-{word}", draw(theme), alt, scale=2) for word, theme in themes)
         return Chart(*pair)
 
 

@@ -60,7 +60,7 @@ def sample_views(
     for index, sample in enumerate(contents.samples):
         base = f"images/{index:04d}"
         picture = album.picture(
-            f"{base}-image", sample_picture(sample), f"{sample.name}, class {sample.label}", colours=256
+            f"{base}-image", sample_picture(sample), f"{sample.name}, class {sample.label}"
         )
         rows = []
         for method in methods:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from interp_cnn.report.contents import Contents, Network
-from interp_cnn.report.numbers import is_known, measure, p_of, p_value, value_of
+from interp_cnn.report.measures import measure
+from interp_cnn.report.numbers import is_known, p_of, p_value, value_of
 
 LEVEL = 0.05
 FIXED_SPOTS = ("centre", "constant_centre", "best_constant")

@@ -31,6 +31,7 @@
       number: item.dataset.n,
       measures: item.dataset.m.split(" ").map((text) => (text === "" || text === "-" ? NaN : Number(text))),
       category: item.dataset.c,
+      part: item.dataset.p,
       silent: "s" in item.dataset,
     }));
     const fields = form.elements;
@@ -49,6 +50,7 @@
       const bounded = low > -Infinity || high < Infinity;
       const unit = fields.unit.value.trim();
       const category = fields.category ? fields.category.value : "";
+      const part = fields.part ? fields.part.value : "";
       // Filters without a value come last in either order.
       const sorted = cards.slice().sort((a, b) => {
         const x = key(a), y = key(b);
@@ -61,6 +63,7 @@
         const fits = (!bounded || (value >= low && value <= high))
           && (unit === "" || card.number === unit)
           && (category === "" || card.category === category)
+          && (part === "" || card.part === part)
           && !(fields.silent.checked && card.silent);
         card.item.hidden = !fits;
         count += fits;
