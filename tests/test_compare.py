@@ -1,0 +1,94 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from interp_cnn.compare import _spread
+
+SMALL = [
+    "model.widths=[4,6,8,8,8]",
+    "training.epochs=2",
+    "resamples=20",
+    "sample_images=2",
+    "training.learning_rate=0.01",
+]
+DIGITS = ["data.image_size=24", "data.scale=[1.5,2.0]", "data.batch_size=64"]
+
+
+def interp_cnn(*words: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "interp_cnn", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_sample_images_are_spread_over_the_classes():
+    assert _spread(torch.tensor([1, 1, 1, 0, 0, 2]), 4) == [3, 0, 5, 4]
+
+
+@pytest.mark.slow
+def test_compare_writes_what_it_promises_and_the_same_seed_gives_the_same_bits(tmp_path):
+    for name in ("a", "b"):
+        found = interp_cnn("compare", *SMALL, *DIGITS, f"hydra.run.dir={tmp_path / name}", folder=tmp_path)
+        assert found.returncode == 0, found.stderr
+        words = " ".join(found.stdout.split())
+        assert "accuracy" in words and "best constant" in words and "report:" in words
+        assert max(map(len, found.stdout.splitlines())) <= 80
+        assert "Tip:" not in found.stdout + found.stderr
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert (first / "report" / "index.html").is_file()
+    for kind in ("interpretable", "plain"):
+        assert (first / kind / "checkpoints" / "last.ckpt").is_file()
+        assert list((first / kind).glob("events.out.tfevents.*"))
+        states = [
+            torch.load(folder / kind / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+            for folder in (first, second)
+        ]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    for table in ("summary.csv", "filters.csv", "differences.csv"):
+        tables = [pd.read_csv(folder / "tables" / table) for folder in (first, second)]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+    content = json.loads((first / "tables" / "comparison.json").read_text())
+    assert [network["name"] for network in content["networks"]] == ["interpretable", "plain"]
+    assert {"random_cell", "centre", "best_constant", "oracle"} <= set(content["baselines"])
+
+    again = interp_cnn("compare", *SMALL, *DIGITS, f"hydra.run.dir={first}", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "training" not in again.stderr  # nothing was trained again
+
+    evaluated = interp_cnn(
+        "evaluate",
+        f"runs=[{first}/interpretable,{first}/plain]",
+        "resamples=20",
+        "hydra.run.dir=e",
+        folder=tmp_path,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (tmp_path / "e" / "filters.csv").is_file()
+    assert (tmp_path / "e" / "figures" / "tracking_gain.png").is_file()
+    assert "| interpretable |" in (tmp_path / "e" / "summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_compare_on_photographs_of_one_category_against_negatives(tmp_path, data_root):
+    words = ["data=animal_parts", f"data.root={data_root / 'animalparts64_small'}", "data.categories=[fox]"]
+    small = [*SMALL, "data.image_size=32", "hydra.run.dir=a"]
+    found = interp_cnn("compare", *words, *small, folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    filters = pd.read_csv(tmp_path / "a" / "tables" / "filters.csv")
+    assert set(filters["category"].dropna()) == {"fox"}  # the negatives get no filters
+
+
+@pytest.mark.slow
+def test_comparing_the_plain_network_with_itself_is_refused(tmp_path):
+    found = interp_cnn("compare", "model=plain", folder=tmp_path)
+    assert found.returncode == 2
+    assert "compared with itself" in found.stderr and "Traceback" not in found.stderr
