@@ -164,8 +164,13 @@ def summary_table(comparison: Comparison, seconds: dict[str, float]) -> Table:
     """The few numbers that are printed at the end, with 95 % intervals; fits 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for name in ("accuracy", "location instability", "tracking gain", "seconds"):
-        table.add_column(name, justify="right")
+    for name, width in (
+        ("accuracy", 16),
+        ("location instability", 16),
+        ("tracking gain", 19),
+        ("seconds", 7),
+    ):
+        table.add_column(name, justify="right", min_width=width)
     for one in comparison.networks:
         trained = f"{seconds[one.name]:.0f}" if one.name in seconds else ""
         table.add_row(one.name, *_cells(one.summary), trained, style="bold")
@@ -176,15 +181,13 @@ def summary_table(comparison: Comparison, seconds: dict[str, float]) -> Table:
 
 
 def _cells(row: Mapping[str, Estimate]) -> list[str]:
-    return [_cell(row.get(key)) for key in ("accuracy", "location_instability", "tracking_gain")]
+    measures = {"accuracy": ".3f", "location_instability": ".3f", "tracking_gain": ".2f"}
+    return [_cell(row[key], style) if key in row else "" for key, style in measures.items()]
 
 
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    value, low, high = (
-        f"{number:.3f}".replace("0.", ".", 1) for number in (estimate.value, estimate.low, estimate.high)
-    )
+def _cell(estimate: Estimate, style: str) -> str:
+    numbers = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (format(number, style).replace("0.", ".", 1) for number in numbers)
     return value if low == "nan" else f"{value} [{low} {high}]"
 
 
