@@ -95,11 +95,20 @@ NORMALISERS = {"layer_norm", "group_norm", "instance_norm", "rms_norm", "local_r
 GATES = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "softsign", "clamp"}
 
 
-def pulled_back(step: Step, value: Value, gradients: list[Tensor | None]) -> Tensor:
-    """The step's transpose at `value`: gradients at its outputs to a gradient at that input (by autograd)."""
+def pulled_back(
+    step: Step, value: Value, gradients: list[Tensor | None], at: dict[Value, Tensor] | None = None
+) -> Tensor:
+    """The step's transpose at one input (by autograd).
+
+    Args:
+        step: the step.
+        value: the input.
+        gradients: a gradient for each output, or None.
+        at: other tensors for the inputs than those recorded.
+    """
     with torch.enable_grad():
-        leaf = value.tensor.detach().requires_grad_()
-        outputs = step.run({value: leaf})
+        leaf = (at or {}).get(value, value.tensor).detach().requires_grad_()
+        outputs = step.run((at or {}) | {value: leaf})
         outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
         pairs = zip(outputs, gradients, strict=True)
         pairs = [(output, one) for output, one in pairs if one is not None and output.requires_grad]

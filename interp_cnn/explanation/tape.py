@@ -74,9 +74,19 @@ class Step:
         return self.outputs[0]
 
     @property
+    def occurrences(self) -> list[Value]:
+        """The values that relevance can go to, in order of appearance, as often as they appear."""
+        return [value for value in _values((self.args, self.kwargs)) if not value.frozen]
+
+    @property
     def inputs(self) -> list[Value]:
-        """The values that relevance can go to, in order of appearance, frozen ones left out."""
-        return [value for value in dict.fromkeys(_values((self.args, self.kwargs))) if not value.frozen]
+        """The values that relevance can go to, each once."""
+        return list(dict.fromkeys(self.occurrences))
+
+    @property
+    def frozen_inputs(self) -> list[Value]:
+        """The values without a slope."""
+        return [value for value in _values((self.args, self.kwargs)) if value.frozen]
 
     @property
     def where(self) -> str:

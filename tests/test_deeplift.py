@@ -1,0 +1,308 @@
+"""DeepLIFT: complete where the usual libraries are not, and equal to captum where captum is exact."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from relevance_networks import (
+    Functional,
+    Interpretable,
+    Masked,
+    Normalised,
+    PoolBeforeRelu,
+    Sequence,
+    images_and_targets,
+    prepared,
+    torchvision_network,
+)
+from torch import Tensor, nn
+
+from interp_cnn.explanation import gradients
+from interp_cnn.explanation.deeplift import deeplift
+from interp_cnn.explanation.reference_images import reference_images
+
+
+class Branches(nn.Module):
+    """Norms, gates, products, quotients, smooth functions and every kind of pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.norm, self.group, self.instance = (
+            nn.LayerNorm(8),
+            nn.GroupNorm(2, 8),
+            nn.InstanceNorm2d(8, affine=True),
+        )
+        self.batch, self.head = nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = 2 * F.silu(self.one(images - 0.4)) - 0.1
+        x = x * F.hardsigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        x = x + F.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2).contiguous()
+        left, right = self.two(x).chunk(2, dim=1)
+        x = torch.cat([left - 0.5 * right, torch.maximum(left, right)], dim=1)
+        x = self.batch(F.interpolate(x, scale_factor=2, mode="bilinear") + F.pad(x, (8, 8, 8, 8)))
+        x = self.instance(F.max_pool2d(x, 3, 2, 1, ceil_mode=True))[:, :, :16]
+        x = x * torch.sigmoid(x) / (1 + x.abs())
+        x = self.group(F.hardswish(x[:, :, :8].flip(3)) * x[:, :, 8:])
+        x = torch.stack([x.amax((2, 3)), (x * x).mean((2, 3)), x.flatten(2).max(2).values], 1).sum(1)
+        return self.head(x.pow(3) + torch.minimum(x, x.exp())) / 4
+
+
+class OverlappingPools(nn.Sequential):
+    """Overlapping windows in both orders of pooling and ReLU, with padding and dilation."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.MaxPool2d(3, stride=1, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, dilation=2),
+            nn.MaxPool2d(2, stride=1),
+            nn.Flatten(),
+            nn.LazyLinear(5),
+        )
+
+
+NETWORKS = {
+    "relu-pool": lambda: prepared(Sequence()),
+    "pool-relu": lambda: prepared(PoolBeforeRelu()),
+    "overlapping pools": lambda: prepared(OverlappingPools()),
+    "functional, reused, residual, concat": lambda: prepared(Functional()),
+    "masked": lambda: prepared(Interpretable()),
+    "normalised": lambda: Normalised(prepared(Functional())),
+    "branches": lambda: prepared(Branches()),
+}
+
+
+def complete(contributions: Tensor, change: Tensor) -> bool:
+    """Within 1e-5 of the change, or of what rounding leaves of a sum of much larger terms of both signs."""
+    error = (contributions.sum((1, 2, 3)) - change).abs()
+    return bool(
+        (error <= torch.maximum(1e-5 * change.abs(), 1e-6 * contributions.abs().sum((1, 2, 3)))).all()
+    )
+
+
+def changes(network: nn.Module, images: Tensor, targets: Tensor, reference: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (network(images) - network(reference.expand_as(images))).gather(1, targets[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean", "blur", 0.3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_contributions_sum_to_the_change_of_the_logit(name, baseline):
+    network, (images, targets) = NETWORKS[name](), images_and_targets(count=8)
+    images[0, :, 3:12, 4:] = 0.0  # equal to a baseline in a patch
+    (reference,) = reference_images(images, baseline)
+    result = deeplift(network, images, targets, baseline=baseline)
+    change = changes(network, images, targets, reference)
+    assert complete(result, change)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_contributions_sum_exactly_in_double_precision(name):
+    network, (images, targets) = NETWORKS[name]().double(), images_and_targets(count=8)
+    images = images.double()
+    change = changes(network, images, targets, torch.zeros_like(images))
+    result = deeplift(network, images, targets).sum((1, 2, 3))
+    torch.testing.assert_close(result, change, atol=0, rtol=1e-10)
+
+
+class Smooth(nn.Sequential):
+    """What captum's DeepLIFT gets right: ReLU, average pooling, sigmoid, no pooling to a maximum."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AvgPool2d(3, 2),
+            nn.Conv2d(8, 8, 3),
+            nn.Sigmoid(),
+            nn.Conv2d(8, 8, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(5),
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks", "ignore:Input Tensor")
+def test_deeplift_equals_captum_where_captum_is_exact():
+    captum = pytest.importorskip("captum.attr")
+    network, (images, targets) = prepared(Smooth()).double(), images_and_targets()
+    images = images.double()
+    for baseline in ("zero", "mean", images.flip(0)):
+        (reference,) = reference_images(images, baseline)
+        theirs = (
+            captum.DeepLift(network).attribute(images, reference.expand_as(images), target=targets).detach()
+        )
+        result = deeplift(network, images, targets, baseline=baseline)
+        torch.testing.assert_close(result, theirs, atol=1e-9, rtol=1e-9)
+
+
+def test_a_linear_network_gives_gradient_times_difference():
+    network = prepared(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 2), nn.Flatten(), nn.LazyLinear(5)))
+    images, targets = images_and_targets()
+    expected = gradients._gradient(network, images, targets) * (images - images.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(deeplift(network, images, targets, baseline="mean"), expected)
+
+
+def test_a_pool_of_two_pixels_by_hand():
+    class Largest(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return F.max_pool2d(images, (1, 2)).flatten(1) * torch.tensor([[1.0, -2.0]])
+
+    for x, b, expected in (
+        ((5, 1), (0, 0), (5, 0)),  # the same winner rises
+        ((5, 1), (0, 3), (2, 0)),  # winner changes, the largest rises from 3 to 5: the first pixel's doing
+        ((1, 0), (0, 3), (0, -2)),  # the old winner falls from 3 to 0, the first pixel stops the fall at 1
+        ((4, 2), (4, 0), (0, 0)),
+    ):
+        images, baseline = (torch.tensor(one, dtype=torch.float32).reshape(1, 1, 1, 2) for one in (x, b))
+        images, baseline = (torch.cat([one, one.new_zeros(1, 1, 1, 2)], 3) for one in (images, baseline))
+        result = deeplift(Largest(), images, torch.tensor([0]), baseline=baseline)
+        torch.testing.assert_close(result.flatten()[:2], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_in_a_constant_baseline_every_cell_of_a_window_wins_and_the_winner_of_the_image_is_meant():
+    network, (images, targets) = (
+        prepared(nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.LazyLinear(5))),
+        images_and_targets(),
+    )
+    expected = gradients.gradient_x_input(network, images, targets)
+    torch.testing.assert_close(deeplift(network, images, targets), expected)  # everything rises
+    expected = gradients._gradient(network, images, targets) * (images - 2)
+    torch.testing.assert_close(deeplift(network, images, targets, baseline=2.0), expected)  # everything falls
+
+
+def test_several_baselines_are_averaged():
+    network, (images, targets) = prepared(Functional()), images_and_targets()
+    one, two = (deeplift(network, images, targets, baseline=baseline) for baseline in ("zero", "blur"))
+    both = deeplift(network, images, targets, baseline=["zero", "blur"])
+    torch.testing.assert_close(both, (one + two) / 2)
+
+
+def test_one_baseline_for_all_equals_the_same_baseline_for_each():
+    network, (images, targets) = prepared(Branches()), images_and_targets()
+    for_each = deeplift(network, images, targets, baseline=torch.zeros_like(images))
+    torch.testing.assert_close(deeplift(network, images, targets), for_each, atol=1e-5, rtol=1e-4)
+
+
+def test_a_network_that_moves_the_batch_axis_is_still_paired_rightly():
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 5, 3), nn.LazyLinear(5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.conv(x).flatten(1).T)  # (pixels, B)
+            return self.head(F.relu(x - 0.1).T)
+
+    network, (images, targets) = prepared(Moved()), images_and_targets()
+    change = changes(network, images, targets, torch.zeros_like(images))
+    torch.testing.assert_close(
+        deeplift(network, images, targets).sum((1, 2, 3)), change, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_template_mask_that_does_not_move_is_a_constant_gate():
+    network = prepared(nn.Sequential(nn.ReLU(), Masked(), nn.Flatten(), nn.LazyLinear(5)))
+    images, targets = images_and_targets()
+    images[:, :, 7, 7] = 2.0  # the peak, also of the baseline
+    baseline = images / 2
+    masks = network[1].masks_at(images.flatten(2).argmax(2), 16, 16)
+    expected = network[3].weight[targets].unflatten(1, (3, 16, 16)) * masks * (images - baseline)
+    torch.testing.assert_close(deeplift(network, images, targets, baseline=baseline), expected.detach())
+
+
+def test_a_template_mask_whose_peak_moves_charges_the_two_peaks():
+    network = prepared(nn.Sequential(nn.ReLU(), Masked(), nn.Flatten(), nn.LazyLinear(5))).double()
+    images, targets = images_and_targets(count=2, seed=4)
+    images, baseline = images.double(), images.flip(0).double()
+    result = deeplift(network, images, targets[:2], baseline=baseline)
+    change = changes(network, images, targets[:2], baseline)
+    torch.testing.assert_close(result.sum((1, 2, 3)), change)
+    positions = [one.flatten(2).argmax(2) for one in (images, baseline)]
+    masks = [network[1].masks_at(one, 16, 16) for one in positions]
+    gate = network[3].weight.detach()[targets[:2]].unflatten(1, (3, 16, 16)) * (masks[0] + masks[1]) / 2
+    beyond = (result - gate * (images - baseline)).flatten(2)
+    for b in range(2):
+        for c in range(3):
+            at = {int(one[b, c]) for one in positions}
+            assert {int(i) for i in torch.nonzero(beyond[b, c].abs() > 1e-12)} <= at
+    assert beyond.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            lambda x: x * (x > 0),
+            "mul in layer '1' .Called. uses gt in layer '1' .Called., which decides differently",
+        ),
+        (lambda x: x.softmax(1), "no rule for softmax in layer '1'"),
+        (lambda x: x @ x.transpose(2, 3), "no rule for matmul in layer '1'"),
+        (lambda x: F.normalize(x), "no rule for normalize in layer '1'"),
+        (lambda x: x.relu() if x.amax() > 0.5 else x.sigmoid(), "another path for the baseline"),
+        (lambda x: x + x.mean(0, keepdim=True), "mixes images"),
+    ],
+)
+def test_what_no_rule_knows_is_refused_by_name_and_place(function, words):
+    class Called(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    network = prepared(nn.Sequential(nn.Conv2d(3, 4, 3), Called(), nn.Flatten(), nn.LazyLinear(5)))
+    network[0].bias.data -= 0.3
+    with pytest.raises(ValueError, match=words):
+        deeplift(network, *images_and_targets())
+
+
+def test_deeplift_leaves_the_network_as_it_came_and_does_not_mix_images():
+    network, (images, targets) = prepared(Branches()).double().train(), images_and_targets()
+    images = images.double()
+    network.batch.eval()
+    together = deeplift(network, images, targets, baseline=["zero", "mean"])
+    assert network.training and network.one.training and not network.batch.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    alone = [
+        deeplift(network, images[b : b + 1], targets[b : b + 1], baseline=["zero", "mean"]) for b in range(3)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+    with torch.inference_mode():
+        inside = deeplift(network, images.clone(), targets.clone(), baseline=["zero", "mean"])
+    torch.testing.assert_close(inside, together)
+
+
+def test_deeplift_refuses_what_has_no_answer():
+    network, (images, targets) = prepared(Functional()), images_and_targets()
+    for asked, asked_images, asked_targets, words in (
+        (nn.Sequential(network, nn.Softmax(1)), images, targets, "final softmax"),
+        (network, images, targets + 5, r"0\.\.4"),
+        (network, images / 0, targets, "finite"),
+        (network, images[:, 0], targets, "B, C, H, W"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            deeplift(asked, asked_images, asked_targets)
+    with pytest.raises(ValueError, match="baseline"):
+        deeplift(network, images, targets, baseline="grey")
+
+
+TORCHVISION = ["alexnet", "vgg11_bn", "resnet50", "densenet121", "googlenet", "efficientnet_b0"]
+TORCHVISION += ["mobilenet_v3_small", "convnext_tiny", "regnet_y_400mf", "shufflenet_v2_x0_5"]
+TORCHVISION = ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in TORCHVISION)]
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_contributions_sum_to_the_change_on_torchvision_networks(name):
+    network, (images, targets) = torchvision_network(name), images_and_targets(2, 64, 10)
+    result = deeplift(network, images, targets)
+    assert complete(result, changes(network, images, targets, torch.zeros_like(images)))
+    if name in ("alexnet", "vgg11_bn", "convnext_tiny"):
+        return  # a hundred million weights in double precision take too long
+    network, images = network.double(), images.double()
+    result = deeplift(network, images, targets).sum((1, 2, 3))
+    change = changes(network, images, targets, torch.zeros_like(images))
+    torch.testing.assert_close(result, change, atol=0, rtol=1e-8)
