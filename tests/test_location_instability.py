@@ -10,6 +10,7 @@ from interp_cnn.evaluation.location_instability import (
     instability_replicates,
     location_instability,
     strongest_category,
+    strongest_images,
 )
 
 DIAGONAL = math.hypot(64, 64)
@@ -54,6 +55,14 @@ def test_resamplings_equal_the_loops_over_the_drawn_images(top_images):
         loops = reference.location_instability(positions, scores, landmarks, DIAGONAL, top_images, expected)
         # three images: the five strongest draws are all of one image, which has no spread
         assert row.tolist() == pytest.approx(loops, abs=1e-9, nan_ok=True)
+
+
+def test_the_strongest_images_are_those_of_a_stable_sort():
+    scores = (torch.rand(50, 40, generator=torch.Generator().manual_seed(0)) * 30).round()
+    scores[:, 7] = 1.0
+    for count in (1, 10, 50, 90):
+        expected = scores.argsort(dim=0, descending=True, stable=True)[:count]
+        assert torch.equal(strongest_images(scores, count).sort(dim=0).values, expected.sort(dim=0).values)
 
 
 def test_a_resampling_whose_strongest_images_are_missing_looks_further_down():

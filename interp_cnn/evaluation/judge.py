@@ -19,6 +19,7 @@ from interp_cnn.evaluation.location_instability import (
     landmark_distances,
     location_instability,
     mean_over_parts,
+    strongest_images,
 )
 from interp_cnn.evaluation.tracking import constant_spreads, gain_over, offset_spreads, smallest
 
@@ -191,9 +192,7 @@ class Judge:
                 distances = landmark_distances(
                     positions[images][:, mine], self.landmarks[images, part], self.diagonal
                 )
-                order = scores[images][:, mine].argsort(dim=0, descending=True, stable=True)[
-                    : self.top_images
-                ]
+                order = strongest_images(scores[images][:, mine], self.top_images)
                 distances = distances.gather(0, order)
                 deviations = (distances - distances.mean(dim=0)).abs()
                 sums.index_add_(0, images[order].flatten(), deviations.flatten())

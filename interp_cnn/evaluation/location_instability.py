@@ -84,12 +84,15 @@ def instability_per_part(
     spreads = positions.new_zeros(landmarks.shape[1], replicates, scores.shape[1], dtype=torch.float64)
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
-        order = scores[known].argsort(dim=0, descending=True, stable=True)  # (n, D), strongest first
-        distances = landmark_distances(positions[known], landmarks[known, part], diagonal)  # (n, D)
+        mine, places = positions[known], landmarks[known, part]
         if weights is None:
-            strongest = distances.gather(0, order[:top_images])
+            chosen = strongest_images(scores[known], top_images)  # (m, D)
+            offset = mine.gather(0, chosen.unsqueeze(2).expand(-1, -1, 2)).double() - places[chosen].double()
+            strongest = torch.hypot(offset[..., 0], offset[..., 1]) / diagonal
             spreads[part] = standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0))
             continue
+        order = scores[known].argsort(dim=0, descending=True, stable=True)  # (n, D), strongest first
+        distances = landmark_distances(mine, places, diagonal)  # (n, D)
         chunks = selections(order, weights[:, known], top_images)
         spreads[part] = torch.cat(
             [standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
@@ -185,6 +188,23 @@ def landmark_distances(positions: Tensor, landmark: Tensor, diagonal: float) -> 
     """(N, M) float64 distances of `positions` (N, M, 2) or (M, 2) to `landmark` (N, 2), over the diagonal."""
     offset = positions.double() - landmark.double().unsqueeze(1)
     return torch.hypot(offset[..., 0], offset[..., 1]) / diagonal
+
+
+def strongest_images(scores: Tensor, top_images: int) -> Tensor:
+    """(m, D) indices of each filter's `top_images` strongest images of `scores` (n, D), in any order.
+
+    Of equal scores the earlier image counts first: a full, stable sort, but only where a tie lies on the
+    boundary.
+    """
+    images, filters = scores.shape
+    if images <= top_images:
+        return torch.arange(images, device=scores.device).unsqueeze(1).expand(-1, filters)
+    columns = scores.T.contiguous()  # (D, n)
+    values, chosen = columns.topk(top_images, dim=1, sorted=False)
+    tied = (columns >= values.amin(dim=1, keepdim=True)).sum(dim=1) > top_images
+    if bool(tied.any()):
+        chosen[tied] = columns[tied].argsort(dim=1, descending=True, stable=True)[:, :top_images]
+    return chosen.T
 
 
 def selections(order: Tensor, weights: Tensor, top_images: int) -> Iterator[tuple[Tensor, Tensor]]:

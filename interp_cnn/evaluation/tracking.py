@@ -29,6 +29,7 @@ from interp_cnn.evaluation.location_instability import (
     mean_over_parts,
     selections,
     standard_deviation,
+    strongest_images,
 )
 
 
@@ -88,7 +89,7 @@ def constant_spreads(
     spreads = torch.zeros(shape, dtype=torch.float64, device=scores.device)
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
-        order = scores[known].argsort(dim=0, descending=True, stable=True)[:top_images]  # (m, D)
+        order = strongest_images(scores[known], top_images)  # (m, D)
         distances = landmark_distances(cells, landmarks[known, part], diagonal)  # (n, M)
         # A difference of squares cancels: centred, it keeps its digits.
         spreads[part] = _constants_spread(distances - distances.mean(dim=0), order)
