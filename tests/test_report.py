@@ -244,6 +244,15 @@ def test_a_filter_is_found_by_the_part_that_it_tracks_and_by_no_other(pages, con
     )
 
 
+def test_a_filter_page_says_how_many_of_its_strongest_images_show_its_category(pages, contents):
+    network = contents.networks[0]
+    for number_ in (1, 5):
+        category = network.filters.category[number_]
+        labels = [CLASSES[label] for label in network.exemplars.labels[number_].tolist()]
+        words = f"{labels.count(category)} of 9 show {category}, the filter's own category."
+        assert words in pages[f"filters/interpretable/{number_:04d}.html"].text
+
+
 def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_gives(pages):
     text = pages["index.html"].text
     for words in (

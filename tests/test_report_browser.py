@@ -149,6 +149,12 @@ def test_a_choice_is_kept_in_the_address_and_comes_back_with_it(show, browser):
     assert shown(browser) == first and len(first) == 2
 
 
+def test_the_category_of_a_filter_leads_to_all_filters_of_that_category(show, browser, contents):
+    show("filters/interpretable/0003.html").find_element("css selector", "a.tag").click()
+    categories = contents.networks[0].filters.category
+    assert shown(browser) == categories.index[categories == categories[3]].tolist()
+
+
 def test_arrow_keys_walk_through_filters_and_typing_does_not(show, browser):
     from selenium.webdriver.common.keys import Keys
 

@@ -14,8 +14,8 @@ from interp_cnn.report.measures import NULL, Measure, in_order, measure
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.pictures import Album, Picture, activation_sheet, mean_map, patch_sheet, peak_places
 
-RANKING = ("tracking_gain", "location_instability", "part_interpretability", "score")
-ON_A_CARD = ("location_instability", "tracking_gain", "part_interpretability", "score")
+RANKING = ("tracking_gain", "offset_gain", "location_instability", "part_interpretability", "score")
+ON_A_CARD = ("location_instability", "tracking_gain", "offset_gain", "score")
 CHOSEN = 3
 PICTURES = ("patches", "map", "activation", "places")
 
@@ -65,6 +65,11 @@ class FilterView:
         """At most three numbers with their short names, for a card."""
         names = [name for name in ON_A_CARD if name in self.values][:3]
         return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
+
+    @property
+    def own(self) -> int:
+        """How many of its strongest images show the filter's own category."""
+        return sum(image.label == self.category for image in self.strongest)
 
     @property
     def category_words(self) -> str:

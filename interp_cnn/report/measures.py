@@ -93,11 +93,12 @@ MEASURES = {
         signed=True,
         primary=True,
     ),
-    "part_gain": Measure(
-        "Gain for the best part",
+    "offset_gain": Measure(
+        "Offset gain",
         "higher",
-        "part-tracking gain for the one part that the filter follows best",
-        short="part gain",
+        "1 − spread of the part's offset from the peak ÷ spread of the part itself, for the part that a filter "
+        "follows best: 0 for any fixed spot, 1 at a fixed offset",
+        short="offset",
         signed=True,
         primary=True,
     ),
@@ -135,10 +136,10 @@ MEASURES = {
         "part-tracking gain on randomly cropped and shifted images",
         signed=True,
     ),
-    "shifted_part_gain": Measure(
-        "Best part, shifted images",
+    "shifted_offset_gain": Measure(
+        "Offset gain, shifted images",
         "higher",
-        "gain for the best part on randomly cropped and shifted images",
+        "offset gain on randomly cropped and shifted images",
         signed=True,
     ),
     "noise_stability": Measure(

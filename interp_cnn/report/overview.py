@@ -19,7 +19,7 @@ from interp_cnn.report.pictures import Album, Chart
 from interp_cnn.report.verdict import significance
 
 LINES = ("random_cell", "centre", "best_constant", "oracle")
-SPREAD = ("location_instability", "tracking_gain", "part_interpretability")
+SPREAD = ("location_instability", "tracking_gain", "offset_gain", "part_interpretability")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class MeasureTable:
     difference: TableRow | None
     baselines: list[TableRow]
     tests: str
+    images: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,26 @@ def measure_table(contents: Contents) -> MeasureTable | None:
         who = " − ".join(network.name for network in contents.networks[:2])
         difference = TableRow("Difference", who, pair)
     tests = " or ".join(dict.fromkeys(it.test for it in differences if getattr(it, "test", "")))
-    return MeasureTable([measure(name) for name in names], networks, difference, baselines, tests)
+    return MeasureTable(
+        [measure(name) for name in names],
+        networks,
+        difference,
+        baselines,
+        tests,
+        _images_behind(contents, names),
+    )
+
+
+def _images_behind(contents: Contents, names: list[str]) -> str:
+    """How many images the first network's numbers rest on, measures with as many together; empty if
+    unknown.
+    """
+    counts: dict[int, list[str]] = {}
+    for name in names:
+        count = getattr(contents.networks[0].summary.get(name), "n", 0)
+        if is_known(count) and count:
+            counts.setdefault(int(count), []).append(measure(name).title.lower())
+    return "; ".join(f"{', '.join(titles)}: {count:,}" for count, titles in counts.items())
 
 
 def more_measures(contents: Contents) -> list[MoreRow]:
