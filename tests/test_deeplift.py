@@ -77,6 +77,47 @@ NETWORKS = {
 }
 
 
+@pytest.fixture
+def animals():
+    """The project's own networks with masks that see signed maps and rectify them, and animals' sizes."""
+    from interp_cnn.model.backbones import build_network
+
+    options = {"num_classes": 4, "channels": 3, "image_size": (32, 32), "mean": (0.5,), "std": (0.25,)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [
+            prepared(
+                build_network("small_cnn", widths=(8, 8, 12, 12, 12), extra_conv=True, **options), size=32
+            ),
+            prepared(
+                build_network("small_cnn", widths=(8, 8, 12, 12, 12), layers=["conv4.1", "conv5"], **options),
+                size=32,
+            ),
+            prepared(build_network("resnet18", layers="layer2.1.bn2", **options), size=32),
+        ]
+
+
+def test_contributions_sum_to_the_change_on_the_networks_of_this_project(animals):
+    images, targets = images_and_targets(3, 32, 4)
+    for network in animals:
+        for baseline in ("zero", "blur"):
+            (reference,) = reference_images(images, baseline)
+            result = deeplift(network, images, targets, baseline=baseline)
+            assert complete(result, changes(network, images, targets, reference))
+    for part in network.modules():
+        if getattr(part, "template_mask", False):
+            part.enabled = False
+    result = deeplift(network, images, targets)
+    assert complete(result, changes(network, images, targets, torch.zeros_like(images)))
+
+
+def test_a_mask_at_another_place_than_the_peak_is_refused(animals):
+    images, targets = images_and_targets(3, 32, 4)
+    animals[0].conv5[0].mask.position = "centroid"
+    with pytest.raises(ValueError, match=r"no rule for template_mask in layer 'conv5.0.mask' .TemplateMask."):
+        deeplift(animals[0], images, targets)
+
+
 def complete(contributions: Tensor, change: Tensor) -> bool:
     """Within 1e-5 of the change, or of what rounding leaves of a sum of much larger terms of both signs."""
     error = (contributions.sum((1, 2, 3)) - change).abs()

@@ -343,6 +343,21 @@ def test_the_template_mask_is_a_constant_gate():
     torch.testing.assert_close(lrp(network, images, targets), lrp(plain, images, targets))
 
 
+def test_relevance_sums_to_the_logit_on_the_networks_of_this_project():
+    from interp_cnn.model.backbones import build_network
+
+    options = {"num_classes": 4, "channels": 1, "image_size": (28, 28), "mean": (0.1,), "std": (0.3,)}
+    images, targets = images_and_targets(3, 28, 4, channels=1)
+    images = images * (images > 0.8)
+    for layers in (["conv5"], ["conv4.1", "conv5"]):
+        network = build_network("small_cnn", widths=(8, 8, 12, 12, 12), layers=layers, **options)
+        network = prepared(network, size=28, channels=1)
+        logits = network(images).gather(1, targets[:, None])[:, 0].detach()
+        for rule in NAMES:
+            sums = lrp(network, images, targets, rule=rule).sum((1, 2, 3))
+            torch.testing.assert_close(sums, logits, atol=0, rtol=1e-3)
+
+
 def test_relevance_passes_a_normalisation_in_front_unchanged():
     network, (images, targets) = prepared(Functional()), images_and_targets()
     outer = Normalised(network)

@@ -199,18 +199,16 @@ def _norm_parts(step: Step):
 
 
 def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
-    """A template mask: the mean mask, and what its move between the two peaks brings about."""
+    """A template mask y = relu(x) M: the mean mask, and what its move between the two peaks brings about."""
     (value,) = step.inputs
-    x = value.tensor
-    b = beside[value].expand_as(x)
-    h, w = x.shape[2:]
+    signed = value.tensor, beside[value].expand_as(value.tensor)
+    x, b = (one.relu() for one in signed)
     peaks = [one.flatten(2).argmax(2) for one in (x, b)]  # (B, D) each
-    masks = [step.module.masks_at(peak, h, w).to(x) for peak in peaks]
-    y, y_b = step.output.tensor, beside[step.output]
-    for one, mask, output in ((x, masks[0], y), (b, masks[1], y_b.expand_as(y))):
-        if not torch.allclose(one * mask, output, atol=1e-5 * float(one.abs().max())):
-            raise ValueError(f"deeplift: {step.where} is not x * masks_at(argmax x)")
-    empty = [(one.amax((2, 3), keepdim=True) <= 0) for one in (x, b)]  # a map of zeros has no peak: no move
+    masks = [step.module.masks_at(peak, *x.shape[2:]).to(x) for peak in peaks]
+    for one, mask, output in zip((x, b), masks, (step.output.tensor, beside[step.output]), strict=True):
+        if (one * mask - output).abs().max() > 1e-5 * one.max():
+            raise ValueError(f"deeplift has no rule for {step.where}: it is not relu(x) * masks_at(argmax x)")
+    empty = [one.amax((2, 3), keepdim=True) <= 0 for one in (x, b)]  # a map of zeros has no peak: no move
     masks = [torch.where(empty[0], masks[1], masks[0]), torch.where(empty[1], masks[0], masks[1])]
     multiplier = m * (masks[0] + masks[1]) / 2
     moved = (m * (x + b) / 2 * (masks[0] - masks[1])).sum((2, 3))[..., None]  # (B, D, 1)
@@ -221,4 +219,6 @@ def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
     spread = torch.zeros_like(change)
     for k, peak in enumerate(peaks):
         spread.scatter_add_(2, peak[..., None], shares[..., k : k + 1])
-    return multiplier + spread.reshape(x.shape)
+    multiplier += spread.reshape(x.shape)
+    slope = (x - b) / (signed[0] - signed[1]).where(signed[0] != signed[1], 1)
+    return multiplier * torch.where(signed[0] != signed[1], slope, (signed[0] > 0).to(slope))
