@@ -49,7 +49,8 @@ def test_tiny_batches_and_pieces_change_nothing(transactions, min_support):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(itemsets, "BATCH_WORDS", 3)
         patch.setattr(itemsets, "CACHE_WORDS", 2)
-        patch.setattr(itemsets, "BLOCK", 64)
+        patch.setattr(itemsets, "BLOCK_ENTRIES", 20)
+        patch.setattr(itemsets, "PAIR_COUNTS", 5)
         found = frequent_itemsets(transactions * 4, min_support=min_support, max_length=5)
     assert found == counted_one_by_one(transactions * 4, min_support, 5)
 

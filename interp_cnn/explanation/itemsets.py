@@ -9,7 +9,7 @@ Items are ordered from rare to frequent and every set is found under its rarest 
 that hold that item only (projection), so rows are short. What remains is done for thousands of candidates per
 numpy call: siblings are paired, pairs that already fail with the rarest item are left out, rows are taken,
 joined and counted (`np.bitwise_count`) in pieces that stay in the cache. Memory is bounded by the depth times
-one batch of rows, beside the transactions (about 15 bytes per item of a transaction) and the result.
+one batch of rows, beside the transactions (about 10 bytes per item of a transaction) and the result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 Itemset = tuple[tuple[int, ...], int]
 
 BATCH_WORDS = 1 << 20  # rows of bits that one step of the search may hold: 8 MB
 CACHE_WORDS = 1 << 14  # words that are joined and counted at a time
-BLOCK = 4096  # transactions, a multiple of 64, that are counted and packed at a time
+BLOCK_ENTRIES = 1 << 19  # items of transactions that lie together: a few MB
+PAIR_COUNTS = 1 << 22  # counts of pairs that are held at a time: 32 MB
 MOST_DIRECT_ITEMS = 1 << 22  # up to this item number a table finds an item's rank
 
 
@@ -51,53 +51,76 @@ def frequent_itemsets(
         if isinstance(bound, bool) or not isinstance(bound, int | np.integer) or bound < 1:
             raise ValueError(f"{name} is {bound!r}; expected an integer of at least 1")
     table = _Table.read(transactions, int(min_support))
-    frequent = np.arange(table.rare, len(table.items))
+    frequent = np.arange(len(table.items))
     found: list[tuple[np.ndarray, np.ndarray]] = [
-        (frequent[:, None], table.supports[table.rare :])  # ranks (n, length), supports (n,)
+        (frequent[:, None], table.supports)  # ranks (n, length), supports (n,)
     ]
-    if max_length > 1:
-        for rank in frequent:
-            found += _sets_below(table, rank, int(min_support), int(max_length))
+    step = max(1, PAIR_COUNTS // max(1, len(frequent)))
+    for start in range(0, len(frequent) if max_length > 1 else 0, step):
+        firsts = frequent[start : start + step]
+        for first, counts in zip(firsts.tolist(), _pair_counts(table, firsts), strict=True):
+            found += _sets_below(table, first, counts, int(min_support), int(max_length))
     return _in_order(found, table.items)
 
 
-class _Table(NamedTuple):
-    """The transactions with items as ranks, rarest item first.
+class _Block(NamedTuple):
+    """Transactions of about the same length, few enough for the cache.
 
-    items and supports (F,) by rank; `rare`, how many of them are infrequent: they have the lowest ranks, so
-    nothing that is found under a frequent item meets them; `ranks` and `ends` (n,): all transactions one after
-    the other, ascending within each, and where each entry's transaction ends; `places` (n,): entries ordered
-    by rank, those of rank r from starts[r] on.
+    `rows` (b, width): frequent items as ranks, F where there is none; `owners`: the transactions of rank 0, then
+    those of rank 1, ...; those of rank r start at starts[r].
     """
+
+    rows: np.ndarray
+    owners: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, items: int) -> _Block:
+        owners = np.argsort(rows.ravel(), kind="stable") // rows.shape[1]  # 16 bits are sorted by radix
+        starts = np.concatenate(([0], np.cumsum(np.bincount(rows.ravel(), minlength=items))))
+        return cls(rows, owners.astype(np.int32), starts)
+
+    def having(self, rank: int) -> np.ndarray:
+        """Those transactions (n, width) that have an item."""
+        return self.rows[self.owners[self.starts[rank] : self.starts[rank + 1]]]
+
+
+class _Table(NamedTuple):
+    """Frequent items (F,) and their supports (F,) by rank, rarest first, and the transactions."""
 
     items: np.ndarray
     supports: np.ndarray
-    rare: int
-    ranks: np.ndarray
-    ends: np.ndarray
-    places: np.ndarray
-    starts: np.ndarray
+    blocks: list[_Block]
 
     @classmethod
     def read(cls, transactions: Sequence[Sequence[int]] | np.ndarray, min_support: int) -> _Table:
         numbers, lengths, known = _read(transactions)
         counts = np.bincount(numbers, minlength=len(known))
         order = np.argsort(counts, kind="stable")
-        rank_of = np.empty(len(known), dtype=np.uint16 if len(known) < 1 << 16 else np.int32)
-        rank_of[order] = np.arange(len(known), dtype=rank_of.dtype)
-        ranks = _sorted_within(rank_of[numbers], lengths)
-        supports = counts[order]
-        index = np.int32 if len(ranks) < 1 << 31 else np.int64
-        ends = np.repeat(np.cumsum(lengths, dtype=index), lengths)
-        starts = np.concatenate(([0], np.cumsum(supports)))
-        rare = int(np.searchsorted(supports, min_support))
-        return cls(known[order], supports, rare, ranks, ends, _places(ranks, starts, index), starts)
+        order = order[counts[order] >= min_support]
+        rank_of = np.full(len(known), len(order), dtype=np.uint16 if len(order) < 1 << 16 else np.int32)
+        rank_of[order] = np.arange(len(order), dtype=rank_of.dtype)
+        starts = np.cumsum(lengths) - lengths
+        blocks = []
+        width_class = np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int8)  # at most twice too wide
+        for size in np.unique(width_class[lengths > 0]).tolist():
+            members = np.flatnonzero((width_class == size) & (lengths > 0))
+            step = max(64, BLOCK_ENTRIES >> size)
+            for part in np.split(members, range(step, len(members), step)):
+                filled = np.arange(lengths[part].max()) < lengths[part, None]
+                rows = np.full(filled.shape, len(order), dtype=rank_of.dtype)
+                rows[filled] = rank_of[numbers[_ranges(starts[part], lengths[part])]]
+                blocks.append(_Block.of(rows, len(order)))
+        return cls(known[order], counts[order], blocks)
 
 
-def _places(ranks: np.ndarray, starts: np.ndarray, index: type) -> np.ndarray:
-    """Entries ordered by rank: a sort by counting, which scipy has as the transpose of a sparse matrix."""
-    entries = np.arange(len(ranks) + 1, dtype=index)
-    return csr_matrix((entries[:-1], ranks, entries), shape=(len(ranks), len(starts) - 1)).tocsc().data
+def _pair_counts(table: _Table, firsts: np.ndarray) -> np.ndarray:
+    """In how many transactions each item comes with each of `firsts` (n, F); 0 for one that is no more frequent."""
+    counts = np.zeros((len(firsts), len(table.items) + 1), dtype=np.int64)
+    for block in table.blocks:
+        for row, first in zip(counts, firsts.tolist(), strict=True):
+            row += np.bincount(block.having(first).ravel(), minlength=len(row))
+    return np.where(np.arange(len(table.items)) > firsts[:, None], counts[:, :-1], 0)
 
 
 def _read(transactions: Sequence[Sequence[int]] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -136,52 +159,29 @@ def _read_array(transactions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     return items, distinct.sum(axis=1), known
 
 
-def _sorted_within(ranks: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Ranks in ascending order within every transaction."""
-    longest = int(lengths.max(initial=0))
-    if longest * len(lengths) > 4 * len(ranks) + 1024:  # a few long transactions: no rectangle
-        return ranks[np.lexsort((ranks, np.repeat(np.arange(len(lengths)), lengths)))]
-    filled = np.arange(longest, dtype=np.int32) < lengths.astype(np.int32)[:, None]
-    rectangle = np.full(filled.shape, np.iinfo(ranks.dtype).max, dtype=ranks.dtype)
-    rectangle[filled] = ranks
-    rectangle.sort(axis=1)
-    return rectangle[filled]
-
-
 def _sets_below(
-    table: _Table, first: int, min_support: int, max_length: int
+    table: _Table, first: int, counts: np.ndarray, min_support: int, max_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frequent sets of two and more items whose rarest item is `first`: ranks (n, length), supports (n,)."""
-    places = table.places[table.starts[first] : table.starts[first + 1]]
-    tails = table.ends[places] - places - 1  # how many more frequent items each transaction holds
-    counts = np.zeros(len(table.items) - table.rare, dtype=np.int64)
-    blocks = []
-    for start in range(0, len(places), BLOCK):
-        lengths = tails[start : start + BLOCK]
-        ranks = table.ranks[_ranges(places[start : start + BLOCK] + 1, lengths)] - table.rare
-        counts += np.bincount(ranks, minlength=len(counts))
-        blocks.append((ranks, lengths))
     partners = np.flatnonzero(counts >= min_support)  # (m,)
-    yield np.column_stack((np.full_like(partners, first), partners + table.rare)), counts[partners]
+    yield np.column_stack((np.full_like(partners, first), partners)), counts[partners]
     if max_length < 3 or len(partners) < 2:
         return
-    row_of = np.full(len(counts), len(partners), dtype=np.int32)
+    row_of = np.full(len(table.items) + 1, len(partners), dtype=np.int32)
     row_of[partners] = np.arange(len(partners), dtype=np.int32)
-    bits = np.concatenate(
-        [_packed(row_of[ranks], lengths, len(partners)) for ranks, lengths in blocks], axis=1
-    )
+    pieces = [_packed(row_of[block.having(first)], len(partners)) for block in table.blocks]
+    bits = np.concatenate(pieces, axis=1)  # (m, words)
     root = _Batch(np.arange(len(partners))[:, None], bits, np.array([len(partners)]))
     allowed = np.ones((len(partners), len(partners)), dtype=bool)
     for sets, supports in _extensions(root, allowed, min_support, max_length - 1):
-        yield np.column_stack((np.full(len(sets), first), partners[sets] + table.rare)), supports
+        yield np.column_stack((np.full(len(sets), first), partners[sets])), supports
 
 
-def _packed(rows: np.ndarray, lengths: np.ndarray, height: int) -> np.ndarray:
-    """Bits (height, words): which of the rows each of the transactions holds; row `height` is none."""
-    cells = np.zeros((height, -(-len(lengths) // 64) * 64), dtype=bool)
-    kept = np.flatnonzero(rows < height)
-    columns = np.repeat(np.arange(len(lengths)), lengths)[kept]
-    cells[rows[kept], columns] = True
+def _packed(rows: np.ndarray, height: int) -> np.ndarray:
+    """Bits (height, words): which of the rows each of the transactions (n, width) holds; row `height` is none."""
+    cells = np.zeros((height, -(-len(rows) // 64) * 64), dtype=bool)
+    kept = np.flatnonzero(rows.ravel() < height)
+    cells[rows.ravel()[kept], kept // rows.shape[1]] = True
     return np.packbits(cells, axis=1).view(np.uint64)
 
 
@@ -214,8 +214,6 @@ def _extensions(
         if length > 2:
             possible = allowed[last[elder], last[younger]]
             elder, younger = elder[possible], younger[possible]
-        if not len(elder):
-            continue
         deeper = length < max_length
         supports, bits = _joined(batch.bits, elder, younger, min_support, keep=deeper)
         frequent = supports >= min_support
