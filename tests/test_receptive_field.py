@@ -117,11 +117,10 @@ def test_gradients_of_noise_images_measure_nearly_the_same_field(name):
 def test_vgg_and_alexnet_have_the_published_fields():
     import torchvision
 
-    with torch.device("meta"):  # shapes alone matter
-        vgg = torchvision.models.vgg16_bn(init_weights=False).eval()
-        alexnet = torchvision.models.alexnet(weights=None).eval()
-    field = receptive_field(vgg, "features.42", (224, 224))  # ReLU of conv5_3
+    vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=True)
+    field = receptive_field(vgg, "42", (224, 224))  # ReLU of conv5_3
     assert (field.size, field.stride, field.grid) == ((196.0, 196.0), (16.0, 16.0), (14, 14))
+    alexnet = torchvision.models.alexnet(weights=None)
     field = receptive_field(alexnet, "features.10", (224, 224))
     assert (field.size, field.stride, field.grid) == ((163.0, 163.0), (16.0, 16.0), (13, 13))
     # conv1 sees pixels -2 ... 8, centre 3; two pools of 3 cells move it by 4 and 8; the rest is centred.

@@ -25,8 +25,8 @@ from torch import Tensor
 
 Rule = Literal["assigned", "highest", "minimum"]
 
-# Elements of the largest temporary: about 64 MB in float64.
-CHUNK = 8_000_000
+# Elements of the largest temporary: 16 MB in float64.
+CHUNK = 2_000_000
 
 
 def location_instability(

@@ -88,7 +88,7 @@ def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
     """Observe all images, and with `probes` a random view and a noisy copy of each, the same for every
     network.
     """
-    generator = torch.Generator().manual_seed(seed)
+    shifts, noise = (torch.Generator().manual_seed(seed + stream) for stream in (0, 1))
     recorders: list[ObservationRecorder] = []
     threshold: StreamingThreshold | None = None
     near, active = torch.zeros(2, 0)
@@ -109,10 +109,10 @@ def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
             threshold = threshold or StreamingThreshold(maps.shape[1])
             threshold.update(maps)
         if probes:
-            view = random_views(images, generator)
+            view = random_views(images, shifts)
             moved = view.points(batch.landmarks.to(images.device)).cpu()
             recorders[1].update(*reader.answers(view.images), replace(batch, landmarks=moved))
-            recorders[2].update(*reader.answers(noisy(images, generator)), batch)
+            recorders[2].update(*reader.answers(noisy(images, noise)), batch)
             geometry.append((view.offset.cpu(), view.scale.cpu()))
     if not recorders:
         raise ValueError("the loader gave no batch; expected at least one image")
