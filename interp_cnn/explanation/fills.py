@@ -136,8 +136,8 @@ def shuffled(*, samples: int = 4, generator: torch.Generator | None = None) -> F
         )
         chosen = hidden.expand(number, 1, height, width).flatten(1)
         last = torch.full_like(keys, 2.0)
-        by_key = torch.where(chosen, keys, last).argsort(1, stable=True)
-        by_place = torch.where(chosen, torch.linspace(0, 1, len(keys)).to(keys), last).argsort(1, stable=True)
+        by_key = torch.where(chosen, keys, last).argsort(dim=1, stable=True)
+        by_place = torch.where(chosen, torch.linspace(0, 1, len(keys)).to(keys), last).argsort(dim=1, stable=True)
         source = torch.empty_like(by_key).scatter_(1, by_place, by_key)
         return images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1)).view_as(images)
 
@@ -164,7 +164,8 @@ def neighbours(*, tolerance: float = 1e-6) -> Fill:
 
         start = images.mean((2, 3), keepdim=True)
         known = torch.where(chosen > 0, start, images)
-        solution, residual = torch.zeros_like(images), -operator(known)
+        bordered = (chosen == 0).any(3, keepdim=True).any(2, keepdim=True)  # else nothing spans the surface
+        solution, residual = torch.zeros_like(images), -operator(known) * bordered
         direction, norm = residual, residual.square().sum((1, 2, 3), keepdim=True)
         enough = tolerance**2 * norm + 1e-30
         for _ in range(4 * (height + width) + 50):
