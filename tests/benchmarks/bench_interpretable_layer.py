@@ -36,7 +36,9 @@ class Step:
         ).to(device, memory_format=torch.channels_last)
         self.masks = template_masks(self.network)
         self.optimizer = torch.optim.AdamW(self.network.parameters())
-        self.images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+        self.images = torch.rand(batch, 3, size, size, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
         self.labels = torch.randint(0, 8, (batch,), device=device)
         self.loss = None
         self.interpretable = interpretable
@@ -49,7 +51,9 @@ class Step:
                 for name, mask in self.masks.items():
                     kept = maps[name]
                     if self.loss is None:
-                        self.loss = FilterLoss(kept.shape[1], tuple(kept.shape[2:]), num_classes=8).to(kept.device)
+                        self.loss = FilterLoss(kept.shape[1], tuple(kept.shape[2:]), num_classes=8).to(
+                            kept.device
+                        )
                     total = total + 0.1 * self.loss(kept, self.labels, mask.beta).loss
         self.optimizer.zero_grad()
         total.backward()
@@ -114,7 +118,9 @@ def main() -> None:
         print(f"| {name} | {size} | {batch} | {plain:.3f} | {ours:.3f} | {ratio:.3f} |", flush=True)
     if arguments.device == "cpu":
         peak, bound = memory_of_loss_and_mask()
-        print(f"\nloss and mask at B=64, D=512, 14 x 14: {peak:.0f} MiB, one copy of the scores {bound:.0f} MiB, ")
+        print(
+            f"\nloss and mask at B=64, D=512, 14 x 14: {peak:.0f} MiB, one copy of the scores {bound:.0f} MiB, "
+        )
         print(f"ratio {peak / bound:.2f}")
 
 
