@@ -185,8 +185,8 @@ def test_z_box_equals_its_paper_written_out_with_bounds_taken_through_the_normal
         lrp(network, images, targets, rule={"network.3": "z-box"})
 
 
-def by_zennit(network: nn.Module, images: Tensor, targets: Tensor, name: str) -> Tensor:
-    """Zennit's map with its biases sharing their relevance out."""
+def by_zennit(network: nn.Module, images: Tensor, targets: Tensor, name: str, share: bool = True) -> Tensor:
+    """Zennit's map, with its biases sharing their relevance out or keeping it."""
     from zennit.attribution import Gradient
     from zennit.canonizers import SequentialMergeBatchNorm
     from zennit.composites import COMPOSITES, LayerMapComposite, layer_map_base
@@ -198,14 +198,14 @@ def by_zennit(network: nn.Module, images: Tensor, targets: Tensor, name: str) ->
     residual = type(network).__name__ == "ResNet"
     options = {"canonizers": [ResNetCanonizer() if residual else SequentialMergeBatchNorm()]}
     if name == "epsilon":
-        rule = ZennitEpsilon(zero_params="bias")
+        rule = ZennitEpsilon(zero_params="bias" if share else None)
         composite = LayerMapComposite(
             [(Convolution, rule), (ZennitLinear, rule), *layer_map_base()], **options
         )
     else:
         if name == "epsilon_gamma_box":
             options |= {"low": 0.0, "high": 1.0}
-        composite = COMPOSITES[name](zero_params="bias", **options)
+        composite = COMPOSITES[name](zero_params="bias" if share else None, **options)
     images = images.clone().requires_grad_()
     with Gradient(network, composite) as attributor:
         logits = network(images).detach()

@@ -49,13 +49,14 @@ def _maps_and_gradient(
     def hold(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise ValueError(f"layer {layer!r} must return feature maps (B, D, h, w)")
-        held.append(output if output.requires_grad else output.requires_grad_())
-        return output.clone()  # an in-place ReLU behind the layer must not change the maps held
+        held.append(output.detach().requires_grad_())
+        torch.set_grad_enabled(True)  # nothing in front of the layer needs to be differentiated
+        return held[-1].clone()  # an in-place ReLU behind the layer must not change the maps held
 
     handle = network.get_submodule(layer).register_forward_hook(hold)
     try:
-        with torch.enable_grad():
-            score = target_logits(network(images.clone()), targets)
+        with torch.no_grad():
+            score = target_logits(network(images), targets)
     finally:
         handle.remove()
     if len(held) != 1:
