@@ -157,18 +157,31 @@ class Masked(nn.Module):
         return self.head(self.masked(self.body(x)))
 
 
+def pictures(count: int, size: tuple[int, int] = (64, 64), channels: int = 3, seed: int = 1) -> torch.Tensor:
+    """Images with large and small structure in [0, 1]: white noise alone leaves deep layers nearly constant."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(count, channels, *size)
+    for cells, weight in ((1, 0.25), (3, 0.3), (9, 0.25), (31, 0.2)):
+        noise = torch.rand(count, channels, cells, cells, generator=generator)
+        total += weight * F.interpolate(noise, size, mode="bilinear", align_corners=False)
+    return total
+
+
 def lively(network: nn.Module, size: int = 64) -> nn.Module:
     """Batch norm that matters: random scales, statistics of real activations, then moved away from them."""
     generator = torch.Generator().manual_seed(0)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
-            norm.weight.copy_(torch.rand(norm.weight.shape, generator=generator) + 0.5)
+            norm.weight.copy_(torch.rand(norm.weight.shape, generator=generator) + 0.2)
             norm.bias.copy_(torch.randn(norm.bias.shape, generator=generator) * 0.2)
             norm.momentum = 1.0
+        for name, module in network.named_modules():
+            if name.endswith("bn3"):  # a trained residual branch changes its input a little, not altogether
+                module.weight *= 0.3
         network.train()
         first = next(p for p in network.parameters() if p.dim() == 4)
-        network(torch.rand(4, first.shape[1], size, size, generator=generator))
+        network(pictures(16, (size, size), first.shape[1], seed=0))
         for norm in norms:
             spread = norm.running_var.sqrt()
             norm.running_mean += torch.randn(spread.shape, generator=generator) * 0.1 * spread

@@ -137,7 +137,9 @@ def shuffled(*, samples: int = 4, generator: torch.Generator | None = None) -> F
         chosen = hidden.expand(number, 1, height, width).flatten(1)
         last = torch.full_like(keys, 2.0)
         by_key = torch.where(chosen, keys, last).argsort(dim=1, stable=True)
-        by_place = torch.where(chosen, torch.linspace(0, 1, len(keys)).to(keys), last).argsort(dim=1, stable=True)
+        by_place = torch.where(chosen, torch.linspace(0, 1, len(keys)).to(keys), last).argsort(
+            dim=1, stable=True
+        )
         source = torch.empty_like(by_key).scatter_(1, by_place, by_key)
         return images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1)).view_as(images)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.incremental_frames import Chunk, CleanMaps, Span, Spans, place, whole
 from interp_cnn.explanation.incremental_graph import Graph, Step, graph_of
-from interp_cnn.explanation.incremental_operations import Site
+from interp_cnn.explanation.incremental_operations import Convolution, Linear, Site
 from interp_cnn.explanation.incremental_plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.incremental_runs import Run
 from interp_cnn.explanation.incremental_trace import Untraceable
@@ -31,6 +31,9 @@ from interp_cnn.explanation.windows import WindowGrid
 
 logger = logging.getLogger(__name__)
 
+DEEP = (
+    8  # layers from which the clean pass is done in double precision: its rounding would be most of the error
+)
 BUDGET = 48 * 2**20  # bytes of frames that live together: what a processor's caches hold is fastest
 
 # (images, window rows, window columns) -> (I, A, B, height, width, C): replacement minus image in the uncut windows,
@@ -109,6 +112,8 @@ class IncrementalOcclusion:
                     "occlusion: %s has no delta rule and runs densely", ", ".join(sorted(set(unknown)))
                 )
             self.plan: Plan = plan_of(self.graph, grid, every_step)
+        layers = [s for s in self.graph.steps.values() if isinstance(s.operation, Convolution | Linear)]
+        self.deep = len(layers) >= DEEP
         self.margins: dict[tuple[str, str], tuple[int, int]] = {}
 
     @property
@@ -123,12 +128,19 @@ class IncrementalOcclusion:
             Untraceable: the traced graph does not reproduce the network's own logits.
         """
         graph, plan = self.graph, self.plan
-        values = graph.dense({graph.image: images}, [graph.output], keep=True)
-        logits, own = values[graph.output], self.network(images)
+        exact = images.double() if self.deep and images.device.type != "mps" else images
+        values = graph.dense({graph.image: exact}, [graph.output], keep=True)
+        logits, own = values[graph.output].to(images), self.network(images)
         scale = own.abs().max().clamp(min=1e-6)
         if logits.shape != own.shape or not bool(((logits - own).abs() <= 1e-3 * scale).all()):
             raise Untraceable("its traced graph gives other logits than the network itself")
-        inside = {name: self._channels_last(name, values[name]) for name in (*plan.moving, *plan.joint)}
+        inside = {}
+        for name in (*plan.moving, *plan.joint):
+            inside[name] = self._channels_last(name, values.pop(name)).to(images.dtype)
+        if plan.dense:
+            # what is subtracted from densely computed logits must carry the same rounding
+            known = {n: _as_written(inside[n], graph.steps[n].form) for n in plan.frontier}
+            logits = graph.dense(known, [graph.output])[graph.output]
         return Clean(logits, CleanMaps(inside, self.dtype, self.margins))
 
     def batches(self, images: int, budget: int = BUDGET) -> list[list[Piece]]:

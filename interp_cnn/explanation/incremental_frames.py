@@ -94,6 +94,10 @@ class CleanMaps:
     margins: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _padded: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
+    def of(self, name: str) -> Tensor:
+        """The clean map in the frames' number type."""
+        return self.values[name].to(self.dtype)
+
     def view(
         self,
         name: str,

@@ -16,6 +16,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from interp_cnn.explanation.incremental_calls import Call
@@ -64,6 +65,7 @@ class Graph:
     module: fx.GraphModule
     steps: dict[str, Step]
     output: str
+    dtype: torch.dtype
 
     @property
     def image(self) -> str:
@@ -77,9 +79,19 @@ class Graph:
                 readers[name].append(step.name)
         return readers
 
+    def capable(self) -> list[str]:
+        """Steps with a delta rule that only such steps lead to; the image first."""
+        names = [self.image]
+        for step in list(self.steps.values())[1:]:
+            if step.operation is not None and all(name in names for name in step.inputs):
+                names.append(step.name)
+        return names
+
     def unknown(self) -> list[str]:
-        """Steps without a delta rule, as the network names them."""
-        return [f"{s.node.op} {s.node.target}" for s in list(self.steps.values())[1:] if s.operation is None]
+        """Steps without a delta rule that such steps lead to, as the network names them."""
+        reached = set(self.capable())
+        ends = [s for s in self.steps.values() if s.operation is None and reached.issuperset(s.inputs)]
+        return [f"{s.node.op} {getattr(s.node.target, '__name__', s.node.target)}" for s in ends[1:]]
 
     def dense(self, known: dict[str, Tensor], wanted: list[str], keep: bool = False) -> dict[str, Tensor]:
         """Evaluate the network from the known values on, as it was written.
@@ -125,14 +137,21 @@ class _Evaluation:
         if step.operation is not None:
             return step.operation.forward(*(values[name] for name in step.inputs))
         alias = dict(zip(varying_inputs(step.node), step.inputs, strict=True))
+        # a step without a rule brings its own parameters: it works in the number type of the network
+        own = self.graph.dtype
+        known = [values[name] for name in step.inputs]
+        given = next((value.dtype for value in known if isinstance(value, Tensor)), own)
 
         def argument(node: fx.Node) -> Any:
-            if node in alias:
-                value = values[alias[node]]
-                return value.clone() if works_in_place(step.node, self.graph.module) else value
-            return self._constant(node)
+            if node not in alias:
+                return self._constant(node)
+            value = values[alias[node]]
+            value = value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
+            return value.clone() if works_in_place(step.node, self.graph.module) else value
 
-        return call(self.graph.module, step.node, argument)
+        result = call(self.graph.module, step.node, argument)
+        floating = isinstance(result, Tensor) and result.is_floating_point()
+        return result.to(given) if floating else result
 
     def _constant(self, node: fx.Node) -> Any:
         """Parameters, and sizes of values (which depend on the batch size only)."""
@@ -185,7 +204,7 @@ def graph_of(network: nn.Module, images: Tensor) -> Graph:
         value = node.meta.get("value")
         if isinstance(value, Tensor) and node.meta["varies"]:
             node.meta["value"] = value.new_empty(1).expand(value.shape)
-    graph = Graph(module, steps, result.name)
+    graph = Graph(module, steps, result.name, images.dtype)
     _fold(graph)
     _pool_first(graph)
     return graph

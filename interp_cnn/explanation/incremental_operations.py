@@ -41,9 +41,21 @@ class Site:
         """Clean values of an input under the frames."""
         return self.clean.view(self.inputs[number], spans or self.spans, self.chunk, **derived)
 
-    def after(self) -> Tensor:
-        """Clean values of the output under the frames."""
-        return self.clean.view(self.name, self.spans, self.chunk)
+    def after(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Clean values of the output under the frames.
+
+        Given the function, they are recomputed in the frames' own number type, so that where nothing changed
+        `function(z + 0) - function(z)` is exactly zero.
+        """
+        if function is None:
+            return self.clean.view(self.name, self.spans, self.chunk)
+        return self.clean.view(
+            self.name,
+            self.spans,
+            self.chunk,
+            make=lambda _: function(self.clean.of(self.inputs[0])),
+            derived="own",
+        )
 
 
 class Operation:
@@ -99,7 +111,7 @@ class Pointwise(Operation):
     def delta(self, site: Site, delta: Tensor) -> Tensor:
         changed = delta.add_(site.before()) if site.reusable else delta + site.before()
         # the function need not send 0 to 0, so cells outside the map are reset
-        return trim(self.function(changed).sub_(site.after()), site.spans, site.chunk)
+        return trim(self.function(changed).sub_(site.after(self.function)), site.spans, site.chunk)
 
 
 class Affine(Operation):
@@ -138,8 +150,9 @@ class Convolution(Operation):
 
     def then_affine(self, scale: Tensor, shift: Tensor) -> Convolution:
         """This convolution followed by scale * y + shift, as one."""
-        bias = shift if self.bias is None else self.bias * scale + shift
-        weight = self.weight * scale.expand(len(self.weight))[:, None, None, None]
+        weight, scale, shift = self.weight.double(), scale.double(), shift.double()
+        bias = shift if self.bias is None else self.bias.double() * scale + shift
+        weight = weight * scale.expand(len(weight))[:, None, None, None]
         return Convolution(weight, bias.expand(len(self.weight)), self.reach, self.groups)
 
     def frames(self, dtype: torch.dtype) -> FrameConvolution:
@@ -201,13 +214,16 @@ class Multiply(Operation):
         return first * second
 
     def delta(self, site: Site, *deltas: Tensor) -> Tensor:
-        factors = []
-        for number, (delta, source) in enumerate(zip(deltas, site.sources, strict=True)):
-            one_cell = all(a.length == 1 < b.length for a, b in zip(source, site.spans, strict=True))
-            target = source if one_cell else site.spans
-            placed = place(delta, source, target, site.chunk)
-            factors.append(placed + site.before(number, target))
-        return trim(factors[0].mul(factors[1]).sub_(site.after()), site.spans, site.chunk)
+        one_cell = [
+            all(a.length == 1 < b.length for a, b in zip(source, site.spans, strict=True))
+            for source in site.sources
+        ]
+        targets = [source if one else site.spans for source, one in zip(site.sources, one_cell, strict=True)]
+        first, second = (
+            place(*given, site.chunk) for given in zip(deltas, site.sources, targets, strict=True)
+        )
+        # (a + da)(b + db) - a b, without the difference of two products
+        return first * (second + site.before(1, targets[1])) + site.before(0, targets[0]) * second
 
 
 class Concatenate(Operation):
@@ -240,7 +256,8 @@ class Linear(Operation):
         self.weight, self.bias = weight, bias
 
     def forward(self, value: Tensor) -> Tensor:
-        return F.linear(value, self.weight.to(value), None if self.bias is None else self.bias.to(value))
+        # in the weight's own type: a copy of VGG's largest matrix in double precision would take 800 MB
+        return F.linear(value.to(self.weight), self.weight, self.bias).to(value)
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
         return F.linear(delta, self.weight.to(delta))
@@ -262,5 +279,7 @@ class WholeMap(Operation):
     def delta(self, site: Site, delta: Tensor) -> Tensor:
         before = tuple(whole(span) for span in site.sources[0])
         changed = (delta + site.before(spans=before)).flatten(0, 2)
-        after = self.module(changed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return after.unflatten(0, delta.shape[:3]) - site.after()
+        return self._masked(changed).unflatten(0, delta.shape[:3]) - site.after(self._masked)
+
+    def _masked(self, value: Tensor) -> Tensor:
+        return self.module(value.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -95,7 +95,7 @@ def plan_of(graph: Graph, grid: WindowGrid, every_step: bool = False) -> Plan:
         grid: the windows.
         every_step: run every step that has a delta rule incrementally, whatever it costs (for tests).
     """
-    capable = _capable(graph)
+    capable = graph.capable()
     windows = AxisWindows.of(grid, 0), AxisWindows.of(grid, 1)
     probe = tuple(run_of(graph, capable, axis.only([len(axis.intervals) // 2]), 0) for axis in windows)
     joint = _joint(graph, capable, probe)
@@ -123,14 +123,6 @@ def _joint(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> set[str]:
         if step.operation.needs_whole or any(source in joint | settled for source in step.inputs):
             joint.add(name)
     return joint
-
-
-def _capable(graph: Graph) -> list[str]:
-    known = {graph.image}
-    for step in graph.steps.values():
-        if step.operation is not None and all(name in known for name in step.inputs):
-            known.add(step.name)
-    return [name for name in graph.steps if name in known]
 
 
 def _cheapest_prefix(graph: Graph, names: list[str], costs: dict[str, float]) -> int:
