@@ -24,7 +24,7 @@ Itemset = tuple[tuple[int, ...], int]
 
 BATCH_WORDS = 1 << 20  # rows of bits that one step of the search may hold: 8 MB
 CACHE_WORDS = 1 << 14  # words that are joined and counted at a time
-BLOCK_ENTRIES = 1 << 19  # items of transactions that lie together: a few MB
+BLOCK_ENTRIES = 1 << 20  # items of transactions that lie together: a few MB
 PAIR_COUNTS = 1 << 22  # counts of pairs that are held at a time: 32 MB
 MOST_DIRECT_ITEMS = 1 << 22  # up to this item number a table finds an item's rank
 
@@ -82,7 +82,8 @@ class _Block(NamedTuple):
 
     def having(self, rank: int) -> np.ndarray:
         """Those transactions (n, width) that have an item."""
-        return self.rows[self.owners[self.starts[rank] : self.starts[rank + 1]]]
+        owners = self.owners[self.starts[rank] : self.starts[rank + 1]]
+        return self.rows.take(owners.astype(np.intp), axis=0)  # with 64 bits numpy copies whole rows
 
 
 class _Table(NamedTuple):
