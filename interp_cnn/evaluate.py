@@ -1,6 +1,7 @@
 """Command `evaluate`: measures finished runs side by side, a foreign network, or the annotations alone.
 
     interp-cnn evaluate runs=[outputs/train/a,outputs/train/b]
+    interp-cnn evaluate runs=[outputs/train/multirun/SWEEP]      all runs of a sweep, with means over seeds
     interp-cnn evaluate network=torchvision:resnet18 weights=FILE layer=layer4 data=animal_parts data.root=DIR
     interp-cnn evaluate data=animal_parts data.root=DIR          what a constant, chance and an oracle score there
 
@@ -8,6 +9,7 @@ Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.jso
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +25,17 @@ from interp_cnn.compare import measure_run, summary_table
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.evaluation.baselines import annotation_baselines
 from interp_cnn.evaluation.comparison import Comparison, NetworkMeasures, compare, measure_network
+from interp_cnn.evaluation.seeds import seed_markdown, seed_table
 from interp_cnn.runs import build_data, load_run, write_json, write_text
 
+COLUMNS = (
+    "accuracy",
+    "location_instability",
+    "tracking_gain",
+    "offset_gain",
+    "tracking_filters",
+    "concentration",
+)
 MEASURES = {
     "location_instability": "location instability (lower is better)",
     "tracking_gain": "part-tracking gain",
@@ -46,10 +57,25 @@ def run(config: DictConfig) -> None:
             )
         _annotations_alone(config, folder)
         return
-    measures = _measured_runs(config) if config.runs else [_measured_network(config)]
-    comparison = compare(measures, seed=config.seed)
+    if config.runs:
+        measures, seeds = _measured_runs(config)
+        several = len({*seeds}) > 1
+    else:
+        measures, seeds, several = [_measured_network(config)], [], False
+    # Over seeds the differences are paired by seed; single networks are compared image by image.
+    baselines = compare(measures[:1] if several else measures, seed=config.seed)
+    comparison = replace(baselines, networks=measures)
     write_comparison(comparison, folder)
-    Console().print(summary_table(comparison, {}))
+    console = Console()
+    console.print(summary_table(comparison, {}))
+    if several:
+        table = seed_table(measures, seeds)
+        text = seed_markdown(table, COLUMNS)
+        write_text(folder / "seeds.csv", table.to_csv(index=False))
+        write_text(folder / "seeds.md", text)
+        console.print(
+            f"\nmean over seeds [95 %], difference to plain paired by seed [95 %]:\n{text}", soft_wrap=True
+        )
     print(f"tables and figures: {os.path.relpath(folder)}")
 
 
@@ -71,13 +97,12 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """The table of networks and baselines for a README."""
-    columns = ["accuracy", "location_instability", "tracking_gain", "tracking_filters"]
-    lines = ["| | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
-    lines.append("|---|" + "---|" * len(columns))
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |"]
+    lines.append("|---|" + "---|" * len(COLUMNS))
     rows = [(one.name, one.summary) for one in comparison.networks] + list(comparison.baselines.items())
     for name, row in rows:
         cells = []
-        for column in columns:
+        for column in COLUMNS:
             estimate = row.get(column)
             cells.append(
                 "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
@@ -98,15 +123,30 @@ def save_png(path: Path, picture) -> None:
     temporary.replace(path)
 
 
-def _measured_runs(config: DictConfig) -> list[NetworkMeasures]:
-    measures = []
+def _measured_runs(config: DictConfig) -> tuple[list[NetworkMeasures], list[int]]:
+    """Every run's measures and training seed."""
+    measures: list[NetworkMeasures] = []
+    seeds = []
     names: list[str] = []
-    for path in track(list(config.runs), description="measuring filters", transient=True):
+    for path in track(_run_folders(config.runs), description="measuring filters", transient=True):
         found = load_run(path, checkpoint=config.checkpoint)
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
         names.append(name)
+        seeds.append(found.config.seed)
         measures.append(measure_run(found, resamples=config.resamples, seed=config.seed, name=name))
-    return measures
+    return measures, seeds
+
+
+def _run_folders(given: list[str]) -> list[Path]:
+    """Run folders themselves, or all the runs inside a sweep's folder."""
+    folders = []
+    for path in map(Path, given):
+        inside = [found.parent for found in path.glob("*/config.yaml")]
+        if (path / "config.yaml").is_file() or not inside:
+            folders.append(path)
+        else:
+            folders += sorted(inside, key=lambda folder: (len(folder.name), folder.name))
+    return folders
 
 
 def _measured_network(config: DictConfig) -> NetworkMeasures:
