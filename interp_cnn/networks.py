@@ -8,6 +8,7 @@ normalises inside. A factory is called without arguments (with `num_classes`, wh
 it); its module is looked for in the current folder too. Weight files are read as tensors only, nothing in them runs.
 """
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -64,6 +65,15 @@ def class_names(spec: str, count: int, *, weights: str | None = None) -> tuple[s
             if len(known.meta.get("categories", ())) == count:
                 return tuple(known.meta["categories"])
     return tuple(f"class {number}" for number in range(count))
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A network's layers and weights as a short text."""
+    content = hashlib.sha256(f"{type(network).__module__} {network!r}".encode())
+    for name, tensor in network.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def _torchvision_names() -> list[str]:

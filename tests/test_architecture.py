@@ -30,6 +30,9 @@ FLOORS = {
     "evaluation": {"data", "explanation"},
     "runs": {"data", "model"},
     "networks": {"model"},
+    "subjects": {"data", "runs", "networks"},
+    "questions": {"explanation", "subjects", "report"},
+    "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation"},
     "__init__": set(),
 }

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from interp_cnn.explanation import asking, gradients, methods
-from interp_cnn.explanation.asking import ImageMap, asked, fitting_batch
+from interp_cnn.explanation.asking import ImageMap, asked, explain_images, fitting_batch
 from interp_cnn.explanation.differences import LogitDifferences
-from interp_cnn.explanation.methods import METHODS, STANDARD, Found, Method, explain_images
+from interp_cnn.explanation.methods import METHODS, STANDARD, Found, Method
 from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.explanation.options import Options, occluder_of, window_of
 
@@ -64,7 +64,7 @@ def test_what_a_map_should_sum_to_is_the_logit_or_its_change(name, network, imag
         grey = network(images.mean((2, 3), keepdim=True).expand_as(images))[rows, TARGETS]
     expected = logit if name.startswith("lrp") else logit - (grey if name == "occlusion" else black)
     torch.testing.assert_close(found.expected, expected)
-    if name.startswith("lrp") or name in ("deeplift", "integrated_gradients"):
+    if name.startswith("lrp") or name in ("deeplift", "integrated_gradients", "shapley_values"):
         tolerance = 0.02 if name == "integrated_gradients" else 1e-3
         torch.testing.assert_close(found.sums.float(), expected, rtol=tolerance, atol=1e-4)
 

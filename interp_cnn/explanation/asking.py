@@ -5,18 +5,40 @@ finite) is raised; with `tolerant`, the images that it concerns get its sentence
 """
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.logits import evaluation_mode
-from interp_cnn.explanation.methods import explain_images
+from interp_cnn.explanation.methods import METHODS
 from interp_cnn.explanation.options import Options
 
 SHARE_OF_MEMORY = 0.25
 MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster
 KEPT = 4  # times what a forward pass writes: a backward pass, or a walk over every operation, keeps it all
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one method says about a batch of images.
+
+    Attributes:
+        maps: (B, H, W), colour channels added up.
+        sums: (B,) what the maps sum to.
+        expected: (B,) what they should sum to, None where the method promises nothing.
+        seconds: for the whole batch.
+        forward_passes: images sent through the network, or as much work, for the whole batch.
+    """
+
+    maps: Tensor
+    sums: Tensor
+    expected: Tensor | None
+    seconds: float
+    forward_passes: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,45 @@ class ImageMap:
     expected: float | None
     seconds: float
     forward_passes: float
+
+
+def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
+    """The map of one method for every image.
+
+    Args:
+        name: of the method, a key of `METHODS`.
+        network: images (B, C, H, W) -> logits (B, K).
+        images: (B, C, H, W), all of one size.
+        targets: (B,) classes.
+        options: see `Options`.
+
+    Raises:
+        ValueError: a question that this method cannot answer for this network, said in one sentence.
+    """
+    method = METHODS[name]
+    with _counted(network) as passes:
+        start = time.perf_counter()
+        found = method.maps(network, images, targets, options)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        seconds = time.perf_counter() - start
+    expected = None
+    if method.total is not None:
+        with evaluation_mode(network):
+            expected = method.total(network, images, targets, options).cpu()
+    count = sum(passes) if found.passes is None else found.passes
+    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count)
+
+
+@contextmanager
+def _counted(network: nn.Module) -> Iterator[list[int]]:
+    """The sizes of the batches that pass the network meanwhile."""
+    passes: list[int] = []
+    handle = network.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    try:
+        yield passes
+    finally:
+        handle.remove()
 
 
 def asked(

@@ -1,7 +1,6 @@
 """Every map of this room by name, with one call: which pixels made the network give its target class this logit.
 
-    METHODS["occlusion"]            what the map shows, its unit, and the function
-    explain_images("lrp", network, images, targets, options)       maps (B, H, W), their sums, what they cost
+    METHODS["occlusion"].maps(network, images, targets, options)        maps (B, H, W) and their sums (B,)
 
 A map adds up the colour channels. Some methods promise what their map sums to (completeness): LRP the logit itself,
 the methods with a baseline the logit's change from baseline to image. What the map really sums to is reported beside
@@ -10,10 +9,9 @@ it. Occlusion is complete in another unit, the drop divided by the window's area
 What speaks for one class rather than another is asked of `differences.LogitDifferences`.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import torch
@@ -21,31 +19,14 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation import gradients
 from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.logits import evaluation_mode, scores
+from interp_cnn.explanation.logits import scores
 from interp_cnn.explanation.occlusion_job import OcclusionJob
 from interp_cnn.explanation.options import Options, occluder_of, window_of
+from interp_cnn.explanation.perturbation import single_pixel
 from interp_cnn.explanation.reference_images import reference_images
 from interp_cnn.explanation.relevance import lrp
+from interp_cnn.explanation.shapley import shapley_values
 from interp_cnn.explanation.windows import map_of_drops, window_grid
-
-
-@dataclass(frozen=True)
-class Maps:
-    """What one method says about a batch of images.
-
-    Attributes:
-        maps: (B, H, W), colour channels added up.
-        sums: (B,) what the maps sum to.
-        expected: (B,) what they should sum to, None where the method promises nothing.
-        seconds: for the whole batch.
-        forward_passes: images sent through the network, or as much work, for the whole batch.
-    """
-
-    maps: Tensor
-    sums: Tensor
-    expected: Tensor | None
-    seconds: float
-    forward_passes: float
 
 
 class Found(NamedTuple):
@@ -86,45 +67,6 @@ class Method:
     total: Callable[[nn.Module, Tensor, Tensor, Options], Tensor] | None = None
 
 
-def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
-    """The map of one method for every image.
-
-    Args:
-        name: of the method, a key of `METHODS`.
-        network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W), all of one size.
-        targets: (B,) classes.
-        options: see `Options`.
-
-    Raises:
-        ValueError: a question that this method cannot answer for this network, said in one sentence.
-    """
-    method = METHODS[name]
-    with _counted(network) as passes:
-        start = time.perf_counter()
-        found = method.maps(network, images, targets, options)
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-        seconds = time.perf_counter() - start
-    expected = None
-    if method.total is not None:
-        with evaluation_mode(network):
-            expected = method.total(network, images, targets, options).cpu()
-    count = sum(passes) if found.passes is None else found.passes
-    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count)
-
-
-@contextmanager
-def _counted(network: nn.Module) -> Iterator[list[int]]:
-    """The sizes of the batches that pass the network meanwhile."""
-    passes: list[int] = []
-    handle = network.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
-    try:
-        yield passes
-    finally:
-        handle.remove()
-
-
 def _occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     size = tuple(images.shape[2:])
     window, stride = window_of(options, size)
@@ -142,6 +84,10 @@ def _occlusion_cost(size: tuple[int, int], options: Options) -> float:
     return float(len(window_grid(size, *window_of(options, size), "end")))
 
 
+def _with_sums(maps: Tensor) -> Found:
+    return Found(maps, maps.double().sum((1, 2)))
+
+
 def _added_up(method: Callable, **names: str) -> Callable:
     """A method of (network, images, targets) as one that takes options too and adds up the colour channels.
 
@@ -152,18 +98,33 @@ def _added_up(method: Callable, **names: str) -> Callable:
 
     def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
         given = {argument: getattr(options, attribute) for argument, attribute in names.items()}
-        found = method(network, images, targets, **given).sum(1)
-        return Found(found, found.double().sum((1, 2)))
+        return _with_sums(method(network, images, targets, **given).sum(1))
 
     return maps
 
 
 def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     generator = torch.Generator().manual_seed(options.seed)
-    found = gradients.smooth_grad(
-        network, images, targets, generator=generator, batch_size=options.batch_size
-    ).sum(1)
-    return Found(found, found.double().sum((1, 2)))
+    more = {"generator": generator, "batch_size": options.batch_size}
+    return _with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
+
+
+def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    generator = torch.Generator().manual_seed(options.seed)
+    more = {"generator": generator, "batch_size": options.batch_size, "baseline": options.baseline}
+    return _with_sums(shapley_values(network, images, targets, **more).sum(1))
+
+
+def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    layer = options.layer
+    if layer is not None:
+        names = [name for name, _ in network.named_modules() if name]
+        wrapped = [name for name in names if name == layer or name.endswith(f".{layer}")]
+        if not wrapped:
+            near = get_close_matches(layer, names, 3, 0.5) or names[-3:]
+            raise ValueError(f"the network has no layer {layer!r}; did you mean {' or '.join(near)}?")
+        layer = min(wrapped, key=len)
+    return _with_sums(gradients.grad_cam(network, images, targets, layer=layer)[:, 0])
 
 
 def _lrp(rule: str) -> Callable:
@@ -256,8 +217,22 @@ METHODS: dict[str, Method] = {
         cost=lambda size, options: 10.0,
         total=_change_from("baseline"),
     ),
+    "shapley_values": Method(
+        _shapley_values,
+        "the average gain in the logit when the pixel's window is uncovered, over all orders of uncovering (sampled)",
+        "logit",
+        cost=lambda size, options: 50.0 * 196,
+        total=_change_from("baseline"),
+    ),
+    "single_pixel": Method(
+        _added_up(single_pixel, batch_size="batch_size"),
+        "how far the logit moves when this pixel alone gets brighter by 0.1, colour by colour",
+        "logit per 0.1 brightness",
+        cost=lambda size, options: 3.0 * size[0] * size[1],
+        cells="mean",
+    ),
     "grad_cam": Method(
-        _added_up(gradients.grad_cam, layer="layer"),
+        _grad_cam,
         "which cells of the last feature maps speak for the class (coarse, enlarged)",
         "activation x slope",
         signed=False,

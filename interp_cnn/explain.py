@@ -1,0 +1,228 @@
+"""Command `explain`: for every image, which pixels speak for its class and which against, by every method asked for.
+
+    interp-cnn explain run=outputs/train/... methods=[occlusion,lrp]
+    interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
+
+Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
+same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.images import skips
+from interp_cnn.explanation.methods import METHODS, STANDARD
+from interp_cnn.explanation.options import Options, window_of
+from interp_cnn.explanations import Explanations
+from interp_cnn.questions import Question
+from interp_cnn.refusals import nearest
+from interp_cnn.report.explained import Look
+from interp_cnn.report.explained_pages import About, write_pages
+from interp_cnn.runs import build_data, write_json
+from interp_cnn.subjects import (
+    Picture,
+    Subject,
+    folder_pictures,
+    network_subject,
+    run_subjects,
+    set_pictures,
+    spread,
+    with_classes,
+)
+from interp_cnn.train import provenance
+
+
+def run(config: DictConfig) -> None:
+    """Explains the images of the configuration in Hydra's run folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    explain(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def explain(config: DictConfig, folder: Path) -> Path:
+    """Explains the images of a composed `explain` configuration in a folder; returns the first page."""
+    question, look = _question(config), _look(config)
+    everything, networks = _pictures_and_networks(config)
+    _check_target(question.target, networks)
+    pictures = spread(everything, config.limit)
+    if question.target == "true" and not all(picture.label for picture in pictures):
+        raise ValueError("target=true, but not every image has a class; name their folders like the classes")
+    found = Explanations(
+        folder, networks, question, device=_device(config.device), skip_bad=skips(config.on_error)
+    )
+    at_once = config.draw and not config.shared_scale
+    found.add(pictures, batch_size=config.batch_size, look=look if at_once else None)
+    if config.shared_scale:
+        look = Look(look.colours, look.contours, found.common_scales())
+    if config.draw:
+        found.draw(look)
+    made = provenance()
+    about = _about(config, networks, question, count=len(found.names), command=made["command"])
+    write_json(folder / "explain.json", {**made, "question": OmegaConf.to_container(config, resolve=True)})
+    page = write_pages(
+        folder, found.names, about, look, ["explain.json", *(["quarantine.csv"] if found.bad else [])]
+    )
+    more = f" of {len(everything)} (limit=null: all)" if len(pictures) < len(everything) else ""
+    left_out = f", {len(found.bad)} left out (quarantine.csv)" if found.bad else ""
+    print(f"{len(found.names)} images{more} explained{left_out}: {os.path.relpath(page)}")
+    return page
+
+
+def _question(config: DictConfig) -> Question:
+    methods = STANDARD if config.methods is None else tuple(dict.fromkeys(map(str, config.methods)))
+    for name in methods:
+        if name not in METHODS:
+            hint = nearest(name, list(METHODS))
+            raise ValueError(f"methods: no method {name!r}; {hint or 'there are'} ({', '.join(METHODS)})")
+    if not methods:
+        raise ValueError(f"methods=[] asks nothing; there are {', '.join(METHODS)}")
+    if config.against not in (None, "none", "runner_up"):
+        raise ValueError(f"against={config.against}: expected none or runner_up")
+    for name in ("grain", "batch_size"):
+        if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
+            raise ValueError(f"{name}={config[name]}: expected 1 or more, or null")
+    options = Options(
+        window=config.window,
+        stride=config.stride,
+        fill=config.fill,
+        baseline=config.baseline,
+        layer=config.layer,
+        seed=config.seed,
+    )
+    return Question(
+        methods,
+        options,
+        target=_target(config.target),
+        against_runner_up=config.against == "runner_up",
+        tolerant=config.methods is None,
+        grain=config.grain,
+    )
+
+
+def _look(config: DictConfig) -> Look:
+    if config.colours not in ("green-red", "orange-blue"):
+        raise ValueError(f"colours={config.colours}: expected green-red or orange-blue")
+    return Look(config.colours, config.contours)
+
+
+def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subject]]:
+    """All images, and the networks with names for their classes."""
+    if (config.run is None) == (config.network is None):
+        raise ValueError("whose decisions are to be explained? give run=FOLDER or network=NAME, not both")
+    weights = None
+    if config.run is not None:
+        runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
+        root = config.data.get("root") if config.get("data") is not None else None
+        networks = run_subjects(runs, checkpoint=config.checkpoint, root=root)
+    else:
+        weights = _weights(config)
+        torch.manual_seed(config.seed)
+        networks = [network_subject(config.network, weights=weights)]
+    first = networks[0]
+    size, data = first.image_size or _size(config.image_size), first.data
+    if config.images is None and config.get("data") is not None:
+        data = _data(config.data, first)
+        size = tuple(data.image_size)
+    if config.images is None and data is None:
+        raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
+    networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
+    classes = {name: None for one in networks for name in one.classes}
+    if config.images is None:
+        return set_pictures(data), networks
+    return folder_pictures(config.images, list(classes), size=size, channels=first.channels), networks
+
+
+def _weights(config: DictConfig) -> str | None:
+    """The weights of a network; `checkpoint=FILE` is another word for them."""
+    if config.checkpoint in (None, "last", "best"):
+        return config.weights
+    if config.weights is not None:
+        raise ValueError(
+            f"weights={config.weights} and checkpoint={config.checkpoint} are both given; give one"
+        )
+    return config.checkpoint
+
+
+def _data(config: DictConfig, subject: Subject) -> PartDataModule:
+    """The data set to show, in the size that a run's network was trained on."""
+    if subject.image_size is not None and "image_size" in config:
+        config = config.copy()
+        config.image_size = subject.image_size[0]
+    data = build_data(config)
+    if data.channels != subject.channels:
+        raise ValueError(
+            f"{subject.name} takes images of {subject.channels} channels, those of data have {data.channels}"
+        )
+    return data
+
+
+def _size(side: int | None) -> tuple[int, int] | None:
+    if side is not None and (not isinstance(side, int) or side < 1):
+        raise ValueError(f"image_size={side}: expected pixels, 1 or more, or null for each image's own size")
+    return None if side is None else (side, side)
+
+
+def _target(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)  # YAML reads true as a truth value
+
+
+def _check_target(asks: str, networks: Sequence[Subject]) -> None:
+    """Refuse a class that a network does not know before any work is done."""
+    for one in networks:
+        number = asks.isdecimal() and int(asks) < len(one.classes)
+        if asks not in ("predicted", "true", *one.classes) and not number:
+            hint = nearest(asks, ["predicted", "true", *one.classes])
+            known = (
+                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
+            )
+            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        raise ValueError(f"device={name} is not there: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _about(
+    config: DictConfig, networks: Sequence[Subject], question: Question, *, count: int, command: str
+) -> About:
+    names = " and ".join(one.name for one in networks)
+    options = question.options
+    against = ", minus that of the best other class" if question.against_runner_up else ""
+    target = {"predicted": "the class that the network predicts", "true": "the image's own class"}
+    asked = target.get(question.target, f"the class {question.target}")
+    facts = {
+        "network": names,
+        "images": f"{count}, from {config.images or 'validation data'}",
+        "explained": f"the logit of {asked}{against}",
+        "occlusion": f"{_windows(options, networks[0].image_size or _size(config.image_size))}, hidden pixels become "
+        + (
+            "black in grey images, else the image's mean colour"
+            if options.fill is None
+            else str(options.fill)
+        ),
+        "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
+        "scale": "one per method over all images" if config.shared_scale else "one per method and image",
+    }
+    if not {"occlusion"} & set(question.methods):
+        del facts["occlusion"]
+    title = f"Which pixels speak for the class: {count} image{'s' if count != 1 else ''}, {names}"
+    return About(title, facts, {name: METHODS[name].meaning for name in question.methods}, command)
+
+
+def _windows(options: Options, size: tuple[int, int] | None) -> str:
+    if size is None:
+        return f"window {options.window:g}, stride {options.stride:g} (pixels, or shares of the shorter side)"
+    (height, width), (step, _) = window_of(options, size)
+    return f"windows of {height} x {width} pixels, every {step} pixels"

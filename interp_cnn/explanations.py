@@ -1,0 +1,258 @@
+"""Images on their way into a folder of explanations: asked, recorded, drawn, and never asked twice.
+
+An image is done when its record says so (`report.explained`), and its record carries a fingerprint of everything that
+its maps depend on: pixels, weights, methods, options. Work that was interrupted goes on with the images whose record
+is missing or was made otherwise. Memory does not grow with the number of images.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from interp_cnn.explanation.asking import ImageMap, asked, fitting_batch
+from interp_cnn.explanation.methods import METHODS
+from interp_cnn.figures.plates import coarse
+from interp_cnn.networks import fingerprint
+from interp_cnn.questions import Question, posed
+from interp_cnn.report import explained
+from interp_cnn.report.explained import Answer, ImageRecord, Look, MapRecord
+from interp_cnn.report.writing import write_text
+from interp_cnn.subjects import Picture, Subject
+
+log = logging.getLogger(__name__)
+WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
+CELLS_DRAWN = 56  # along an image's longer side: single pixels of a large image cannot be seen
+VERSION = 1  # of the numbers: maps of an earlier one are computed again
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An image that is to be explained."""
+
+    name: str
+    picture: Picture
+    pixels: Tensor
+    fingerprint: str
+
+
+@dataclass
+class Explanations:
+    """Explained images in a folder.
+
+    Attributes:
+        folder: in which `images/` lies.
+        networks: who is asked.
+        question: what.
+        device: where the networks compute.
+        skip_bad: leave out images that cannot be read.
+        names: folders of the explained images, in order.
+        bad: images that were left out: name and reason.
+    """
+
+    folder: Path
+    networks: Sequence[Subject]
+    question: Question
+    device: torch.device | str = "cpu"
+    skip_bad: bool = False
+    names: list[str] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for subject in self.networks:
+            subject.network.to(self.device).requires_grad_(False)
+        networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
+        self._asks = "\n".join([str(VERSION), repr(asdict(self.question)), *networks])
+        self._pictures: dict[str, Picture] = {}
+
+    def add(
+        self, pictures: Sequence[Picture], *, batch_size: int | None = None, look: Look | None = None
+    ) -> None:
+        """Explain images; those that are explained already are only counted.
+
+        Args:
+            pictures: the images.
+            batch_size: images in one pass; None: as many as fit into memory.
+            look: draw each batch at once like this; None: leave the pictures to `draw`.
+
+        Raises:
+            ValueError: an image that cannot be read (unless bad ones are skipped), or a question that a method refuses.
+        """
+        bar = _bar()
+        task = bar.add_task("explaining", total=float(len(pictures)), images=f"0/{len(pictures)}")
+        with bar:
+            for batch in self._batches(pictures, batch_size):
+                self._explain(batch, lambda share: bar.advance(task, share), look)
+                seen = len(self.names) + len(self.bad)
+                bar.update(task, images=f"{seen}/{len(pictures)}", completed=float(seen))
+        self._write_quarantine()
+        if not self.names:
+            raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
+
+    def draw(self, look: Look) -> None:
+        """Draw the pictures that are missing or look different."""
+        bar = _bar()
+        task = bar.add_task("drawing", total=float(len(self.names)), images="")
+        with bar:
+            for number, name in enumerate(self.names):
+                folder = self.folder / "images" / name
+                record = explained.read_record(folder)
+                if record is not None:
+                    picture = self._pictures[name]
+                    explained.draw(
+                        folder, record, look, image=lambda picture=picture: picture.pixels().numpy()
+                    )
+                bar.update(task, completed=number + 1.0, images=f"{number + 1}/{len(self.names)}")
+
+    def common_scales(self) -> dict[str, float]:
+        """For each method the size that its values stay within in every image of every network."""
+        scales: dict[str, float] = {}
+        for name in self.names:
+            record = explained.read_record(self.folder / "images" / name)
+            for one in (one for answer in (record.answers if record else ()) for one in answer.maps):
+                scales[one.method] = max(scales.get(one.method, 0.0), one.scale)
+        return scales
+
+    def _batches(self, pictures: Sequence[Picture], batch_size: int | None) -> Iterator[list[_Waiting]]:
+        """Images of one size that have no record yet; in between empty batches, to show that it goes on."""
+        batch: list[_Waiting] = []
+        size = 1
+        for number, picture in enumerate(pictures):
+            waiting = self._looked_at(picture)
+            if waiting is not None:
+                if batch and batch[0].pixels.shape != waiting.pixels.shape:
+                    yield batch
+                    batch = []
+                if not batch:
+                    size = batch_size or self._fitting(waiting.pixels)
+                batch.append(waiting)
+            if len(batch) >= size or (not batch and number % 20 == 0):
+                yield batch
+                batch = []
+        yield batch
+
+    def _looked_at(self, picture: Picture) -> _Waiting | None:
+        """An image that is to be explained; None for one that is, or that cannot be read."""
+        try:
+            pixels = picture.pixels()
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            log.warning("left out: %s", error)
+            self.bad.append((picture.name, " ".join(str(error).split())))
+            return None
+        name = self._new_name(picture)
+        self.names.append(name)
+        self._pictures[name] = picture
+        content = hashlib.sha256(self._asks.encode())
+        content.update(repr((tuple(pixels.shape), picture.name, picture.label)).encode())
+        content.update(pixels.contiguous().numpy().tobytes())
+        record = explained.read_record(self.folder / "images" / name)
+        if record is not None and record.question == content.hexdigest():
+            return None
+        return _Waiting(name, picture, pixels, content.hexdigest())
+
+    def _new_name(self, picture: Picture) -> str:
+        """The image's folder; images of one name are told apart by their turn."""
+        name, turn = explained.folder_name(picture.name), 1
+        while name in self._pictures:
+            turn += 1
+            name = explained.folder_name(f"{picture.name} {turn}")
+        return name
+
+    def _fitting(self, pixels: Tensor) -> int:
+        return min(fitting_batch(one.network, pixels.to(self.device)) for one in self.networks)
+
+    def _explain(self, batch: list[_Waiting], advance: Callable[[float], None], look: Look | None) -> None:
+        """Ask every network by every method, then record and draw; `advance` hears of the work, 1.0 an image."""
+        if not batch:
+            return
+        images = torch.stack([one.pixels for one in batch]).to(self.device)
+        answers: list[list[Answer]] = [[] for _ in batch]
+        maps: list[dict[str, np.ndarray]] = [{} for _ in batch]
+        for subject in self.networks:
+            network, targets, heads = posed(self.question, subject, images, [one.picture for one in batch])
+            records: list[list[MapRecord]] = [[] for _ in batch]
+            for name, share in self._shares(images):
+                found = asked(
+                    *(name, network, images, targets, self.question.options), tolerant=self.question.tolerant
+                )
+                for place, one in enumerate(found):
+                    records[place].append(_map_record(name, one, self.question.grain))
+                    if isinstance(one, ImageMap):
+                        key = explained.map_key(subject.name, name, len(self.networks))
+                        maps[place][key] = one.values.numpy()
+                    else:
+                        log.warning(
+                            "%s of %s refused %s: %s", name, subject.name, batch[place].picture.name, one
+                        )
+                advance(len(batch) * share)
+            for place, head in enumerate(heads):
+                answers[place].append(Answer(**head, maps=records[place]))
+        for place, one in enumerate(batch):
+            folder = self.folder / "images" / one.name
+            size = explained.write_maps(folder, maps[place])
+            about = (one.picture.name, one.picture.label, tuple(one.pixels.shape[1:]), one.fingerprint)
+            record = ImageRecord(*about, answers[place], size)
+            if look is None:
+                explained.write_record(folder, record)
+            else:
+                explained.draw(folder, record, look, image=lambda one=one: one.pixels.numpy())
+
+    def _shares(self, images: Tensor) -> list[tuple[str, float]]:
+        """Each method's share of the work on an image."""
+        size = tuple(images.shape[2:])
+        costs = {name: METHODS[name].cost(size, self.question.options) for name in self.question.methods}
+        return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
+
+    def _write_quarantine(self) -> None:
+        path = self.folder / "quarantine.csv"
+        if not self.bad:
+            path.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *self.bad])
+        write_text(path, text.getvalue())
+
+
+def _map_record(name: str, one: ImageMap | str, grain: int | None) -> MapRecord:
+    method = METHODS[name]
+    if isinstance(one, str):
+        return MapRecord(name, method.unit, method.signed, refused=one)
+    values = one.values.numpy()
+    grain = grain or max(1, round(max(values.shape) / CELLS_DRAWN))
+    grain = grain if method.cells else 1
+    strength = np.abs(coarse(values, grain, add_up=method.cells == "sum"))
+    scale = float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max())
+    ends = {"low": float(values.min()), "high": float(values.max()), "scale": scale}
+    cost = {"seconds": one.seconds, "forward_passes": one.forward_passes}
+    sums = {"sum": one.sum, "expected": one.expected}
+    return MapRecord(
+        name, method.unit, method.signed, grain=grain, cells=method.cells, **ends, **sums, **cost
+    )
+
+
+def _bar() -> Progress:
+    """How far, how long, how much longer; nothing where nobody watches."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[images]} images"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=600,
+        transient=True,
+    )
