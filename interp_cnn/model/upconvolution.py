@@ -1,0 +1,107 @@
+"""Up-convolution network: from a layer's feature maps back to a picture.
+
+    maps / scale (D, h, w) -> 3x3 conv, D/2 -> [nearest x2, 3x3 conv, batch norm, LeakyReLU 0.2] until the image's
+    size -> 3x3 conv -> sigmoid
+
+After Dosovitskiy and Brox, "Inverting Visual Representations with Convolutional Networks", CVPR 2016 (arXiv
+1506.02753). Nearest enlargement instead of transposed convolution leaves no checkerboard (Odena, Dumoulin, Olah,
+"Deconvolution and Checkerboard Artifacts", Distill 2016). A decoder that only ever saw whole maps draws nothing
+sensible from a part of one; `random_masks` are what it has to be trained with.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Upconvolution(nn.Module):
+    """Decoder of one layer of any network.
+
+    Args:
+        filters: D, channels of the feature maps.
+        grid: (h, w).
+        image_size: (H, W); enlarged by two while smaller, then brought to this size.
+        channels: C of the picture.
+        width: channels after the first convolution; half the filters by default, at least 32.
+        scale: (D,) what each channel is divided by, for instance its 99.5 % quantile; ones by default.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        *,
+        grid: tuple[int, int],
+        image_size: tuple[int, int],
+        channels: int = 3,
+        width: int | None = None,
+        scale: Tensor | None = None,
+    ):
+        super().__init__()
+        if min(filters, channels, *grid, *image_size) < 1:
+            raise ValueError(
+                f"filters {filters}, channels {channels}, grid {grid}, image_size {image_size}; "
+                "expected at least 1 of each"
+            )
+        scale = torch.ones(filters) if scale is None else scale.detach().clone()
+        if scale.shape != (filters,) or not bool((scale > 0).all()):
+            raise ValueError(f"scale has shape {tuple(scale.shape)}; expected ({filters},) positive numbers")
+        self.image_size = tuple(image_size)
+        self.register_buffer("scale", scale[:, None, None])
+        width = max(32, filters // 2) if width is None else width
+        self.read = nn.Sequential(nn.Conv2d(filters, width, 3, padding=1), nn.LeakyReLU(0.2))
+        doublings = 0
+        while all(size << doublings < side for size, side in zip(grid, image_size, strict=True)):
+            doublings += 1
+        widths = [max(16, width >> step) for step in range(doublings + 1)]
+        self.enlarge = nn.Sequential(*(_doubled(*pair) for pair in pairwise(widths)))
+        self.draw = nn.Conv2d(widths[-1], channels, 3, padding=1)
+
+    def forward(self, feature_maps: Tensor) -> Tensor:
+        """Feature maps (B, D, h, w) to pictures (B, C, H, W) in [0, 1]."""
+        hidden = self.enlarge(self.read(feature_maps / self.scale))
+        if hidden.shape[2:] != self.image_size:
+            hidden = functional.interpolate(hidden, size=self.image_size, mode="nearest")
+        return self.draw(hidden).sigmoid()
+
+
+def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: float = 0.25) -> Tensor:
+    """Random masks (B, D, h, w) of zeros and ones: what a decoder must learn to draw from.
+
+    A share `whole` of the images keeps everything. The others keep a window of random place and size, at least
+    3 x 3 cells where the grid has them, or a random share of the channels, or both, a third of them each.
+
+    Args:
+        feature_maps: (B, D, h, w), for shape and device.
+        generator: on the CPU.
+        whole: share in [0, 1].
+    """
+    count, filters, height, width = feature_maps.shape
+    kind = torch.rand(count, generator=generator)
+    windowed = (kind >= whole) & (kind < whole + (1 - whole) * 2 / 3)
+    thinned = kind >= whole + (1 - whole) / 3
+    rows, columns = (_intervals(count, size, generator) for size in (height, width))
+    window = rows[:, :, None] & columns[:, None, :] | ~windowed[:, None, None]  # (B, h, w)
+    share = torch.rand(count, 1, generator=generator)
+    kept = (torch.rand(count, filters, generator=generator) < share) | ~thinned[:, None]  # (B, D)
+    masks = kept[:, :, None, None] & window[:, None]
+    return masks.to(feature_maps)
+
+
+def _intervals(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Random intervals as rows (count, size) bool, each of at least three cells (or all of a smaller grid)."""
+    smallest = min(3, size)
+    lengths = torch.randint(smallest, size + 1, (count, 1), generator=generator)
+    starts = (torch.rand(count, 1, generator=generator) * (size - lengths + 1)).long()
+    cells = torch.arange(size)
+    return (cells >= starts) & (cells < starts + lengths)
+
+
+def _doubled(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.Conv2d(before, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.LeakyReLU(0.2),
+    )

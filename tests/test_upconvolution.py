@@ -1,0 +1,90 @@
+"""The decoder's shapes, scale and masks, and that it learns to invert a known encoder."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from interp_cnn.model.upconvolution import Upconvolution, random_masks
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("grid", "image_size"), [((12, 12), (48, 48)), ((7, 5), (50, 33)), ((8, 8), (8, 8)), ((3, 9), (24, 24))]
+)
+def test_pictures_have_the_images_size_and_range_on_any_grid(grid, image_size):
+    torch.manual_seed(0)
+    decoder = Upconvolution(6, grid=grid, image_size=image_size, channels=2)
+    pictures = decoder(10 * torch.randn(3, 6, *grid, generator=seeded()))
+    assert pictures.shape == (3, 2, *image_size)
+    assert pictures.min() >= 0 and pictures.max() <= 1
+
+
+def test_stride_four_takes_two_doublings_and_stays_small():
+    decoder = Upconvolution(128, grid=(12, 12), image_size=(48, 48), channels=1)
+    assert len(decoder.enlarge) == 2
+    assert sum(parameter.numel() for parameter in decoder.parameters()) < 1_700_000
+
+
+def test_scaling_a_channel_and_its_scale_changes_nothing():
+    torch.manual_seed(0)
+    plain = Upconvolution(4, grid=(4, 4), image_size=(8, 8)).eval()
+    scaled = Upconvolution(
+        4, grid=(4, 4), image_size=(8, 8), scale=torch.tensor([1.0, 10.0, 0.1, 3.0])
+    ).eval()
+    scaled.load_state_dict({**plain.state_dict(), "scale": scaled.scale})
+    maps = torch.rand(2, 4, 4, 4, generator=seeded())
+    torch.testing.assert_close(plain(maps), scaled(maps * scaled.scale))
+
+
+def test_masks_are_windows_channels_both_or_everything():
+    maps = torch.zeros(4000, 10, 6, 5)
+    masks = random_masks(maps, generator=seeded(), whole=0.25)
+    assert set(masks.unique().tolist()) == {0.0, 1.0} and masks.shape == maps.shape
+    window, kept = masks.amax(dim=1), masks.amax(dim=(2, 3))
+    assert torch.equal(masks, kept[:, :, None, None] * window[:, None])  # a box times a choice of channels
+    full = masks.flatten(1).all(dim=1).float().mean()
+    all_channels, all_cells = kept.all(dim=1), window.flatten(1).all(dim=1)
+    assert 0.25 <= full < 0.33
+    assert abs((all_channels & ~all_cells).float().mean() - 0.23) < 0.06
+    assert abs((~all_channels & all_cells).float().mean() - 0.25) < 0.06
+    assert abs((~all_channels & ~all_cells).float().mean() - 0.2) < 0.08
+    sides = window.amax(dim=2).sum(dim=1)[kept.any(dim=1)]
+    assert sides.min() == 3 and sides.max() == 6
+    assert torch.equal(masks, random_masks(maps, generator=seeded(), whole=0.25))
+    assert random_masks(maps[:50], generator=seeded(), whole=1.0).all()
+
+
+def test_it_learns_to_invert_a_known_encoder_from_masked_maps():
+    torch.manual_seed(0)
+    encoder = torch.nn.Conv2d(1, 16, 4, stride=4)
+    images = functional.interpolate(
+        torch.rand(64, 1, 4, 4, generator=seeded()), size=(16, 16), mode="nearest"
+    )
+    maps = encoder(images).detach()
+    decoder = Upconvolution(16, grid=(4, 4), image_size=(16, 16), channels=1)
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=5e-3)
+    generator = seeded(1)
+    for _ in range(80):
+        masks = random_masks(maps, generator=generator)
+        loss = (decoder(maps * masks) - images).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    error = (decoder.eval()(maps) - images).square().mean()
+    assert error < 0.35 * images.var()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"scale": torch.ones(3)}, r"shape \(3,\); expected \(4,\)"),
+        ({"scale": torch.zeros(4)}, "positive"),
+        ({"grid": (0, 4)}, r"grid \(0, 4\)"),
+    ],
+)
+def test_wrong_arguments_are_named(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Upconvolution(4, **{"grid": (4, 4), "image_size": (8, 8), **options})
