@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation import gradients
 from interp_cnn.explanation.composites import chosen_rules
-from interp_cnn.explanation.operations import WeightedLayer, folded_norms
 from interp_cnn.explanation.relevance import lrp, lrp_conservation
 from interp_cnn.explanation.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
 from interp_cnn.explanation.tape import record
+from interp_cnn.explanation.weighted_layers import WeightedLayer, folded_norms
 
 RULES = [Epsilon(), Epsilon(0.3), Gamma(), Gamma(2.0), ZPlus(), AlphaBeta(), AlphaBeta(3.0, 2.0), Flat()]
 NAMES = [

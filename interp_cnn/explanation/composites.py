@@ -17,9 +17,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from interp_cnn.explanation.operations import WEIGHTED, module_type
+from interp_cnn.explanation.operations import WEIGHTED
 from interp_cnn.explanation.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
 from interp_cnn.explanation.tape import Step, Tape, Value
+from interp_cnn.explanation.weighted_layers import module_type
 
 RuleChoice = str | Rule | ZBox | Mapping[str | type[nn.Module], str | Rule | ZBox]
 

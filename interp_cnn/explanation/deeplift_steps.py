@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation import operations
-from interp_cnn.explanation.operations import WeightedLayer, batch_norm_scale, pulled_back, rows, unbroadcast
+from interp_cnn.explanation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
 from interp_cnn.explanation.tape import Step, Value
+from interp_cnn.explanation.weighted_layers import WeightedLayer
 
 Beside = dict[Value, Tensor]
 Multipliers = list[tuple[Value, Tensor]]

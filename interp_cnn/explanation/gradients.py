@@ -237,7 +237,7 @@ def _complete(
         if 3 * pieces > max_steps:
             worst = ((sums[incomplete] - change[pending]) / change[pending]).abs().max()
             message = "integrated_gradients: %d of %d images incomplete after %d steps, worst error %.2g"
-            log.warning(message, len(pending), len(images), pieces, worst)
+            log.warning(message, len(pending), len(images), pieces, float(worst.detach()))
             break
         points, pieces = _new_middles(pieces), 3 * pieces
     return difference * slopes / steps[:, None, None, None]

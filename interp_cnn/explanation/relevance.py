@@ -28,10 +28,11 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.logits import check_question, evaluation_mode, target_logits
-from interp_cnn.explanation.operations import MOVES, WeightedLayer, folded_norms
+from interp_cnn.explanation.operations import MOVES
 from interp_cnn.explanation.relevance_rules import Rule, ZBox
 from interp_cnn.explanation.relevance_steps import Shares, passed_on
 from interp_cnn.explanation.tape import Step, Tape, record
+from interp_cnn.explanation.weighted_layers import WeightedLayer, folded_norms
 
 log = logging.getLogger(__name__)
 

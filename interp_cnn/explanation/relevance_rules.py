@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation.logits import check_positive
-from interp_cnn.explanation.operations import WeightedLayer
+from interp_cnn.explanation.weighted_layers import WeightedLayer
 
 STABILISER = 1e-6
 

@@ -229,9 +229,7 @@ class _Recorder(TorchFunctionMode):
             return tensor
         if value.tensor.untyped_storage().data_ptr() in self.stale:
             place = _place(*self.modules[-1])
-            raise ValueError(
-                f"network reads a tensor again, in {place}, after changing it in place through a view"
-            )
+            raise ValueError(f"network reads a tensor changed in place through a view, again, in {place}")
         return value
 
     def _changed_in_place(self, name: str, args: tuple, kwargs: dict) -> Value | None:
@@ -245,9 +243,7 @@ class _Recorder(TorchFunctionMode):
             return None
         target = args[0] if args else kwargs.get("input")
         if not isinstance(target, Value):
-            raise ValueError(
-                f"network writes into a constant tensor ({name}) in {place}: this cannot be followed"
-            )
+            raise ValueError(f"network writes into a constant ({name}) in {place}: this cannot be followed")
         return target
 
     def _check_harmless(self, name: str, output: object) -> None:
@@ -279,9 +275,8 @@ def _place(layer: str, module: nn.Module | None) -> str:
 
 
 def _tensors(output: object) -> list[Tensor]:
-    return [
-        one for one in (output if isinstance(output, tuple | list) else [output]) if isinstance(one, Tensor)
-    ]
+    outputs = output if isinstance(output, tuple | list) else [output]
+    return [one for one in outputs if isinstance(one, Tensor)]
 
 
 def _mapped(nest, value: Callable = lambda value: value, tensor: Callable = lambda tensor: tensor):
