@@ -67,14 +67,14 @@ def test_it_learns_to_invert_a_known_encoder_from_masked_maps():
     decoder = Upconvolution(16, grid=(4, 4), image_size=(16, 16), channels=1)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=5e-3)
     generator = seeded(1)
-    for _ in range(80):
+    for _ in range(150):
         masks = random_masks(maps, generator=generator)
         loss = (decoder(maps * masks) - images).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     error = (decoder.eval()(maps) - images).square().mean()
-    assert error < 0.35 * images.var()
+    assert error < 0.25 * images.var()
 
 
 @pytest.mark.parametrize(
