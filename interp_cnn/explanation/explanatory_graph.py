@@ -8,9 +8,10 @@ image. In a layer below, a node V has parents V' in the layer above, and is expe
 Parents are the nodes above whose displacement from V varies least while both are active: largest mean of
 w_V w_V' log N(p_V - p_V' | mean displacement, s_V^2) over images. They are chosen anew while nodes are learned.
 
-Zhang, Cao, Shi, Wu, Zhu, "Interpreting CNN Knowledge via an Explanatory Graph", AAAI 2018 (arXiv 1708.01785):
-40 nodes per filter in the top layer and 20 below, 15 parents, 20 iterations, tau 0.1. Its gradient step of size
-s^2 over the nodes' mass is the step of expectation-maximisation taken here. Not taken over: flipped images.
+After Zhang, Cao, Shi, Wu, Zhu, "Interpreting CNN Knowledge via an Explanatory Graph", AAAI 2018 (arXiv 1708.01785).
+The defaults (40 nodes per filter in the top layer and 20 below, 15 parents, 20 iterations, tau 0.1) are meant to be
+the paper's; only the 20 iterations were checked, against the released code. Its gradient step of size s^2 over the
+nodes' mass is the step of expectation-maximisation taken here. Not taken over: flipped images.
 """
 
 from __future__ import annotations
