@@ -1,8 +1,8 @@
 """Images on their way into a folder of explanations: asked, recorded, drawn, and never asked twice.
 
 An image is done when its record says so (`report.explained`), and its record carries a fingerprint of everything that
-its maps depend on: pixels, weights, methods, options. Work that was interrupted goes on with the images whose record
-is missing or was made otherwise. Memory does not grow with the number of images.
+its maps depend on: pixels, weights, methods, options. Work that was interrupted goes on with the batches in which a
+record is missing or was made otherwise. Memory does not grow with the number of images.
 """
 
 import csv
@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,13 @@ VERSION = 1  # of the numbers: maps of an earlier one are computed again
 
 @dataclass(frozen=True)
 class _Waiting:
-    """An image that is to be explained."""
+    """An image whose turn it is."""
 
     name: str
     picture: Picture
     pixels: Tensor
     fingerprint: str
+    done: bool
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Explanations:
         networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
         self._asks = "\n".join([str(VERSION), repr(asdict(self.question)), *networks])
         self._pictures: dict[str, Picture] = {}
+        self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
 
     def add(
         self, pictures: Sequence[Picture], *, batch_size: int | None = None, look: Look | None = None
@@ -91,7 +93,10 @@ class Explanations:
         task = bar.add_task("explaining", total=float(len(pictures)), images=f"0/{len(pictures)}")
         with bar:
             for batch in self._batches(pictures, batch_size):
-                self._explain(batch, lambda share: bar.advance(task, share), look)
+                if not all(one.done for one in batch):
+                    self._explain(
+                        batch, self._size(batch[0], batch_size), look, lambda share: bar.advance(task, share)
+                    )
                 seen = len(self.names) + len(self.bad)
                 bar.update(task, images=f"{seen}/{len(pictures)}", completed=float(seen))
         self._write_quarantine()
@@ -123,25 +128,33 @@ class Explanations:
         return scales
 
     def _batches(self, pictures: Sequence[Picture], batch_size: int | None) -> Iterator[list[_Waiting]]:
-        """Images of one size that have no record yet; in between empty batches, to show that it goes on."""
+        """Images of one size, as many as go together; the same ones whatever is explained already.
+
+        In a batch of other images a convolution may round otherwise, so that interrupted work would not end with the
+        same bits.
+        """
         batch: list[_Waiting] = []
-        size = 1
-        for number, picture in enumerate(pictures):
-            waiting = self._looked_at(picture)
-            if waiting is not None:
-                if batch and batch[0].pixels.shape != waiting.pixels.shape:
-                    yield batch
-                    batch = []
-                if not batch:
-                    size = batch_size or self._fitting(waiting.pixels)
-                batch.append(waiting)
-            if len(batch) >= size or (not batch and number % 20 == 0):
+        for picture in pictures:
+            one = self._looked_at(picture)
+            if one is None:
+                continue
+            if batch and (
+                batch[0].pixels.shape != one.pixels.shape or len(batch) == self._size(one, batch_size)
+            ):
                 yield batch
                 batch = []
+            batch.append(one)
         yield batch
 
+    def _size(self, one: _Waiting, batch_size: int | None) -> int:
+        shape = tuple(one.pixels.shape)
+        if shape not in self._sizes:
+            pixels = one.pixels.to(self.device)
+            self._sizes[shape] = batch_size or min(fitting_batch(it.network, pixels) for it in self.networks)
+        return self._sizes[shape]
+
     def _looked_at(self, picture: Picture) -> _Waiting | None:
-        """An image that is to be explained; None for one that is, or that cannot be read."""
+        """An image, and whether it is explained already; None for one that cannot be read."""
         try:
             pixels = picture.pixels()
         except (ValueError, OSError) as error:
@@ -157,9 +170,8 @@ class Explanations:
         content.update(repr((tuple(pixels.shape), picture.name, picture.label)).encode())
         content.update(pixels.contiguous().numpy().tobytes())
         record = explained.read_record(self.folder / "images" / name)
-        if record is not None and record.question == content.hexdigest():
-            return None
-        return _Waiting(name, picture, pixels, content.hexdigest())
+        done = record is not None and record.question == content.hexdigest()
+        return _Waiting(name, picture, pixels, content.hexdigest(), done)
 
     def _new_name(self, picture: Picture) -> str:
         """The image's folder; images of one name are told apart by their turn."""
@@ -169,13 +181,11 @@ class Explanations:
             name = explained.folder_name(f"{picture.name} {turn}")
         return name
 
-    def _fitting(self, pixels: Tensor) -> int:
-        return min(fitting_batch(one.network, pixels.to(self.device)) for one in self.networks)
-
-    def _explain(self, batch: list[_Waiting], advance: Callable[[float], None], look: Look | None) -> None:
+    def _explain(
+        self, batch: list[_Waiting], size: int, look: Look | None, advance: Callable[[float], None]
+    ) -> None:
         """Ask every network by every method, then record and draw; `advance` hears of the work, 1.0 an image."""
-        if not batch:
-            return
+        options = replace(self.question.options, batch_size=size)
         images = torch.stack([one.pixels for one in batch]).to(self.device)
         answers: list[list[Answer]] = [[] for _ in batch]
         maps: list[dict[str, np.ndarray]] = [{} for _ in batch]
@@ -183,9 +193,7 @@ class Explanations:
             network, targets, heads = posed(self.question, subject, images, [one.picture for one in batch])
             records: list[list[MapRecord]] = [[] for _ in batch]
             for name, share in self._shares(images):
-                found = asked(
-                    *(name, network, images, targets, self.question.options), tolerant=self.question.tolerant
-                )
+                found = asked(name, network, images, targets, options, tolerant=self.question.tolerant)
                 for place, one in enumerate(found):
                     records[place].append(_map_record(name, one, self.question.grain))
                     if isinstance(one, ImageMap):

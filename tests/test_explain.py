@@ -2,7 +2,11 @@
 
 import json
 import logging
+import os
+import random
+import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -289,14 +293,15 @@ def test_what_the_maps_depend_on_is_asked_again(change, place, monkeypatch):
 
 
 def test_changed_weights_or_pixels_are_asked_again_and_nothing_else(place, monkeypatch):
-    assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
+    words = (MINE, *PHOTOS, CHEAP, "draw=false", "batch_size=1")
+    assert explain(*words) == 0
     asked = counted(monkeypatch)
     Image.new("RGB", (20, 20), "red").save(place / "photos" / "fox" / "1.png")
-    assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
+    assert explain(*words) == 0
     assert asked == [("sensitivity_analysis", 1), ("lrp", 1)]
     sys.modules.pop("my_networks_to_explain")
     (place / "my_networks_to_explain.py").write_text(NETWORK.replace("manual_seed(3)", "manual_seed(44)"))
-    assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
+    assert explain(*words) == 0
     assert len(asked) > 2
 
 
@@ -322,6 +327,35 @@ def test_interrupted_work_goes_on_and_ends_as_if_it_had_never_stopped(stop, plac
     assert resumed.keys() == whole.keys()
     for name, maps in whole.items():
         assert all(np.array_equal(maps[key], resumed[name][key]) for key in maps)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_bits(runs, place):
+    """SIGKILL at random moments, until a call gets through."""
+    words = [sys.executable, "-m", "interp_cnn", "explain", f"run={runs / 'interpretable'}", "limit=24"]
+    words += ["methods=[saliency,lrp]", "batch_size=3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, "hydra.run.dir=whole"], check=True, env=environment, capture_output=True)
+    generator = random.Random(0)
+    kept = []
+    for _ in range(2):
+        job = subprocess.Popen([*words, "hydra.run.dir=out"], env=environment, stderr=subprocess.DEVNULL)
+        goal = (kept[-1] if kept else 0) + generator.randint(1, 10)
+        while job.poll() is None and len(list((place / "out").glob("images/*/explanation.json"))) < goal:
+            time.sleep(0.003)
+        job.kill()
+        job.wait()
+        kept.append(len(records(place / "out")))
+    assert 0 < kept[0] < kept[-1] < 24
+    subprocess.run([*words, "hydra.run.dir=out"], check=True, env=environment, capture_output=True)
+    resumed, whole = maps_of(place / "out"), maps_of(place / "whole")
+    assert resumed.keys() == whole.keys() and len(whole) == 24
+    for name, maps in whole.items():
+        assert all(np.array_equal(maps[key], resumed[name][key]) for key in maps)
+        pictures = [(place / out / "images" / name / "panel.png").read_bytes() for out in ("out", "whole")]
+        assert pictures[0] == pictures[1]
+    left_over = [path for path in (place / "out").rglob("*") if path.name.startswith(".") and path.is_file()]
+    assert len(left_over) <= 2  # what was being written when the process died
 
 
 def test_a_full_disk_leaves_no_half_image_behind(place, monkeypatch, capsys):

@@ -193,7 +193,8 @@ def test_fewer_images_fit_into_memory_the_larger_they_are(network, monkeypatch):
     sizes = [fitting_batch(network, torch.zeros(3, side, side), most=1000) for side in (16, 64, 256)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1] >= 1
     per_pixel = 4 * (6 + 6 + 6 + 6 / 4 + 8 / 4 + 8 / 4)  # bytes written by the layers up to the average
-    assert sizes[1] == pytest.approx(40e6 / 4 / (4 * per_pixel * 64**2), abs=2)
+    fitting = 40e6 / 4 / (4 * per_pixel * 64**2)
+    assert sizes[1] <= fitting < 2 * sizes[1]
     monkeypatch.setattr(asking, "_free_bytes", lambda device: 0)
     assert fitting_batch(network, torch.zeros(3, 64, 64)) == 1
 

@@ -153,7 +153,10 @@ def asked(
 
 
 def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
-    """How many images like this one (C, H, W) fit into memory at once, from what one forward pass writes."""
+    """How many images like this one (C, H, W) fit into memory at once, from what one forward pass writes.
+
+    A power of two, so that a little more or less free memory gives the same.
+    """
     written: list[int] = []
 
     def note(module: nn.Module, given: tuple, output: object) -> None:
@@ -169,7 +172,8 @@ def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
         for handle in handles:
             handle.remove()
     needed = KEPT * max(sum(written), image.numel() * image.element_size())
-    return int(min(most, max(1, _free_bytes(image.device) * SHARE_OF_MEMORY // needed)))
+    fitting = int(min(most, max(1, _free_bytes(image.device) * SHARE_OF_MEMORY // needed)))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def _free_bytes(device: torch.device) -> float:
