@@ -4,7 +4,7 @@ Contributions are z_ij = x_i w_ij without the bias, so a bias shares its relevan
 (.)+ and (.)- are positive and negative parts:
 
     Epsilon      R_i = sum_j z_ij / (z_j + eps sign z_j) R_j                                  Bach et al. 2015
-    Gamma        the same with z_ij + gamma z_ij+ where the output is >= 0, z_ij + gamma z_ij- elsewhere
+    Gamma        the same with z_ij + gamma z_ij+ where z_j >= 0, z_ij + gamma z_ij- elsewhere
                                                                   Montavon et al. 2019; Andeol et al. 2021
     ZPlus        z_ij+ / sum_i z_ij+                                          Montavon et al. 2017 (alpha1 beta0)
     AlphaBeta    alpha z_ij+ / sum_i z_ij+  -  beta z_ij- / sum_i z_ij-,  alpha - beta = 1    Bach et al. 2015
@@ -54,7 +54,12 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Gamma:
-    """In proportion, with the contributions that agree with the output's sign strengthened by 1 + gamma."""
+    """In proportion, with the contributions that agree with the sign of their sum strengthened by 1 + gamma.
+
+    The sign is that of the sum which is shared out: with the sign of the biased output, as zennit takes it, the
+    denominator z_j + gamma z_j+ of a unit that only its bias keeps up can come close to zero, and one such unit
+    covers the whole map.
+    """
 
     gamma: float = 0.25
 
@@ -62,9 +67,9 @@ class Gamma:
         check_positive(gamma=self.gamma)
 
     def share(self, layer: WeightedLayer, relevance: Tensor) -> Tensor:
-        """Positive outputs favour what speaks for them, negative ones what speaks against."""
+        """Positive sums favour what speaks for them, negative ones what speaks against."""
         positive = _signed(layer, +1)
-        for_output = layer.output >= 0
+        for_output = layer.total >= 0
         agreeing = torch.where(for_output, positive, layer.contributions - positive)
         total = layer.total + self.gamma * agreeing
         factor = relevance / stabilised(total)
