@@ -12,9 +12,10 @@ hands the relevance of its outputs to its inputs, so that the sum stays what it 
     quotient                 to the numerator, none to the normaliser
 
 Biases share their relevance out among the contributions, z_ij / sum_i z_ij. Where contributions cancel out and the
-bias alone keeps a unit up, that quotient explodes, and with depth it outgrows every precision (a random resnet18:
-10^24 times the logit). Biases can instead share by activation, in proportion to |x_i|, as if each bias were part of
-the weights: z_ij + b_j |x_i| / sum_i |x_i|. That is stable at any depth and is used where digits would run out.
+bias alone keeps a unit up, that quotient explodes (a trained five-layer CNN on MNIST: absolute sum 10^4 times the
+logit; a random resnet18: 10^24), and the map is noise. Biases can instead share by activation, in proportion to
+|x_i|, as if each bias were part of the weights: z_ij + b_j |x_i| / sum_i |x_i|. That is stable at any depth (3 to 16
+times the logit on trained networks) and is used where digits would run out.
 
 Bach et al., PLoS ONE 2015; Montavon et al., in: Explainable AI, LNCS 11700, 2019. Gates: Arras et al. 2017; layer
 norm: Achtibat et al., ICML 2024. An operation without a rule is refused by name and place.
@@ -65,7 +66,9 @@ def lrp(
             `first` to rules or their names.
         biases: how the rules epsilon and gamma share a bias: in proportion to the `contributions`, by `activations`,
             or `auto`: by contributions, but by activations for an image whose relevance on the way outgrows the
-            precision (in float32, absolute sum above 840 times the logit). The log says for how many.
+            precision (absolute sum times rounding above 1e-5 of the logit: 84 times the logit in float32, which
+            trained networks with batch norm exceed by far). The log says for how many. Choose one of the two
+            where maps of many images are to be compared.
 
     Returns:
         (B, C, H, W), signed, in units of the logit.
@@ -131,7 +134,7 @@ class _Walk:
         start = torch.zeros_like(logits).scatter_(1, self.targets[:, None], self.score[:, None])
         relevance = {self.tape.logits: start}
         outgrown = torch.zeros_like(self.targets, dtype=torch.bool)
-        limit = 1e-4 / torch.finfo(logits.dtype).eps * self.score.abs()
+        limit = 1e-5 / torch.finfo(logits.dtype).eps * self.score.abs()
         if self.books is not None:
             self.books.clear()
         for step in reversed(self.tape.steps):
