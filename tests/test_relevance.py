@@ -527,6 +527,14 @@ def test_a_unit_that_only_its_bias_keeps_up_does_not_cover_the_map():
     assert result.abs().sum() < 20 * network(torch.ones(1, 1, 3, 3))[0, 0].abs()
 
 
+def test_a_network_in_double_precision_is_explained_in_double_precision():
+    network, (images, targets) = prepared(Functional()).double(), images_and_targets()
+    logits = network(images.double()).gather(1, targets[:, None])[:, 0].detach()
+    for rule in NAMES:
+        sums = lrp(network, images.double(), targets, rule=rule).sum((1, 2, 3))
+        torch.testing.assert_close(sums, logits, atol=0, rtol=1e-11)
+
+
 def test_lrp_leaves_network_and_images_untouched_and_does_not_mix_images():
     network, (images, targets) = prepared(Functional()).train(), images_and_targets()
     network.norm1.eval()

@@ -150,8 +150,8 @@ class Flat:
 
 
 def stabilised(denominator: Tensor, epsilon: float = STABILISER) -> Tensor:
-    """The denominator moved away from zero by epsilon (zero itself upwards)."""
-    return torch.where(denominator >= 0, epsilon, -epsilon).add_(denominator)
+    """The denominator moved away from zero by epsilon."""
+    return torch.full_like(denominator, epsilon).copysign_(denominator).add_(denominator)
 
 
 def _signed(layer: WeightedLayer, sign: int) -> Tensor:
