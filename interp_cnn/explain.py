@@ -198,6 +198,7 @@ def _about(
     config: DictConfig, networks: Sequence[Subject], question: Question, *, count: int, command: str
 ) -> About:
     names = " and ".join(one.name for one in networks)
+    grey = networks[0].channels == 1
     options = question.options
     against = ", minus that of the best other class" if question.against_runner_up else ""
     target = {"predicted": "the class that the network predicts", "true": "the image's own class"}
@@ -207,11 +208,7 @@ def _about(
         "images": f"{count}, from {config.images or 'validation data'}",
         "explained": f"the logit of {asked}{against}",
         "occlusion": f"{_windows(options, networks[0].image_size or _size(config.image_size))}, hidden pixels become "
-        + (
-            "black in grey images, else the image's mean colour"
-            if options.fill is None
-            else str(options.fill)
-        ),
+        + (str(options.fill) if options.fill is not None else "black" if grey else "the image's mean colour"),
         "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
         "scale": "one per method over all images" if config.shared_scale else "one per method and image",
     }

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -219,6 +219,14 @@ def read_record(folder: Path) -> ImageRecord | None:
         return None
 
 
+def read_records(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, ImageRecord]]:
+    """The records of the images `names` below `images/` in a folder, one at a time; those without are left out."""
+    for name in names:
+        record = read_record(folder / "images" / name)
+        if record is not None:
+            yield name, record
+
+
 def picture_names(record: ImageRecord, method: str, answer: Answer) -> tuple[str, str]:
     """The file names of a map with its colour bar and of its overlay."""
     slugs = distinct_slugs([one.network for one in record.answers])
@@ -253,7 +261,8 @@ def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDAr
                 values = next(one for one in answer.maps if one.method == method).drawn(maps[key])
                 overlays[-1] = shown(veil(rgb, values, bar, contours=look.contours))
                 plate, overlay = picture_names(record, method, answer)
-                title = f"{method.replace('_', ' ')} for {answer.question}"
+                who = f" ({answer.network})" if len(record.answers) > 1 else ""
+                title = f"{method.replace('_', ' ')} for {answer.question}{who}"
                 pictures |= {plate: map_plate(values, bar, title=title), overlay: overlays[-1]}
         captions = [answer.network for answer in record.answers] if len(record.answers) > 1 else ()
         refused = all(one.refused for answer in record.answers for one in answer.maps if one.method == method)

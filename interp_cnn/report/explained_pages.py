@@ -11,11 +11,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from statistics import median
 from urllib.parse import quote
 
 import jinja2
@@ -33,9 +32,10 @@ from interp_cnn.report.explained import (
     MapRecord,
     picture_names,
     read_record,
+    read_records,
     reading,
 )
-from interp_cnn.report.numbers import duration, is_known
+from interp_cnn.report.explained_costs import method_rows, short_seconds
 from interp_cnn.report.writing import write_text
 
 IMAGES_ON_A_PAGE = 40
@@ -125,20 +125,6 @@ class ImageView:
         return len(self.record.answers)
 
 
-@dataclass(frozen=True)
-class MethodRow:
-    """One method of one network over all images."""
-
-    network: str
-    title: str
-    meaning: str
-    unit: str
-    error: str
-    seconds: str
-    passes: str
-    refused: str
-
-
 def write_pages(
     folder: Path, names: Sequence[str], about: About, look: Look, others: Sequence[str] = ()
 ) -> Path:
@@ -166,11 +152,12 @@ def write_pages(
         write_text(folder / "assets" / name, text)
     views = [names[start : start + IMAGES_ON_A_PAGE] for start in range(0, len(names), IMAGES_ON_A_PAGE)]
     pages = ["index.html", *(f"page-{number}.html" for number in range(2, len(views) + 1))]
-    rows = list(_method_rows(folder, names, about))
+    rows = method_rows(folder, names, about.meanings)
     words, index_of = reading(look.colours), {name: index for index, name in enumerate(names)}
     for number, (page, chosen) in enumerate(zip(pages, views or [[]], strict=False)):
         images = [view for view in (_image_view(folder, name, about, look) for name in chosen) if view]
         values = {"images": images, "pages": pages, "number": number, "rows": rows, "reading": words}
+        values["several"] = any(len(row.networks) > 1 for row in rows)
         text = environment.get_template("explained.html.j2").render(root="", here="index", **values)
         write_text(folder / page, text)
         for view in images:
@@ -211,70 +198,20 @@ def _map_view(record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBa
         ends = [value_text(value, signed=one.signed) for value in (one.low, one.high)]
         numbers.append(f"values from {ends[0]} to {ends[1]}")
         if one.expected is not None:
-            numbers.append(f"they add up to {value_text(one.sum)}, expected {value_text(one.expected)}")
-        numbers.append(f"{_seconds(one.seconds)}, {_count(one.forward_passes)}")
+            what = "per pixel of the window they add up" if one.method == "occlusion" else "they add up"
+            numbers.append(f"{what} to {value_text(one.sum)}, expected {value_text(one.expected)}")
+        numbers.append(f"{short_seconds(one.seconds)}, {_count(one.forward_passes)}")
     alt = (
         f"Map of {one.method.replace('_', ' ')} by {answer.network} over {record.file}, for {answer.question}"
     )
     return MapView(answer, one, plate, overlay, alt, "; ".join(numbers))
 
 
-def _records(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, ImageRecord]]:
-    for name in names:
-        record = read_record(folder / "images" / name)
-        if record is not None:
-            yield name, record
-
-
-def _method_rows(folder: Path, names: Sequence[str], about: About) -> Iterator[MethodRow]:
-    found: dict[tuple[str, str], list[tuple[float, float, float, bool]]] = {}
-    units: dict[str, str] = {}
-    for _, record in _records(folder, names):
-        for answer in record.answers:
-            for one in answer.maps:
-                numbers = (one.relative_error, one.seconds, one.forward_passes, bool(one.refused))
-                found.setdefault((one.method, answer.network), []).append(numbers)
-                units[one.method] = one.unit
-    networks = {network for _, network in found}
-    for (method, network), numbers in found.items():
-        errors = [error for error, *_ in numbers if is_known(error)]
-        done = [it for it in numbers if not it[3]]
-        refused = len(numbers) - len(done)
-        yield MethodRow(
-            network=network if len(networks) > 1 else "",
-            title=method.replace("_", " "),
-            meaning=about.meanings.get(method, ""),
-            unit=units[method],
-            error=_percent(median(errors)) if errors else "–",
-            seconds=_seconds(sum(it[1] for it in done) / len(done)) if done else "–",
-            passes=f"{sum(it[2] for it in done) / len(done):,.0f}" if done else "–",
-            refused=f"{refused} of {len(numbers)} images refused" if refused else "",
-        )
-
-
-def _percent(share: float) -> str:
-    if share < 0.0001:
-        return "under 0.01\u00a0%"
-    return (
-        f"{100 * share:.{0 if share >= 0.1 else 1 if share >= 0.01 else 2}f}\u00a0%"
-        if share < 10
-        else "over 1000\u00a0%"
-    )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
-
-
-def _count(passes: float) -> str:
-    return "1 forward pass" if round(passes) == 1 else f"{passes:,.0f} forward passes"
-
-
 def _write_table(folder: Path, names: Sequence[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for name, record in _records(folder, names):
+    for name, record in read_records(folder, names):
         for answer in record.answers:
             start = (record.file, record.label, answer.network, answer.target, answer.against, answer.score)
             for one in answer.maps:
@@ -289,3 +226,7 @@ def _write_table(folder: Path, names: Sequence[str]) -> None:
 def _gradient(colours: str) -> str:
     """A colour map as the stops of a CSS gradient."""
     return ",".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in colour_table(colours, 9))
+
+
+def _count(passes: float) -> str:
+    return "1 forward pass" if round(passes) == 1 else f"{passes:,.0f} forward passes"
