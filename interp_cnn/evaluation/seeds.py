@@ -80,8 +80,11 @@ def seed_markdown(table: pd.DataFrame, measures: Sequence[str]) -> str:
 
 
 def _cell(row: pd.Series) -> str:
-    text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    text = f"{row['mean']:.3f}"
+    if math.isfinite(row["low"]):  # one seed has no interval
+        text += f" [{row['low']:.3f}, {row['high']:.3f}]"
     if math.isfinite(row["difference"]):
-        interval = f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
-        text += f"; {row['difference']:+.3f} {interval}"
+        text += f"; {row['difference']:+.3f}"
+    if math.isfinite(row["difference_low"]):
+        text += f" [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     return text
