@@ -461,6 +461,7 @@ def changed_through_a_view(x: Tensor) -> Tensor:
         (lambda x: x.cumsum(2), "no rule for cumsum in layer '1'"),
         (lambda x: x @ x.transpose(2, 3), "no rule for matmul in layer '1'"),
         (lambda x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
+        (lambda x: F.dropout(x), "drops values out at random in evaluation mode: dropout in layer '1'"),
         (overwritten, "writes into a tensor .__setitem__. in layer '1'"),
         (changed_through_a_view, "in place through a view"),
         (lambda x: x / float(x.max()), "reads numbers out of a tensor"),

@@ -61,7 +61,6 @@ MOVES = {
         "where",
     ),
     *("unfold", "atleast_2d", "diagonal"),
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
 }
 WINNERS = {
     "max_pool1d",

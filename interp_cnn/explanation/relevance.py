@@ -8,7 +8,7 @@ hands the relevance of its outputs to its inputs, so that the sum stays what it 
     sum of two branches, average pooling, mean                                    in proportion to the contributions
     max-pooling                                                                   to the winner of each window
     view, slice, concatenation, padding                                           to where each value came from
-    product of two values    to the signal, none to the gate (the broadcast one, or a sigmoid's output)
+    product of two values    to the signal, none to the gate (the broadcast one, or a sigmoid's output); else half each
     quotient                 to the numerator, none to the normaliser
 
 Biases share their relevance out among the contributions, z_ij / sum_i z_ij. Where contributions cancel out and the

@@ -15,31 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interp_cnn.explanation.logits import check_logits
+from interp_cnn.explanation.torch_names import KINDS, name_of, out_of_place
 
-_NAMES = {
-    "add": "__add__ __radd__ __iadd__",
-    "sub": "__sub__ __isub__ subtract",
-    "rsub": "__rsub__",
-    "mul": "__mul__ __rmul__ __imul__ multiply",
-    "div": "__truediv__ __itruediv__ __div__ __idiv__ divide true_divide",
-    "rdiv": "__rdiv__ __rtruediv__",
-    "pow": "__pow__ __ipow__",
-    "rpow": "__rpow__",
-    "neg": "__neg__ negative",
-    "abs": "__abs__ absolute",
-    "matmul": "__matmul__",
-    "getitem": "__getitem__",
-    "cat": "concat concatenate",
-    "clamp": "clip",
-    "max_pool1d": "max_pool1d_with_indices",
-    "max_pool2d": "max_pool2d_with_indices",
-}
-_KIND = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _SLOPELESS = {"detach", "data", "floor", "ceil", "round", "trunc", "sign", "heaviside"}
 _SHAPE_ONLY = {f"{what}_like" for what in ("zeros", "ones", "full", "empty", "rand", "randn")} | {
     f"new_{what}" for what in ("zeros", "ones", "full", "empty", "tensor")
@@ -181,7 +162,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused:
             return function(*args, **kwargs)
-        name = _name(function)
+        name = name_of(function)
         if name == "__iter__":  # for row in x
             return iter(self.__torch_function__(torch.unbind, types, args, kwargs))
         args, kwargs = _mapped((args, kwargs), tensor=self._value)
@@ -190,7 +171,7 @@ class _Recorder(TorchFunctionMode):
             return function(*args, **kwargs)
         changed = self._changed_in_place(name, args, kwargs)
         if changed is not None:
-            function = _out_of_place(function, name)
+            function = out_of_place(function, name)
             kwargs = kwargs | ({"inplace": False} if "inplace" in kwargs else {})
         tensors, options = _mapped((args, kwargs), lambda value: value.tensor)
         output = function(*tensors, **options)
@@ -201,7 +182,7 @@ class _Recorder(TorchFunctionMode):
             return output  # a size or a type; a new tensor of the same shape; the very same value
         for value in inputs:
             value.uses += 1
-        self._note(_KIND.get(name, name.rstrip("_")), function, args, kwargs, output)
+        self._note(KINDS.get(name, name.rstrip("_")), function, args, kwargs, output)
         if changed is not None:
             self.stale[changed.tensor.untyped_storage().data_ptr()] = changed.tensor
             for old in [old for old, value in self.values.items() if value is changed]:
@@ -213,6 +194,8 @@ class _Recorder(TorchFunctionMode):
             kind += "imum"  # of two tensors, not of one
         if kwargs.get("rounding_mode") is not None:
             kind = "floor"
+        if "dropout" in kind:  # in evaluation mode it returns its very input
+            raise ValueError(f"network drops values out at random in evaluation mode: {kind} in {self.place}")
         step = Step(kind, function, args, kwargs, *self.modules[-1])
         slope = kind not in _SLOPELESS and bool(step.inputs)
         for tensor in _tensors(output):
@@ -228,46 +211,38 @@ class _Recorder(TorchFunctionMode):
         if value is None:
             return tensor
         if value.tensor.untyped_storage().data_ptr() in self.stale:
-            place = _place(*self.modules[-1])
-            raise ValueError(f"network reads a tensor changed in place through a view, again, in {place}")
+            raise ValueError(
+                f"network reads a tensor changed in place through a view, again, in {self.place}"
+            )
         return value
+
+    @property
+    def place(self) -> str:
+        return _place(*self.modules[-1])
 
     def _changed_in_place(self, name: str, args: tuple, kwargs: dict) -> Value | None:
         """The value this operation would overwrite, if any."""
-        place = _place(*self.modules[-1])
         if name in ("__setitem__", "copy_", "requires_grad_") or kwargs.get("out") is not None:
-            raise ValueError(f"network writes into a tensor ({name}) in {place}: this cannot be followed")
+            raise ValueError(
+                f"network writes into a tensor ({name}) in {self.place}: this cannot be followed"
+            )
         method = name.endswith("_") and not name.endswith("__")
         operator = name.startswith("__i") and name not in ("__int__", "__index__", "__invert__")
         if not (method or operator or kwargs.get("inplace", False)):
             return None
         target = args[0] if args else kwargs.get("input")
         if not isinstance(target, Value):
-            raise ValueError(f"network writes into a constant ({name}) in {place}: this cannot be followed")
+            raise ValueError(
+                f"network writes into a constant ({name}) in {self.place}: this cannot be followed"
+            )
         return target
 
     def _check_harmless(self, name: str, output: object) -> None:
         """A number read out of a tensor is no longer followed; sizes, types and comparisons are harmless."""
         if isinstance(output, float) or name in _READS_NUMBERS:
-            place = _place(*self.modules[-1])
             raise ValueError(
-                f"network reads numbers out of a tensor ({name}) in {place}: this cannot be followed"
+                f"network reads numbers out of a tensor ({name}) in {self.place}: cannot be followed"
             )
-
-
-def _name(function: Callable) -> str:
-    """`conv2d`, `__iadd__`, `relu_`; for an attribute such as `x.T` its name."""
-    name = getattr(function, "__name__", str(function))
-    return function.__self__.__name__ if name == "__get__" else name
-
-
-def _out_of_place(function: Callable, name: str) -> Callable:
-    if name.startswith("__i"):
-        return getattr(Tensor, "__" + name[3:])
-    if not name.endswith("_"):
-        return function  # its `inplace` option is switched off instead
-    base = name.rstrip("_")
-    return next(getattr(room, base) for room in (Tensor, F, torch) if hasattr(room, base))
 
 
 def _place(layer: str, module: nn.Module | None) -> str:
