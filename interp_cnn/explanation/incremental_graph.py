@@ -164,12 +164,13 @@ class _Evaluation:
         return self.constants[node]
 
 
-def graph_of(network: nn.Module, images: Tensor) -> Graph:
+def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph:
     """Write the network down as steps.
 
     Args:
         network: in evaluation mode.
-        images: (B, C, H, W), two or more images of the size the steps are for.
+        images: (B, C, H, W), of the size the steps are for.
+        careful: see `incremental_rules.operation_of`.
 
     Raises:
         Untraceable: with the reason.
@@ -195,7 +196,7 @@ def graph_of(network: nn.Module, images: Tensor) -> Graph:
         if inputs and step.form != "other" and all(steps[name].form != "other" for name in inputs):
             sources = [source.meta["value"] for source in varying_inputs(node)]
             forms = [steps[name].form for name in inputs]
-            step.operation = operation_of(Call.of(module, node, sources, forms, constants(node)))
+            step.operation = operation_of(Call.of(module, node, sources, forms, constants(node)), careful)
         steps[node.name] = step
     (result,) = next(node for node in module.graph.nodes if node.op == "output").args
     if not isinstance(result, fx.Node) or not isinstance(result.meta["value"], Tensor):
