@@ -230,8 +230,9 @@ def test_random_torchvision_weights_are_those_of_the_seed(place):
         assert explain(*words, "methods=[saliency]", f"seed={seed}", out=out) == 0
     first, again, other = (maps_of(place / out) for out in "abc")
     [folder] = first
-    assert np.array_equal(first[folder]["saliency"], again[folder]["saliency"])
-    assert not np.array_equal(first[folder]["saliency"], other[folder]["saliency"])
+    maps = [found[folder]["saliency"] for found in (first, again, other)]
+    assert np.allclose(maps[0], maps[1], rtol=1e-4, atol=0)  # several threads sum in an order of their own
+    assert not np.allclose(maps[0], maps[2], rtol=1e-4, atol=0)
 
 
 # The standard set
