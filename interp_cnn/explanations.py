@@ -1,8 +1,8 @@
 """Images on their way into a folder of explanations: asked, recorded, drawn, and never asked twice.
 
 An image is done when its record says so (`report.explained`), and its record carries a fingerprint of everything that
-its maps depend on: pixels, weights, methods, options. Work that was interrupted goes on with the batches in which a
-record is missing or was made otherwise. Memory does not grow with the number of images.
+its maps depend on: pixels, weights, methods, options, code. Work that was interrupted goes on with the batches in which
+a record is missing or was made otherwise. Memory does not grow with the number of images.
 """
 
 import csv
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from interp_cnn import explanation
 from interp_cnn.explanation.asking import ImageMap, asked, fitting_batch
 from interp_cnn.explanation.methods import METHODS
 from interp_cnn.figures.plates import coarse
@@ -32,7 +33,6 @@ from interp_cnn.subjects import Picture, Subject
 log = logging.getLogger(__name__)
 WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
 CELLS_DRAWN = 56  # along an image's longer side: single pixels of a large image cannot be seen
-VERSION = 1  # of the numbers: maps of an earlier one are computed again
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Explanations:
         for subject in self.networks:
             subject.network.to(self.device).requires_grad_(False)
         networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
-        self._asks = "\n".join([str(VERSION), repr(asdict(self.question)), *networks])
+        self._asks = "\n".join([_code(), repr(asdict(self.question)), *networks])
         self._pictures: dict[str, Picture] = {}
         self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
 
@@ -230,6 +230,14 @@ class Explanations:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *self.bad])
         write_text(path, text.getvalue())
+
+
+def _code() -> str:
+    """The code that makes maps, as a short text: maps of other code are made again."""
+    content = hashlib.sha256(torch.__version__.encode())
+    for file in sorted(Path(explanation.__file__).parent.glob("*.py")):
+        content.update(file.read_bytes())
+    return content.hexdigest()
 
 
 def _map_record(name: str, one: ImageMap | str, grain: int | None) -> MapRecord:

@@ -306,6 +306,14 @@ def test_changed_weights_or_pixels_are_asked_again_and_nothing_else(place, monke
     assert len(asked) > 2
 
 
+def test_maps_of_other_code_are_made_again(place, monkeypatch):
+    assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
+    asked = counted(monkeypatch)
+    monkeypatch.setattr(explanations, "_code", lambda: "a mended bug")
+    assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
+    assert sum(count for _, count in asked) == 6
+
+
 @pytest.mark.parametrize("stop", range(6))
 def test_interrupted_work_goes_on_and_ends_as_if_it_had_never_stopped(stop, place, monkeypatch):
     words = (MINE, *PHOTOS, CHEAP, "batch_size=1", "draw=false")
