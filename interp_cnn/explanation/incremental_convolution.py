@@ -46,6 +46,7 @@ class FrameConvolution:
         self.tileable = plain and (height, width) == (3, 3) and min(in_channels, out_channels) >= 16
         self.tileable &= weight.dtype in (torch.float32, torch.float64)
         self._tiled: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._chosen: dict[tuple, tuple[int, int] | None] = {}
         self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, delta: Tensor, pads: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
@@ -71,11 +72,16 @@ class FrameConvolution:
         self, number: int, size: tuple[int, int], pads: tuple[tuple[int, int], tuple[int, int]]
     ) -> tuple[int, int] | None:
         """The tile that is cheapest for these frames, None where the direct convolution is cheaper."""
-        if not self.tileable or min(*pads[0], *pads[1]) < 0:
-            return None
-        choices = [(self._tile_cost(number, size, (m, n)), (m, n)) for m in POINTS for n in POINTS]
-        cost, tile = min(choices)
-        return tile if cost < self._direct_cost(number, size, pads) else None
+        key = number, size, pads
+        if key not in self._chosen:
+            self._chosen[key] = None
+            if self.tileable and min(*pads[0], *pads[1]) >= 0:
+                cost, tile = min(
+                    (self._tile_cost(number, size, (m, n)), (m, n)) for m in POINTS for n in POINTS
+                )
+                if cost < self._direct_cost(number, size, pads):
+                    self._chosen[key] = tile
+        return self._chosen[key]
 
     def cost(
         self, number: int, size: tuple[int, int], pads: tuple[tuple[int, int], tuple[int, int]]

@@ -12,6 +12,7 @@ The clean values under all frames of a chunk are a strided view of the (zero-mar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -137,6 +138,7 @@ class CleanMaps:
         return padded.as_strided(shape, strides, padded.storage_offset() + offset)
 
 
+@functools.lru_cache(maxsize=4096)
 def _margin(span: Span, indices: range) -> int:
     before = max(-span.origin(indices[0]), -span.origin(indices[-1]), 0)
     after = max(span.origin(indices[0]), span.origin(indices[-1])) + span.size - span.length
@@ -177,19 +179,26 @@ def _overlaps(source: Span, target: Span, indices: range) -> list[tuple[slice, s
 def trim(delta: Tensor, spans: Spans, chunk: Chunk) -> Tensor:
     """Set the delta to zero, in place, where a frame overhangs its map: out there nothing ever changes."""
     rows, columns = spans
-    for number, a in enumerate(() if rows.whole else chunk.rows):
-        before, after = rows.overhang(a)
+    for number, before, after in _overhangs(rows, chunk.rows):
         if before:
             delta[:, number, :, :before] = 0
         if after:
             delta[:, number, :, rows.size - after :] = 0
-    for number, b in enumerate(() if columns.whole else chunk.columns):
-        before, after = columns.overhang(b)
+    for number, before, after in _overhangs(columns, chunk.columns):
         if before:
             delta[:, :, number, :, :before] = 0
         if after:
             delta[:, :, number, :, columns.size - after :] = 0
     return delta
+
+
+@functools.lru_cache(maxsize=4096)
+def _overhangs(span: Span, indices: range) -> tuple[tuple[int, int, int], ...]:
+    """(place in the batch, cells before the map, cells after it) of the frames that overhang."""
+    if span.whole:
+        return ()
+    found = ((number, *span.overhang(index)) for number, index in enumerate(indices))
+    return tuple(each for each in found if each[1] or each[2])
 
 
 def whole(span: Span) -> Span:

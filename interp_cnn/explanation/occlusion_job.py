@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.fills import Fill, as_fill
-from interp_cnn.explanation.incremental import BUDGET, IncrementalOcclusion, WindowDrops
+from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion, WindowDrops
+from interp_cnn.explanation.incremental_convolution import CELL, PRODUCT
 from interp_cnn.explanation.incremental_costs import dense_products
 from interp_cnn.explanation.incremental_trace import Untraceable
 from interp_cnn.explanation.logits import evaluation_mode
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "incremental", "dense")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
+WORTHWHILE = 15e6  # nanoseconds of plain work below which planning costs more than it saves
 CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
 
 
@@ -104,10 +106,14 @@ class OcclusionJob:
         self._own_replacement = fill if per_image else None
         self.precision = precision
         self.done = 0  # batches finished
+        self._first_clean: Clean | None = None
         with evaluation_mode(network), torch.no_grad():
-            self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
             self._refuse_batch_statistics()
-            self._incremental = None if engine == "dense" else self._prepare(engine)
+            with _Work(network) as work:
+                self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+            light = work.nanoseconds * len(self.grid) < WORTHWHILE
+            dense = engine == "dense" or (engine == "auto" and light)
+            self._incremental = None if dense else self._prepare(engine)
         self.drops = torch.zeros(*self.logits.shape, len(self.grid.row_starts), len(self.grid.column_starts))
         self.drops = self.drops.to(self.logits)
 
@@ -149,7 +155,7 @@ class OcclusionJob:
                         continue
                     occluders = self._occluders(images, sample)
                     if clean is None and self._incremental is not None:
-                        clean = self._incremental.clean(occluders.images)
+                        clean = self._clean(images)
                     for batch in batches:
                         number += 1
                         if number <= self.done:
@@ -181,7 +187,12 @@ class OcclusionJob:
             # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
             deltas_only = dtype == torch.bfloat16
             incremental = IncrementalOcclusion(
-                self.network, self.grid, self.images, dtype=dtype, every_step=deltas_only
+                self.network,
+                self.grid,
+                self.images,
+                logits=self.logits,
+                dtype=dtype,
+                every_step=deltas_only,
             )
             if engine == "auto" and not incremental.pays:
                 return None
@@ -200,12 +211,24 @@ class OcclusionJob:
         occluders = self._occluders(range(1), 0)
         piece = incremental.batches(1)[0][0]
         piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))
-        (found,) = incremental.drops(incremental.clean(image), [piece], occluders.changes)
+        self._first_clean = incremental.clean(image)
+        (found,) = incremental.drops(self._first_clean, [piece], occluders.changes)
         occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
         expected = self.logits[0] - logits_of(self.network, occluded)[0]
         allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
         if not bool(((found.drops[0, :, 0, 0] - expected).abs() <= allowed).all()):
             raise Untraceable("a window came out differently in a plain forward pass")
+
+    def _clean(self, images: range) -> Clean:
+        first, self._first_clean = self._first_clean, None
+        if first is not None and images == range(1):
+            return first
+        some = slice(images.start, images.stop)
+        clean = self._incremental.clean(self.images[some])
+        allowed = 1e-3 * self.logits[some].abs().max().clamp(min=1e-6)
+        if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
+            raise ValueError('network does not compute what its graph says; use engine="dense"')
+        return clean
 
     def _parts(self) -> list[tuple[range, list]]:
         """Images whose clean maps are kept together, with their batches."""
@@ -255,6 +278,31 @@ class OcclusionJob:
                     f"network must not mix the images of a batch, but {name} normalises by the batch itself "
                     "(track_running_stats=False)"
                 )
+
+
+class _Work:
+    """Estimates what a forward pass over all images costs, by counting in its layers while it runs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.nanoseconds, self.counted = network, 0.0, False
+
+    def __enter__(self) -> _Work:
+        leaves = [module for module in self.network.modules() if not list(module.children())]
+        self.handles = [module.register_forward_hook(self._count) for module in leaves]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if not self.counted:  # no layers to count in: assume that it is a lot
+            self.nanoseconds = float("inf")
+
+    def _count(self, module: nn.Module, _, output) -> None:
+        if isinstance(output, Tensor):
+            self.nanoseconds += output.numel() * 2 * CELL
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                self.counted = True
+                self.nanoseconds += output.numel() * (module.weight.numel() // len(module.weight)) * PRODUCT
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
