@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.fills import Fill
-from interp_cnn.explanation.occlusion_job import OcclusionJob, Progress
+from interp_cnn.explanation.occlusion_costs import Progress
+from interp_cnn.explanation.occlusion_job import OcclusionJob
 from interp_cnn.explanation.windows import Window, map_of_drops, window_grid
 
 

@@ -17,18 +17,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.fills import Fill, as_fill
 from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion, WindowDrops
-from interp_cnn.explanation.incremental_convolution import CELL, PRODUCT
 from interp_cnn.explanation.incremental_costs import dense_products
 from interp_cnn.explanation.incremental_trace import Untraceable
 from interp_cnn.explanation.logits import evaluation_mode
 from interp_cnn.explanation.occluders import Occluders
+from interp_cnn.explanation.occlusion_costs import (
+    OcclusionCost,
+    PlainWork,
+    Progress,
+    dense_batch,
+    free_memory,
+)
 from interp_cnn.explanation.windows import Window, window_grid
 
 logger = logging.getLogger(__name__)
@@ -37,41 +42,6 @@ ENGINES = ("auto", "incremental", "dense")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
 WORTHWHILE = 15e6  # nanoseconds of plain work below which planning costs more than it saves
 CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
-
-
-@dataclass(frozen=True)
-class OcclusionCost:
-    """What a job will take.
-
-    Attributes:
-        windows: windows per image.
-        forward_passes: whole forward passes that the plain method needs (images x windows x samples).
-        forward_equivalents: the multiply-adds of this job in units of one forward pass; None if not known.
-        multiply_adds: of this job, direct convolutions assumed; None if not known.
-        seconds: expected, from one timed forward pass.
-        engine: which engine will run.
-    """
-
-    windows: int
-    forward_passes: int
-    forward_equivalents: float | None
-    multiply_adds: int | None
-    seconds: float
-    engine: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is."""
-
-    done: int
-    total: int
-    seconds: float
-
-    @property
-    def remaining(self) -> float:
-        """Seconds still to go, at the pace so far."""
-        return self.seconds / max(self.done, 1) * (self.total - self.done)
 
 
 class OcclusionJob:
@@ -109,7 +79,7 @@ class OcclusionJob:
         self._first_clean: Clean | None = None
         with evaluation_mode(network), torch.no_grad():
             self._refuse_batch_statistics()
-            with _Work(network) as work:
+            with PlainWork(network) as work:
                 self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
             light = work.nanoseconds * len(self.grid) < WORTHWHILE
             dense = engine == "dense" or (engine == "auto" and light)
@@ -280,31 +250,6 @@ class OcclusionJob:
                 )
 
 
-class _Work:
-    """Estimates what a forward pass over all images costs, by counting in its layers while it runs."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network, self.nanoseconds, self.counted = network, 0.0, False
-
-    def __enter__(self) -> _Work:
-        leaves = [module for module in self.network.modules() if not list(module.children())]
-        self.handles = [module.register_forward_hook(self._count) for module in leaves]
-        return self
-
-    def __exit__(self, *_) -> None:
-        for handle in self.handles:
-            handle.remove()
-        if not self.counted:  # no layers to count in: assume that it is a lot
-            self.nanoseconds = float("inf")
-
-    def _count(self, module: nn.Module, _, output) -> None:
-        if isinstance(output, Tensor):
-            self.nanoseconds += output.numel() * 2 * CELL
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                self.counted = True
-                self.nanoseconds += output.numel() * (module.weight.numel() // len(module.weight)) * PRODUCT
-
-
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     """(B, K) logits, or one sentence about what came instead."""
     logits = network(images)
@@ -312,26 +257,3 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
         kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"network must return logits ({len(images)}, K), got {kind}")
     return logits
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device; 4 GiB where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 * 2**30
-
-
-def dense_batch(images: Tensor) -> int:
-    """Windows per forward pass of the plain method: 32 fit the caches, fewer if memory is short."""
-    per_image = (
-        200 * images[0].numel() * images.element_size()
-    )  # VGG-16 needs about 100 maps of an image's size
-    most = 32 if images.device.type == "cpu" else 256
-    return max(1, min(most, free_memory(images.device) // 4 // per_image))
