@@ -41,6 +41,11 @@ def feature_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> t
 
     A module that runs more than once in a pass gives its last output.
     """
+    return differentiable_maps_and_logits(network, images, layer)
+
+
+def differentiable_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """The same, with the gradient to the images."""
     if images.ndim != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
     module = named_layer(network, layer)
