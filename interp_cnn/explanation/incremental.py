@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,14 +151,16 @@ class IncrementalOcclusion:
             logits = graph.dense(known, [graph.output])[graph.output]
         return Clean(logits, CleanMaps(inside, self.dtype, self.margins))
 
-    def batches(self, images: int, budget: int = BUDGET) -> list[list[Piece]]:
-        """The work for a number of images, in pieces and batches of pieces; always the same."""
+    def batches(
+        self, images: int, budget: int = BUDGET, wanted: np.ndarray | None = None
+    ) -> list[list[Piece]]:
+        """The work for a number of images, in pieces and batches of pieces; always the same; see `chunks_of`."""
         item = torch.empty(0, dtype=self.dtype).element_size()
         most = joint_batch(self.plan, item, budget)
-        batches: list[list[Piece]] = [[]]
+        batches: list[list[Piece]] = []
         number = 0
-        for rows, columns, chunk in chunks_of(self.plan, images, item, budget):
-            if batches[-1] and (number >= most or batches[-1][0].chunk.images != chunk.images):
+        for rows, columns, chunk in chunks_of(self.plan, images, item, budget, wanted):
+            if not batches or number >= most or batches[-1][0].chunk.images != chunk.images:
                 batches.append([])
                 number = 0
             batches[-1].append(Piece(rows, columns, chunk))

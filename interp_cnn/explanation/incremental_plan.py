@@ -14,6 +14,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from interp_cnn.explanation.incremental_convolution import CELL
 from interp_cnn.explanation.incremental_costs import (
     call_cost,
@@ -144,8 +146,18 @@ def _cheapest_prefix(graph: Graph, names: list[str], costs: dict[str, float]) ->
     return max(count for count, cost in enumerate(totals, 1) if cost <= WORTH_EXACTNESS * min(totals))
 
 
-def chunks_of(plan: Plan, images: int, item: int, budget: int) -> list[tuple[Run, Run, Chunk]]:
-    """Batches of windows whose frames fit into the budget (bytes); images outermost, always in the same order."""
+def chunks_of(
+    plan: Plan, images: int, item: int, budget: int, wanted: np.ndarray | None = None
+) -> list[tuple[Run, Run, Chunk]]:
+    """Batches of windows whose frames fit into the budget (bytes); images outermost, always in the same order.
+
+    Args:
+        plan: the plan.
+        images: number of images.
+        item: bytes of a number.
+        budget: bytes.
+        wanted: (rows, columns), the windows to compute, with some that lie between them; None: all.
+    """
     groups = [(rows, columns) for rows in plan.runs[0] for columns in plan.runs[1]]
     limits = [max(1, min(budget // plan.moving_bytes(*group, item), LARGEST_BATCH)) for group in groups]
     room = min(
@@ -153,12 +165,36 @@ def chunks_of(plan: Plan, images: int, item: int, budget: int) -> list[tuple[Run
         for limit, (rows, columns) in zip(limits, groups, strict=True)
     )
     chunks = []
-    for some in _split(images, max(1, room)):
+    for some in _split(range(images), max(1, room)):
         for limit, (rows, columns) in zip(limits, groups, strict=True):
-            across = _split(len(columns.windows), limit)
-            for a in _split(len(rows.windows), max(1, limit // len(across[0]))):
-                chunks.extend((rows, columns, Chunk(some, a, b)) for b in across)
+            for down, right in _boxes(wanted, rows, columns):
+                across = _split(right, limit)
+                for a in _split(down, max(1, limit // len(across[0]))):
+                    chunks.extend((rows, columns, Chunk(some, a, b)) for b in across)
     return chunks
+
+
+def _boxes(wanted: np.ndarray | None, rows: Run, columns: Run) -> list[tuple[range, range]]:
+    """Boxes of a group's windows that hold all that are wanted, and not many others."""
+    everything = range(len(rows.windows)), range(len(columns.windows))
+    if wanted is None:
+        return [everything]
+    asked = wanted[np.ix_(rows.windows, columns.windows)]
+
+    def boxes(down: range, right: range) -> list[tuple[range, range]]:
+        inside = asked[down.start : down.stop, right.start : right.stop]
+        if not inside.any():
+            return []
+        a, b = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+        down = range(down.start + a[0], down.start + a[-1] + 1)
+        right = range(right.start + b[0], right.start + b[-1] + 1)
+        if 2 * inside.sum() >= len(down) * len(right):
+            return [(down, right)]
+        if len(down) >= len(right):
+            return [box for half in _split(down, -(-len(down) // 2)) for box in boxes(half, right)]
+        return [box for half in _split(right, -(-len(right) // 2)) for box in boxes(down, half)]
+
+    return boxes(*everything)
 
 
 def joint_batch(plan: Plan, item: int, budget: int) -> int:
@@ -166,8 +202,8 @@ def joint_batch(plan: Plan, item: int, budget: int) -> int:
     return max(16, min(LARGEST_BATCH, budget // plan.joint_bytes(item)))
 
 
-def _split(count: int, most: int) -> list[range]:
+def _split(numbers: range, most: int) -> list[range]:
     """Ranges of nearly equal length, none longer than `most`."""
-    parts = math.ceil(count / most)
-    edges = [count * part // parts for part in range(parts + 1)]
+    parts = math.ceil(len(numbers) / most)
+    edges = [numbers.start + len(numbers) * part // parts for part in range(parts + 1)]
     return [range(first, last) for first, last in itertools.pairwise(edges)]

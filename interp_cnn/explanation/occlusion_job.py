@@ -15,9 +15,11 @@ can be traced, after one window has been checked against a plain forward pass.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +60,14 @@ class OcclusionJob:
         overhang: str = "none",
         engine: str = "auto",
         precision: str = "float32",
+        wanted: Tensor | None = None,
     ) -> None:
-        """Prepare; nothing is computed yet but the plan. Arguments as in `occlusion.occlusion_drops`."""
+        """Prepare; nothing is computed yet but the plan.
+
+        Arguments as in `occlusion.occlusion_drops`, and
+            wanted: (B, rows, columns), the windows to compute of each image; None: all. Some that lie between
+                them may be computed too; `known` says which drops hold.
+        """
         if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
             kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"images must be a floating-point tensor (B, C, H, W), got {kind}")
@@ -75,27 +83,36 @@ class OcclusionJob:
         per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
         self._own_replacement = fill if per_image else None
         self.precision = precision
+        everywhere = len(images), len(self.grid.row_starts), len(self.grid.column_starts)
+        if wanted is not None and (wanted.dtype != torch.bool or tuple(wanted.shape) != everywhere):
+            raise ValueError(f"wanted must be boolean {everywhere}, got {wanted.dtype} {tuple(wanted.shape)}")
+        self.wanted = wanted
+        self.known = torch.zeros(everywhere, dtype=torch.bool)
         self.done = 0  # batches finished
         self._first_clean: Clean | None = None
         with evaluation_mode(network), torch.no_grad():
             self._refuse_batch_statistics()
             with PlainWork(network) as work:
                 self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
-            light = work.nanoseconds * len(self.grid) < WORTHWHILE
+            light = work.nanoseconds * self._windows_per_image < WORTHWHILE
             dense = engine == "dense" or (engine == "auto" and light)
             self._incremental = None if dense else self._prepare(engine)
-        self.drops = torch.zeros(*self.logits.shape, len(self.grid.row_starts), len(self.grid.column_starts))
-        self.drops = self.drops.to(self.logits)
+        self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
 
     @property
     def engine(self) -> str:
         """The engine that runs: "incremental" or "dense"."""
         return "dense" if self._incremental is None else "incremental"
 
+    @property
+    def _windows_per_image(self) -> float:
+        return len(self.grid) if self.wanted is None else float(self.wanted.sum()) / len(self.images)
+
     def cost(self) -> OcclusionCost:
         """What the run will take; times one forward pass."""
+        windows = round(self._windows_per_image)
         draws = self.fill.samples * len(self.images)
-        passes = draws * len(self.grid)
+        passes = round(draws * self._windows_per_image)
         some = self.images[:1].expand(4, -1, -1, -1).contiguous()
         with evaluation_mode(self.network), torch.no_grad():
             logits_of(self.network, some)
@@ -103,12 +120,12 @@ class OcclusionJob:
             logits_of(self.network, some)
             one = (time.perf_counter() - start) / len(some)
         if self._incremental is None:
-            return OcclusionCost(len(self.grid), passes, None, None, passes * one, "dense")
+            return OcclusionCost(windows, passes, None, None, passes * one, "dense")
         plan = self._incremental.plan
         each = sum(dense_products(step) for step in self._incremental.graph.steps.values())
-        products = plan.products() * draws
+        products = round(plan.products() * passes / len(self.grid))
         equivalents = products / max(each, 1)
-        return OcclusionCost(len(self.grid), passes, equivalents, products, equivalents * one, "incremental")
+        return OcclusionCost(windows, passes, equivalents, products, equivalents * one, "incremental")
 
     def run(self) -> Iterator[Progress]:
         """Compute batch after batch, from where the job stands."""
@@ -131,13 +148,19 @@ class OcclusionJob:
                         if number <= self.done:
                             continue
                         for part in self._compute(batch, images, occluders, clean):
-                            self._add(part, images.start)
+                            self._add(part, images.start, last=sample == self.fill.samples - 1)
                         self.done = number
                         yield Progress(number - begun, total - begun, time.perf_counter() - start)
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on from here."""
-        return {"drops": self.drops.clone(), "done": self.done, "engine": self.engine, "logits": self.logits}
+        return {
+            "drops": self.drops.clone(),
+            "known": self.known.clone(),
+            "done": self.done,
+            "engine": self.engine,
+            "logits": self.logits,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where another job of the same network, images and options stopped.
@@ -149,6 +172,7 @@ class OcclusionJob:
         if not same or not torch.allclose(state["logits"].to(self.logits), self.logits, rtol=1e-3, atol=1e-4):
             raise ValueError("state must come from a job with the same network, images and options")
         self.drops, self.done = state["drops"].to(self.drops).clone(), state["done"]
+        self.known = state["known"].clone()
 
     def _prepare(self, engine: str) -> IncrementalOcclusion | None:
         """The incremental engine, or None where the plain method is to be used."""
@@ -202,24 +226,24 @@ class OcclusionJob:
 
     def _parts(self) -> list[tuple[range, list]]:
         """Images whose clean maps are kept together, with their batches."""
-        if self._incremental is None:
-            size = dense_batch(self.images)
-            windows = [
-                (row, column)
-                for row in range(len(self.grid.row_starts))
-                for column in range(len(self.grid.column_starts))
-            ]
-            batches = [windows[first : first + size] for first in range(0, len(windows), size)]
-            return [(range(index, index + 1), batches) for index in range(len(self.images))]
-        steps = self._incremental.graph.steps.values()
-        each = sum(2 * torch.Size(step.shape[1:]).numel() for step in steps) * self.images.element_size()
-        together = max(1, CLEAN_BYTES // max(each, 1))
-        budget = min(BUDGET, free_memory(self.images.device) // 8)
-        parts = []
-        for first in range(0, len(self.images), together):
-            images = range(first, min(first + together, len(self.images)))
-            parts.append((images, self._incremental.batches(len(images), budget)))
-        return parts
+        together = 1
+        if self._incremental is not None and self.wanted is None:
+            steps = self._incremental.graph.steps.values()
+            each = sum(2 * math.prod(step.shape[1:]) for step in steps) * self.images.element_size()
+            together = max(1, CLEAN_BYTES // max(each, 1))
+        count = len(self.images)
+        parts = [range(first, min(first + together, count)) for first in range(0, count, together)]
+        return [(images, self._batches(images)) for images in parts]
+
+    def _batches(self, images: range) -> list:
+        wanted = None if self.wanted is None else self.wanted[images.start].cpu().numpy()
+        if self._incremental is not None:
+            budget = min(BUDGET, free_memory(self.images.device) // 8)
+            return self._incremental.batches(len(images), budget, wanted)
+        chosen = np.ones(self.known.shape[1:], dtype=bool) if wanted is None else wanted
+        windows = [(int(row), int(column)) for row, column in np.argwhere(chosen)]
+        size = dense_batch(self.images)
+        return [windows[first : first + size] for first in range(0, len(windows), size)]
 
     def _occluders(self, images: range, sample: int) -> Occluders:
         some = slice(images.start, images.stop)
@@ -236,10 +260,11 @@ class OcclusionJob:
             for (row, column), drop in zip(batch, drops, strict=True)
         ]
 
-    def _add(self, part: WindowDrops, first: int) -> None:
+    def _add(self, part: WindowDrops, first: int, *, last: bool) -> None:
         here = range(first + part.images.start, first + part.images.stop)
         rows, columns = torch.tensor(part.rows), torch.tensor(part.columns)
         self.drops[here.start : here.stop, :, rows[:, None], columns] += part.drops / self.fill.samples
+        self.known[here.start : here.stop, rows[:, None], columns] = last
 
     def _refuse_batch_statistics(self) -> None:
         for name, module in self.network.named_modules():
