@@ -4,9 +4,17 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp_cnn.model.interpretable_conv import TemplateMask
-from interp_cnn.model.templates import distance_kernel, part_templates, peak_positions, template_distances
+from interp_cnn.model.templates import (
+    BANK_CELLS,
+    distance_kernel,
+    part_templates,
+    peak_positions,
+    template_distances,
+    windows_at,
+)
 
 grids = st.tuples(st.integers(1, 6), st.integers(1, 6))
 norms = st.sampled_from(["l1", "l2"])
@@ -57,6 +65,37 @@ def test_every_template_is_a_window_of_one_kernel():
                 height - 1 - row : 2 * height - 1 - row, width - 1 - column : 2 * width - 1 - column
             ]
             assert torch.equal(bank[row * width + column], window)
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (20, 60)])
+def test_windows_of_the_kernel_are_the_templates_distances_on_small_and_large_grids(grid):
+    assert (grid[0] * grid[1] > BANK_CELLS) == (grid == (20, 60))
+    positions = torch.randint(grid[0] * grid[1], (5, 3), generator=torch.Generator().manual_seed(0))
+    found = windows_at(distance_kernel(*grid), positions, *grid)
+    rows = torch.arange(grid[0], dtype=torch.float64)[:, None]
+    columns = torch.arange(grid[1], dtype=torch.float64)
+    for image in range(5):
+        for filter_ in range(3):
+            row, column = divmod(int(positions[image, filter_]), grid[1])
+            expected = torch.hypot(rows - row, columns - column) / max(grid)
+            assert torch.allclose(found[image, filter_].double(), expected, atol=1e-6)
+
+
+def test_a_mask_on_a_large_grid_keeps_nothing_larger_than_the_maps():
+    """The bank of 56 x 56 templates has 39 MB, these maps 0.8."""
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **(keywords or {}))
+            if isinstance(result, torch.Tensor):
+                sizes.append(result.untyped_storage().nbytes())
+            return result
+
+    maps = torch.rand(8, 8, 56, 56)
+    with Sizes():
+        TemplateMask(8)(maps)
+    assert max(sizes) <= maps.numel() * 4
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.model.templates import peak_positions, template_distances
+from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
 
 BETA_RULES = ("fixed", "learned", "spread")
 
@@ -86,11 +86,12 @@ class TemplateMask(nn.Module):
 
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
-        distances = template_distances(height, width, norm=self.norm, device=positions.device)
+        distances = distance_kernel(height, width, norm=self.norm, device=positions.device)
         beta = self.beta.detach()
         if beta.dim() == 0:
-            return (1 - beta * distances).clamp(min=0)[positions]
-        return (1 - beta[:, None, None] * distances[positions]).clamp(min=0)
+            return windows_at((1 - beta * distances).clamp(min=0), positions, height, width)
+        steepness = beta[:, None, None]  # (D, 1, 1)
+        return (1 - steepness * windows_at(distances, positions, height, width)).clamp(min=0)
 
     @torch.no_grad()
     def match_spread(self, feature_maps: Tensor, *, rate: float = 0.05) -> None:
@@ -101,8 +102,9 @@ class TemplateMask(nn.Module):
         """
         maps = feature_maps.float()
         height, width = maps.shape[2:]
-        distances = template_distances(height, width, norm="l2", device=maps.device)
-        squared = (distances[peak_positions(maps, position="centroid")] * max(height, width)).square()
+        centres = peak_positions(maps, position="centroid")
+        distances = distance_kernel(height, width, device=maps.device) * max(height, width)
+        squared = windows_at(distances, centres, height, width).square()
         mass = maps.sum((2, 3))
         spread = ((squared * maps).sum((2, 3)) / mass.clamp(min=1e-9)).sqrt()  # (B, D) cells
         mean_spread = (spread * mass).sum(0) / mass.sum(0).clamp(min=1e-9)

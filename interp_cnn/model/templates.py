@@ -10,7 +10,7 @@ The publication multiplies both by tau = 0.5 / n^2. Here tau is 1, so that a tem
 is cut from it leaves the peak of a map as it is, and the temperature of the loss carries the scale alone; pass
 `tau` for the paper's values. The Euclidean norm is the default, L1 is the paper's choice for speed.
 
-T_mu is a shift of one (2h - 1) x (2w - 1) kernel, so nothing larger than that has to be kept.
+T_mu is a shift of one (2h - 1) x (2w - 1) kernel, so nothing larger has to be kept: a mask is a window of it.
 
 Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, section 3.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 NORMS = ("l2", "l1")
+BANK_CELLS = 1024  # 4 MiB of distances; on a larger grid their bank costs more than cutting every window
 
 
 def part_templates(
@@ -52,13 +53,26 @@ def template_distances(
     height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None
 ) -> Tensor:
     """Distance of every cell from every template centre, in units of the larger side, (h * w, h, w)."""
-    kernel = distance_kernel(height, width, norm=norm, dtype=dtype, device=device)  # (2h-1, 2w-1)
-    rows = torch.arange(height, device=device)
-    columns = torch.arange(width, device=device)
-    row_shift = rows[None, :] - rows[:, None] + height - 1  # (centre row, row)
-    column_shift = columns[None, :] - columns[:, None] + width - 1  # (centre column, column)
-    distances = kernel[row_shift[:, None, :, None], column_shift[None, :, None, :]]  # (h, w, h, w)
-    return distances.reshape(height * width, height, width)
+    return _bank(distance_kernel(height, width, norm=norm, dtype=dtype, device=device), height, width)
+
+
+def windows_at(kernel: Tensor, positions: Tensor, height: int, width: int) -> Tensor:
+    """For every position the window of a kernel that has its middle there.
+
+    The bank of all windows is made only where it is small; on large grids every window is cut from the kernel.
+
+    Args:
+        kernel: (2h - 1, 2w - 1), such as `distance_kernel`'s.
+        positions: (B, D) flat row-major cells.
+        height: rows h.
+        width: columns w.
+
+    Returns:
+        (B, D, h, w).
+    """
+    if height * width <= BANK_CELLS:
+        return _bank(kernel, height, width)[positions]
+    return _windows(kernel, height, width)[height - 1 - positions // width, width - 1 - positions % width]
 
 
 def distance_kernel(height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None) -> Tensor:
@@ -101,3 +115,13 @@ def peak_positions(feature_maps: Tensor, *, position: str = "argmax") -> Tensor:
     row = (maps.sum(3) @ rows / safe_mass).masked_fill(empty, (height - 1) / 2).round().long()
     column = (maps.sum(2) @ columns / safe_mass).masked_fill(empty, (width - 1) / 2).round().long()
     return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+
+
+def _windows(kernel: Tensor, height: int, width: int) -> Tensor:
+    """All h x w windows of the kernel as a view, (h, w, h, w); the first one belongs to the last centre."""
+    return kernel.unfold(0, height, 1).unfold(1, width, 1)
+
+
+def _bank(kernel: Tensor, height: int, width: int) -> Tensor:
+    """The windows of all centres, row by row, (h * w, h, w)."""
+    return _windows(kernel, height, width).flip(0, 1).reshape(height * width, height, width)
