@@ -270,6 +270,15 @@ def test_every_method_refuses_what_has_no_answer(asked, method):
             method(asked_network, asked_images, asked_targets)
 
 
+def test_probabilities_are_refused_although_the_smallest_are_rounded_to_zero(asked):
+    network, images, targets = asked
+    certain = nn.Sequential(network, nn.Linear(5, 5, bias=False), nn.Softmax(1)).eval()
+    certain[1].weight.data = 1e4 * torch.eye(5)
+    assert (certain(images.detach()) == 0).any()
+    with pytest.raises(ValueError, match="final softmax"):
+        gradients.saliency(certain, images.detach(), targets)
+
+
 def test_a_detached_network_is_refused():
     class Detached(Linear):
         def forward(self, images):

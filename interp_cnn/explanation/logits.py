@@ -62,9 +62,9 @@ def check_logits(logits: Tensor, count: int) -> Tensor:
     if not torch.isfinite(values).all():
         raise ValueError("network returned logits that are NaN or infinite")
     if values.shape[1] > 1:
-        if values.min() > 0 and bool(((values.sum(1) - 1).abs() < 1e-4).all()):
+        if values.min() >= 0 and bool(((values.sum(1) - 1).abs() < 1e-4).all()):
             raise ValueError(
-                "network must return logits, got values in (0, 1) that sum to 1 in every row: "
+                "network must return logits, got values in [0, 1] that sum to 1 in every row: "
                 "explain the network without its final softmax"
             )
         if values.max() < 0 and bool((values.logsumexp(1).abs() < 1e-4).all()):
