@@ -9,6 +9,7 @@ explanation  a network and images in, something to look at out: receptive fields
 evaluation   a number that ranks networks: location instability, part tracking, baselines, intervals
 figures      tensors in, RGB out
 report       numbers and pictures in, linked pages out
+exports      filters, maps, tables and the network as files that other programs read
 runs         a run folder on disk and the network in it
-compare, train, explain, evaluate, board        the commands; cli finds them
+compare, train, explain, evaluate, export, board        the commands; cli finds them
 """

@@ -22,7 +22,7 @@ from typing import Any
 
 from interp_cnn import settings
 
-COMMANDS = ("compare", "train", "explain", "evaluate")  # each has a module here and a file in conf/
+COMMANDS = ("compare", "train", "explain", "evaluate", "export")  # each has a module here and a file in conf/
 PLAIN_COMMANDS = {
     "board": "Opens TensorBoard on a run folder, with all its images.",
     "completion": "Prints the script that teaches bash, zsh or fish to complete these commands.",

@@ -59,7 +59,7 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
     """
     if checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
-    folders = [folder for run in runs for folder in _run_folders(Path(run))]
+    folders = [folder for run in runs for folder in run_folders(Path(run))]
     found: list[Subject] = []
     for folder in folders:
         run = load_run(folder, checkpoint=checkpoint, overrides=None if root is None else {"root": root})
@@ -158,7 +158,8 @@ def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
     return logits.shape[1]
 
 
-def _run_folders(folder: Path) -> list[Path]:
+def run_folders(folder: Path) -> list[Path]:
+    """The run itself, or the runs inside a comparison's folder."""
     nested = sorted(found.parent for found in folder.glob("*/config.yaml") if found.parent.name != ".hydra")
     if nested and not (folder / "config.yaml").is_file():
         return nested

@@ -34,11 +34,13 @@ FLOORS = {
     "questions": {"explanation", "subjects", "report"},
     "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation"},
+    "exports": {"report", "figures", "explanation", "model"},
     "__init__": set(),
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work
     ("evaluation", "data"): "interp_cnn.data.parts.",
     ("report", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
+    ("exports", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
 }
 DISTRIBUTIONS = {"PIL": "pillow", "hydra": "hydra_core", "sklearn": "scikit_learn", "yaml": "pyyaml"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "misc", "tools", "base"}

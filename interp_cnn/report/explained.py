@@ -16,7 +16,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,7 +25,7 @@ from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.pictures import to_rgb
 from interp_cnn.figures.plates import ColourBar, Group, coarse, map_plate, sheet, shown, veil
 from interp_cnn.report.pages import distinct_slugs
-from interp_cnn.report.writing import save_json, save_png, write_bytes
+from interp_cnn.report.writing import npz_bytes, save_json, save_png, write_bytes
 
 RECORD, MAPS, PANEL, IMAGE = "explanation.json", "maps.npz", "panel.png", "image.png"
 
@@ -182,10 +181,9 @@ def map_key(network: str, method: str, networks: int) -> str:
 def write_maps(folder: Path, maps: Mapping[str, NDArray[np.float32]]) -> int:
     """Write the raw maps of an image; returns the size of the file. A record of earlier maps goes first."""
     (folder / RECORD).unlink(missing_ok=True)
-    buffer = BytesIO()
-    np.savez_compressed(buffer, **maps)
-    write_bytes(folder / MAPS, buffer.getvalue())
-    return buffer.getbuffer().nbytes
+    content = npz_bytes(maps)
+    write_bytes(folder / MAPS, content)
+    return len(content)
 
 
 def read_maps(folder: Path) -> dict[str, NDArray[np.float32]]:

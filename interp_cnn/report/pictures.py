@@ -81,7 +81,7 @@ def activation_sheet(exemplars: Exemplars, number: int) -> Rgb:
     cells = []
     for image_number, values in zip(exemplars.image_numbers[number], maps, strict=True):
         if image_number >= 0:
-            image = _within(figures.to_rgb(exemplars.images[int(image_number)]), CELL)
+            image = within(figures.to_rgb(exemplars.images[int(image_number)]), CELL)
             cells.append(figures.overlay(image, values, limits=limits))
     return _sheet(cells, len(maps))
 
@@ -99,7 +99,7 @@ def peak_places(exemplars: Exemplars, number: int) -> Rgb:
     images.
     """
     mean = figures.to_rgb(exemplars.mean_image)
-    enlarged = _within(mean, SIDE)
+    enlarged = within(mean, SIDE)
     scale = len(enlarged) / len(mean)
     stride = min(exemplars.field.stride) * scale
     return figures.draw_positions(
@@ -113,7 +113,7 @@ def peak_places(exemplars: Exemplars, number: int) -> Rgb:
 
 def sample_picture(sample: SampleImage, side: int = SIDE) -> Rgb:
     """A sample image as large as a picture."""
-    return _within(figures.to_rgb(sample.image), side)
+    return within(figures.to_rgb(sample.image), side)
 
 
 def map_picture(sample: SampleImage, values: np.ndarray, limits: tuple[float, float], colours: str) -> Rgb:
@@ -138,7 +138,7 @@ def _sheet(cells: Sequence[Rgb], count: int) -> Rgb:
     return figures.montage([*cells, *[BLANK] * (count - len(cells))], columns=min(COLUMNS, count), gap=2)
 
 
-def _within(image: Rgb, side: int) -> Rgb:
+def within(image: Rgb, side: int) -> Rgb:
     """An image whose longer side is `side` pixels."""
     scale = side / max(image.shape[:2])
     return figures.resize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from interp_cnn.explanation.exemplars import Exemplars
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import class_name, filter_measures
 from interp_cnn.report.numbers import p_of, value_of
@@ -23,7 +25,9 @@ def write_tables(folder: Path, contents: Contents, slugs: list[str]) -> list[str
             filters.insert(1, "category", categories)
         files[f"filters-{slug}"] = filters
         if network.exemplars is not None:
-            files[f"exemplars-{slug}"] = _exemplar_table(network, contents.classes)
+            files[f"exemplars-{slug}"] = exemplar_table(
+                network.exemplars, network.filters["filter"], contents.classes
+            )
     if contents.curves is not None:
         files["curves"] = contents.curves
     for name, table in files.items():
@@ -65,12 +69,11 @@ def _numbers(estimate: object) -> dict[str, float]:
     return {"value": value_of(estimate), **ends, "p": p_of(estimate)}
 
 
-def _exemplar_table(network, classes) -> pd.DataFrame:
+def exemplar_table(found: Exemplars, filters: Iterable[int], classes: Sequence[str]) -> pd.DataFrame:
     """One row per filter and exemplar: image, label, peak, receptive-field box."""
-    found = network.exemplars
     boxes = found.boxes
     rows = []
-    for index, number in enumerate(network.filters["filter"]):
+    for index, number in enumerate(filters):
         for rank, image in enumerate(found.image_numbers[index].tolist()):
             if image < 0:
                 continue

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -73,6 +74,11 @@ def write_text(path: Path, content: str) -> None:
 
 
 def save_png(path: Path, rgb: NDArray, *, colours: int | None = None) -> None:
+    """A picture as a PNG file, see `png_bytes`."""
+    write_bytes(path, png_bytes(rgb, colours=colours))
+
+
+def png_bytes(rgb: NDArray, *, colours: int | None = None) -> bytes:
     """An (H, W, 3) uint8 picture as PNG; with `colours` (at most 256) reduced to a palette, a third of the
     size.
     """
@@ -84,7 +90,14 @@ def save_png(path: Path, rgb: NDArray, *, colours: int | None = None) -> None:
         image = image.quantize(palette=palette, dither=Image.Dither.NONE)
     buffer = BytesIO()
     image.save(buffer, format="png")
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, NDArray]) -> bytes:
+    """Named arrays as a compressed npz file."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def save_json(path: Path, values: Any) -> None:
