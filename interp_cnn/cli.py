@@ -12,13 +12,16 @@ HYDRA_FULL_ERROR=1 shows every traceback.
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from interp_cnn import settings
 
@@ -35,6 +38,8 @@ _FLAGS = """  -m, --multirun   run once for every combination: seed=0,1,2 model=
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: `sys.argv`) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
@@ -45,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except Exception as error:
         return _report(error, words)
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    """A cluster wants its node back: leave through every `finally`; finished epochs and images are on disk."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("interp-cnn: terminated; the same command with the same hydra.run.dir goes on", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -151,10 +163,23 @@ def _job(command: str, config: Any) -> Any:
     try:
         _refuse_processes_in_a_sweep(config)
         _refuse_wrong_kinds(command, config)
-        return importlib.import_module(f"interp_cnn.{command}").run(config)
+        with _alone(config):
+            return importlib.import_module(f"interp_cnn.{command}").run(config)
     except Exception:
         logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
         raise
+
+
+def _alone(config: Any) -> AbstractContextManager:
+    """The run folder for this process alone; the further processes of one training belong to the first."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from interp_cnn.files import alone_in
+
+    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        return nullcontext()
+    part = str(config.get("shard") or "").replace("/", "-of-")
+    return alone_in(Path(HydraConfig.get().runtime.output_dir), part=part)
 
 
 def _refuse_processes_in_a_sweep(config: Any) -> None:

@@ -26,7 +26,8 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.evaluation.baselines import annotation_baselines
 from interp_cnn.evaluation.comparison import Comparison, NetworkMeasures, compare, measure_network
 from interp_cnn.evaluation.seeds import seed_markdown, seed_table
-from interp_cnn.runs import build_data, load_run, write_json, write_text
+from interp_cnn.files import replacing, write_text
+from interp_cnn.runs import build_data, load_run, write_json
 
 COLUMNS = (
     "accuracy",
@@ -117,10 +118,8 @@ def markdown(comparison: Comparison) -> str:
 
 def save_png(path: Path, picture) -> None:
     """Writes a picture whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
-    temporary.replace(path)
+    with replacing(path) as draft:
+        Image.fromarray(picture).save(draft, format="PNG", optimize=True)
 
 
 def _measured_runs(config: DictConfig) -> tuple[list[NetworkMeasures], list[int]]:

@@ -23,6 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 from interp_cnn.model.backbones import TorchvisionClassifier
+from interp_cnn.tensor_files import read_tensors
 
 IMAGENET_CLASSES = 1000
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -217,19 +218,9 @@ def _state(path: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if "weights_only" in str(error):
-            raise ValueError(
-                f"weights file {path} holds more than tensors (a whole pickled network?), which is not read because "
-                "it could run code; save network.state_dict() instead"
-            ) from error
-        raise ValueError(f"weights file {path} cannot be read: {_told(error)}") from error
+        state = read_tensors(file)
+    except Exception as error:  # safetensors raises its own kinds
+        raise ValueError(f"weights file {path} cannot be read: {error}") from error
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

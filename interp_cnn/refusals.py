@@ -27,6 +27,8 @@ _UNKNOWN_KEY = [
     re.compile(r"Could not delete from config. '(.+?)' does not exist"),
     re.compile(r"Override \S+ looks like a config group override, but config group '(.+?)' does not exist"),
 ]
+_LOST_WORKER = re.compile(r"DataLoader worker \(pid")
+_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process.*^\w+: ", re.DOTALL | re.MULTILINE)
 _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 
 
@@ -55,7 +57,12 @@ def sentence(error: BaseException, words: Sequence[str]) -> str | None:
         case OSError() if error.filename is not None:
             text = _path(error)
         case ValueError() | OSError() | HydraException():
-            text = str(error) or repr(error)
+            text = _WORKER.sub("", str(error)) or repr(error)
+        case RuntimeError() if _LOST_WORKER.search(str(error)):
+            text = (
+                "a process that prepares images was lost (killed, often for want of memory); the same command with "
+                "the same hydra.run.dir goes on, data.workers=0 does without such processes"
+            )
         case _ if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):
             text = str(error)  # Lightning's word for a trainer that this machine cannot run
         case _:

@@ -7,26 +7,34 @@
     events.out.tfevents.*    the same and pictures, for TensorBoard
     run.json                 seconds, versions, seed, parameters
 
-A configuration comes from disk and may come from somebody else, so nothing that it names as `_target_` is called
-unless it is one of this project's data sets.
+A configuration comes from disk and may come from somebody else: it is read as plain values, and nothing that it names
+as `_target_` is called unless it is a class of this project's data sets. A checkpoint holds tensors and plain values.
 """
 
+import importlib
 import json
 import logging
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.files import write_text
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
+from interp_cnn.tensor_files import read_tensors
 
 log = logging.getLogger(__name__)
-ALLOWED_TARGETS = "interp_cnn.data."
+ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may call: classes of its modules
+SECTIONS = ("seed", "data", "model")
+LARGEST_CONFIG = 1 << 20  # bytes; a training writes 3 kB
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
     if overrides is not None:
         config.data = OmegaConf.merge(config.data, overrides)
     data = build_data(config.data)
+    if isinstance(config.model, DictConfig):
+        config.model.weights = None  # those to start from; the checkpoint holds the trained ones
     network = network_for(config.model, data)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     state = load_checkpoint(path)["state_dict"]
@@ -94,7 +104,26 @@ def load_config(folder: Path) -> DictConfig:
         nested = sorted(found.parent.name for found in folder.glob("*/config.yaml"))
         hint = f"; it holds the runs {', '.join(nested)}" if nested else ""
         raise FileNotFoundError(f"{folder} is no run folder: it has no config.yaml{hint}")
-    return OmegaConf.load(path)
+    return _plain_config(path)
+
+
+def _plain_config(path: Path) -> DictConfig:
+    """Plain values of a YAML file; aliases (which can fill the memory) and interpolations are never written there."""
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a training writes a few thousand")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has YAML aliases")
+        if "${" in text:
+            raise ValueError("it has interpolations ${...}")
+        config = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no configuration that a training wrote: {_first(error)}") from error
+    missing = [name for name in SECTIONS if not isinstance(config, DictConfig) or config.get(name) is None]
+    if missing:
+        raise ValueError(f"{path} is no configuration that a training wrote: it has no {missing[0]}")
+    return config
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -104,27 +133,38 @@ def load_checkpoint(path: Path) -> dict:
             f"checkpoint {path} does not exist; a training writes it when an epoch is done"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        content = read_tensors(path)
+        state = content.get("state_dict") if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not all(
+            isinstance(value, torch.Tensor) for value in state.values()
+        ):
+            raise ValueError("it holds no state_dict of tensors")
+    except (ValueError, OSError) as error:
         raise ValueError(f"checkpoint {path} cannot be read: {_first(error)}") from error
+    return content
 
 
 def build_data(config: DictConfig) -> PartDataModule:
     """The data module of a configuration, set up."""
     from hydra.utils import instantiate
 
-    for target in _targets(OmegaConf.to_container(config, resolve=True)):
-        if not target.startswith(ALLOWED_TARGETS):
-            raise ValueError(
-                f"data._target_ is {target}; only names that begin with {ALLOWED_TARGETS} are called"
-            )
-    data = instantiate(config, _convert_="all")
-    data.setup()
+    with _values_of("data"):
+        for target in _targets(OmegaConf.to_container(config, resolve=True)):
+            _check_target(target)
+        data = instantiate(config, _convert_="all")
+        if not isinstance(data, PartDataModule):
+            raise ValueError(f"data makes a {type(data).__name__}; expected a PartDataModule")
+        data.setup()
     return data
 
 
 def network_for(config: DictConfig, data: PartDataModule) -> nn.Module:
     """The network of a model configuration for this data, with new weights from the global random state."""
+    with _values_of("model"):
+        return _network(config, data)
+
+
+def _network(config: DictConfig, data: PartDataModule) -> nn.Module:
     return build_network(
         config.name,
         num_classes=len(data.classes),
@@ -145,12 +185,34 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+@contextmanager
+def _values_of(section: str) -> Iterator[None]:
+    """Values of a configuration meet the code here; one of another kind (a list for a number) is the user's to mend."""
+    from hydra.errors import InstantiationException
+
+    kinds = (TypeError, AttributeError, KeyError, RuntimeError, OverflowError, OmegaConfBaseException)
+    try:
+        yield
+    except (InstantiationException, *kinds) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, kinds):
+            raise
+        raise ValueError(f"the settings of {section} do not fit: {_first(cause)}") from error
+
+
+def _check_target(target: object) -> None:
+    """Refuse what is not itself a class of a data module: `interp_cnn.data.images.os.system` begins well too."""
+    module_name, _, name = str(target).rpartition(".")
+    found = None
+    if module_name.startswith(ALLOWED_TARGETS):
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        except ImportError:
+            found = None
+    if not isinstance(found, type) or found.__module__ != module_name:
+        raise ValueError(
+            f"data._target_ is {target}; only classes of the modules {ALLOWED_TARGETS}* are called"
+        )
 
 
 def _targets(node) -> list[str]:

@@ -102,7 +102,7 @@ def check_kind(setting: Setting, value: Any) -> None:
         case bool():
             fits, wanted = isinstance(value, bool), "true or false"
         case int() | float():
-            fits, wanted = not isinstance(value, str | bool), "a number"
+            fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
         case list():
             fits, wanted = isinstance(value, Sequence) and not isinstance(value, str), "a list: [A,B]"
         case _:

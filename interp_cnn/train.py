@@ -1,4 +1,7 @@
-"""Command `train`: one network from a configuration to a run folder."""
+"""Command `train`: one network from a configuration to a run folder.
+
+Called again on the same folder (`hydra.run.dir=...`), it goes on after the last finished epoch, bit for bit on a CPU.
+"""
 
 import logging
 import os
@@ -10,8 +13,11 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
-from interp_cnn.runs import build_data, load_config, network_for, write_json, write_text
+from interp_cnn.files import write_text
+from interp_cnn.runs import build_data, load_checkpoint, load_config, network_for, write_json
+from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.dashboard import Dashboard
 from interp_cnn.training.run import fit
@@ -25,7 +31,7 @@ def run(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    train(config, folder)
+    train(config, folder, resume=True)
     print(f"run folder: {os.path.relpath(folder)}")
 
 
@@ -43,11 +49,14 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     checkpoint = config.get("ckpt_path")
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume and checkpoint is None and last.is_file():
-        checkpoint = str(last)
+    if checkpoint is not None or resume:
+        checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
+    if checkpoint is None and config.get("ckpt_path") is not None:
+        raise FileNotFoundError(
+            f"ckpt_path={config.ckpt_path} does not exist; a run keeps checkpoints/{LAST}"
+        )
     if checkpoint is not None:
-        _check_same_run(resolved, Path(checkpoint))
+        _check_same_run(resolved, checkpoint)
     if resume and (folder / "run.json").is_file():
         return folder
     started = time.time()
@@ -55,8 +64,10 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
     torch.manual_seed(config.seed)
     network = network_for(resolved.model, data)
     module = classification(network, resolved, data)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+    if checkpoint is not None:
+        _check_fits(module, checkpoint)
+    if rank_zero_only.rank == 0:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
     training = resolved.training
     trainer = fit(
         module,
@@ -79,6 +90,48 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
             {**provenance(), "seed": resolved.seed, "seconds": round(seconds, 2), "parameters": parameters},
         )
     return folder
+
+
+def sound_checkpoint(path: Path) -> Path | None:
+    """The checkpoint, or the one before it when a last.ckpt is damaged or missing; None where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be read.
+    """
+    candidates = [path, path.with_name(PREVIOUS)] if path.name == LAST else [path]
+    faults = []
+    for candidate in (one for one in candidates if one.is_file()):
+        try:
+            load_checkpoint(candidate)
+        except ValueError as error:
+            faults.append(error)
+            continue
+        if candidate != path:
+            reason = str(faults[0]) if faults else f"checkpoint {path} does not exist"
+            log.warning("%s; going on from the one before, %s", reason, candidate)
+        return candidate
+    if faults:
+        raise ValueError(f"{faults[0]}; train anew in another folder")
+    return None
+
+
+def _check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
+    """Refuse a checkpoint of other weights, or one without what a training needs to go on."""
+    content = load_checkpoint(checkpoint)
+    own, state = module.state_dict(), content["state_dict"]
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            raise ValueError(
+                f"{checkpoint}: {name} is {'missing' if name in own else 'unknown to this network'}"
+            )
+        if own[name].shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            raise ValueError(f"{checkpoint} does not fit this network: {name} is {shapes}")
+    for name in ("epoch", "optimizer_states", "lr_schedulers", "loops"):
+        if name not in content:
+            raise ValueError(
+                f"{checkpoint} holds weights, but no {name}: only a training's own can be gone on from"
+            )
 
 
 def classification(network: torch.nn.Module, config: DictConfig, data) -> Classification:
@@ -136,8 +189,6 @@ def _git_commit() -> str | None:
 
 def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
     """A checkpoint goes on bit for bit only with the settings that it was made with."""
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"ckpt_path={checkpoint} does not exist; a run keeps checkpoints/last.ckpt")
     folder = checkpoint.resolve().parent.parent
     if not (folder / "config.yaml").is_file():
         return

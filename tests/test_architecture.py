@@ -22,18 +22,20 @@ PACKAGE = Path(__file__).resolve().parent.parent / "interp_cnn"
 COMMANDS = {"compare", "train", "explain", "evaluate", "export", "board"}
 COMMAND_LINE = {"__main__", "cli", "settings", "refusals", "completion"}
 FLOORS = {
-    "data": set(),
-    "model": set(),
+    "files": set(),
+    "tensor_files": set(),
+    "data": {"files"},
+    "model": {"tensor_files"},
     "explanation": set(),
     "figures": set(),
-    "training": {"model", "figures"},
-    "evaluation": {"data", "explanation"},
-    "runs": {"data", "model"},
-    "networks": {"model"},
+    "training": {"model", "figures", "files"},
+    "evaluation": {"data", "explanation", "files"},
+    "runs": {"data", "model", "files", "tensor_files"},
+    "networks": {"model", "tensor_files"},
     "subjects": {"data", "runs", "networks"},
     "questions": {"explanation", "subjects", "report"},
     "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
-    "report": {"evaluation", "figures", "explanation"},
+    "report": {"evaluation", "figures", "explanation", "files"},
     "exports": {"report", "figures", "explanation", "model"},
     "__init__": set(),
 }

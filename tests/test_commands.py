@@ -323,7 +323,7 @@ def test_a_value_of_another_kind_than_the_default_is_refused(override, part, tra
 
 
 def test_values_of_the_right_kind_and_null_pass(train):
-    fitting = ["seed=1.0", "data.distractors=2.5", "training.gradient_clip=null", "data.image_size=[48,32]"]
+    fitting = ["seed=1.0", "data.distractors=2.5", "training.gradient_clip=null", "data.rotation=2"]
     assert cli.main(["train", *fitting, "trainer.devices=auto", "data.scale=[1,2]", "data.redraw=null"]) == 0
 
 

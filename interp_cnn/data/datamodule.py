@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from interp_cnn.data.augmentation import Augmentation
 from interp_cnn.data.parts import Draw, PartSet, collate
+from interp_cnn.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -272,11 +273,10 @@ class PartDataModule(LightningDataModule):
         log.warning("%d images left out, the first: %s", len(skipped), skipped[0].reason)
         if self.quarantine is None:
             return
-        path = Path(self.quarantine)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(Path(self.quarantine)) as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
             writer.writerows((bad.path, bad.reason) for bad in skipped)
-        unfinished.replace(path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -24,6 +23,7 @@ import torch
 from interp_cnn.evaluation.baselines import Row, baselines, judged_row, shuffled_positions
 from interp_cnn.evaluation.measuring import NetworkMeasures, measure_network
 from interp_cnn.evaluation.statistics import Estimate, paired_permutation_p_value
+from interp_cnn.files import write_text
 
 __all__ = ["Comparison", "Difference", "Estimate", "NetworkMeasures", "compare", "measure_network"]
 
@@ -93,16 +93,16 @@ class Comparison:
             },
             "differences": [asdict(one) for one in self.differences],
         }
-        _write(Path(path), json.dumps(_finite(content), indent=2) + "\n")
+        write_text(Path(path), json.dumps(_finite(content), indent=2) + "\n")
 
     def to_csv(self, folder: str | Path) -> None:
         """summary.csv, filters.csv (every filter of every network) and differences.csv."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         filters = [one.filters.assign(network=one.name, kind=one.kind) for one in self.networks]
-        _write(folder / "summary.csv", self.table().to_csv(index=False))
-        _write(folder / "filters.csv", pandas.concat(filters).to_csv(index=False))
-        _write(folder / "differences.csv", self.differences_table().to_csv(index=False))
+        write_text(folder / "summary.csv", self.table().to_csv(index=False))
+        write_text(folder / "filters.csv", pandas.concat(filters).to_csv(index=False))
+        write_text(folder / "differences.csv", self.differences_table().to_csv(index=False))
 
 
 def compare(measures: list[NetworkMeasures], *, seed: int = 0) -> Comparison:
@@ -178,10 +178,3 @@ def _finite(content: object) -> object:
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

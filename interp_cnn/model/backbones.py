@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from interp_cnn.model.interpretable_conv import make_interpretable
+from interp_cnn.tensor_files import read_tensors
 
 # The last layer whose map is still a grid of a useful size, and whether its output has passed a ReLU.
 TOP_LAYERS = {
@@ -209,12 +210,7 @@ def _load_state(network: nn.Module, path: str) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist; give the path of a saved state dict")
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_tensors(file)
         network.load_state_dict(state.get("state_dict", state))
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from interp_cnn.files import DRAFT, replacing
+
 GENERATOR = '<meta name="generator" content="interp_cnn">'
 
 
@@ -38,8 +40,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             f"folder: {folder} holds other files; expected a new, an empty or an earlier report's folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    former = draft.with_name(draft.name + "-former")
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=DRAFT, dir=folder.parent))
+    former = draft.with_name(f"{draft.name}-former{DRAFT}")
     try:
         yield draft
         draft.chmod(0o777 & ~_umask())  # mkdtemp made it for its owner only
@@ -58,14 +60,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """A file that appears at once: written under a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as draft:
         draft.write_bytes(content)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, content: str) -> None:

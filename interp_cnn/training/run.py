@@ -16,7 +16,10 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
+from interp_cnn.files import replacing
+from interp_cnn.training.checkpoints import WholeCheckpoints
 from interp_cnn.training.classification import Classification
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
@@ -69,6 +72,8 @@ def fit(
         callbacks=every,
         gradient_clip_val=gradient_clip,
         num_sanity_val_steps=0,
+        default_root_dir=folder,  # where Lightning looks for checkpoints of a cluster's requeued job
+        plugins=[WholeCheckpoints(), *_cluster()],
         **options,
     )
     with warnings.catch_warnings():
@@ -82,6 +87,11 @@ def fit(
     if fitting.is_global_zero:
         _keep_best(best, checkpoints)
     return fitting
+
+
+def _cluster() -> list:
+    """Under Slurm without Lightning's own requeueing: it would go on within an epoch, with other images."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 class EpochSeed(Callback):
@@ -113,10 +123,8 @@ class MetricsTable(Callback):
             return
         import pandas as pd
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        temporary.replace(self.path)
+        with replacing(self.path) as draft:
+            pd.DataFrame(self.rows).to_csv(draft, index=False)
 
     def state_dict(self) -> dict:
         """The rows so far, as text: checkpoints hold plain values only."""
@@ -183,6 +191,9 @@ class ProgressBar(TQDMProgressBar):
 def quiet_lightning() -> None:
     """Keeps Lightning's advertisements and set-up lines off the terminal."""
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 under newer torch
+    warnings.filterwarnings(
+        "ignore", ".*`srun` command is available.*"
+    )  # also where nobody meant to use Slurm
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logger = logging.getLogger(name)
         if not any(isinstance(known, _NoNoise) for known in logger.filters):
@@ -199,6 +210,5 @@ def _keep_best(best: ModelCheckpoint, checkpoints: Path) -> None:
     target = checkpoints / "best.ckpt"
     source = Path(best.best_model_path) if best.best_model_path else checkpoints / "last.ckpt"
     if source.is_file() and source.resolve() != target.resolve():
-        temporary = target.with_name("best.ckpt.part")
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
+        with replacing(target) as draft:
+            shutil.copyfile(source, draft)

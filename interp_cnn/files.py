@@ -1,0 +1,79 @@
+"""Files that are whole or not there: written beside their place under another name, then moved into it.
+
+A process that is killed leaves a hidden `.NAME.PID.draft` at worst, which the next one in the same run folder sweeps
+away; an error (a full disk) leaves nothing.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+DRAFT = ".draft"
+
+
+@contextmanager
+def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the block ends well and vanishes when it fails.
+
+    Args:
+        path: of the file; missing folders are made.
+        lasting: wait until the bytes are on the disk, so that a power cut leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
+    try:
+        yield draft
+        if lasting:
+            with draft.open("rb") as written:
+                os.fsync(written.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed left half written below a folder that nobody else writes to."""
+    for draft in [*folder.rglob(f".*{DRAFT}")]:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, *, part: str = "") -> Iterator[None]:
+    """Nobody else writes to a run folder within the block; the lock falls with the process, however that ends.
+
+    Args:
+        folder: the run folder.
+        part: name of a share of the work; processes with different shares may write side by side.
+
+    Raises:
+        ValueError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name, kind in (
+            [(".lock", fcntl.LOCK_SH), (f".lock-{part}", fcntl.LOCK_EX)]
+            if part
+            else [(".lock", fcntl.LOCK_EX)]
+        ):
+            lock = held.enter_context((folder / name).open("a"))
+            try:
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another interp-cnn is at work in {folder}; wait for its end or give another hydra.run.dir"
+                ) from error
+        if not part:
+            sweep(folder)
+        yield

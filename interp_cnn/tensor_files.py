@@ -1,0 +1,47 @@
+"""Files of tensors, read as data: nothing in them runs, and what is damaged or swollen is refused.
+
+torch.load with `weights_only=True` and safetensors execute nothing, but torch.load neither checks the checksums that
+its ZIP container has nor how large the container unpacks to: a flipped bit would become a wrong weight.
+"""
+
+import zipfile
+from pathlib import Path
+
+import torch
+
+
+def read_tensors(path: Path) -> dict:
+    """Content of a checkpoint, of a state dict (`torch.save`) or of a safetensors file, on the CPU.
+
+    Raises:
+        ValueError: the file is damaged, unpacks to more than its own size, or holds more than tensors and plain values.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if zipfile.is_zipfile(path):
+        _check_container(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises nearly every built-in exception on damaged files
+        if "weights_only" in str(error):
+            raise ValueError(
+                "it holds more than tensors (a whole pickled network?), which is not read because it could run code; "
+                "save network.state_dict() instead"
+            ) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(lines[0] if lines else type(error).__name__) from error
+
+
+def _check_container(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as container:
+            unpacked = sum(entry.file_size for entry in container.infolist())
+            if unpacked > path.stat().st_size:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes, more than its own size")
+            damaged = container.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"it is damaged ({error or type(error).__name__})") from error
+    if damaged is not None:
+        raise ValueError(f"it is damaged ({damaged} does not have its checksum)")
