@@ -62,13 +62,13 @@ class Occluders:
         image = self.images[index]
         copies = image.expand(len(windows), *image.shape).clone()
         values = None if self.fill.reach is None else self._values(range(index, index + 1), windows)
-        for number, (copy, (row, column)) in enumerate(zip(copies, windows, strict=True)):
-            box = (slice(None), slice(*self.grid.rows[row]), slice(*self.grid.columns[column]))
+        rows, columns = self.grid.rows, self.grid.columns
+        for number, (row, column) in enumerate(windows):
+            box = (slice(None), slice(*rows[row]), slice(*columns[column]))
             new = self.replacement[index][box] if values is None else values[number][0]
-            if self.grid.shape is None:
-                copy[box] = new
-            else:
-                copy[box] = torch.where(self.grid.hidden(row, column).to(copy.device), new, copy[box])
+            if self.grid.shape is not None:
+                new = torch.where(self.grid.hidden(row, column).to(image.device), new, image[box])
+            copies[(number, *box)] = new
         return copies
 
     def _local_changes(self, chosen: range, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:

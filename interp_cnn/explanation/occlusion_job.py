@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.fills import Fill, as_fill
-from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion, WindowDrops
+from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion
 from interp_cnn.explanation.incremental_costs import dense_products
 from interp_cnn.explanation.incremental_trace import Untraceable
 from interp_cnn.explanation.logits import evaluation_mode
@@ -147,8 +147,7 @@ class OcclusionJob:
                         number += 1
                         if number <= self.done:
                             continue
-                        for part in self._compute(batch, images, occluders, clean):
-                            self._add(part, images.start, last=sample == self.fill.samples - 1)
+                        self._add(batch, images, occluders, clean, last=sample == self.fill.samples - 1)
                         self.done = number
                         yield Progress(number - begun, total - begun, time.perf_counter() - start)
 
@@ -250,21 +249,20 @@ class OcclusionJob:
         fill = self.fill if self._own_replacement is None else as_fill(self._own_replacement[some])
         return Occluders(self.images[some], self.grid, fill, sample)
 
-    def _compute(self, batch, images: range, occluders: Occluders, clean) -> list[WindowDrops]:
-        if self._incremental is not None:
-            return self._incremental.drops(clean, batch, occluders.changes)
-        occluded = logits_of(self.network, occluders.occluded(0, batch))
-        drops = self.logits[images.start] - occluded  # (windows, K)
-        return [
-            WindowDrops(range(1), (row,), (column,), drop[None, :, None, None])
-            for (row, column), drop in zip(batch, drops, strict=True)
-        ]
-
-    def _add(self, part: WindowDrops, first: int, *, last: bool) -> None:
-        here = range(first + part.images.start, first + part.images.stop)
-        rows, columns = torch.tensor(part.rows), torch.tensor(part.columns)
-        self.drops[here.start : here.stop, :, rows[:, None], columns] += part.drops / self.fill.samples
-        self.known[here.start : here.stop, rows[:, None], columns] = last
+    def _add(self, batch, images: range, occluders: Occluders, clean: Clean | None, *, last: bool) -> None:
+        """Compute one batch of windows and add their drops."""
+        if self._incremental is None:
+            rows, columns = (torch.tensor(numbers) for numbers in zip(*batch, strict=True))
+            occluded = logits_of(self.network, occluders.occluded(0, batch))  # (windows, K)
+            drops = self.logits[images.start] - occluded
+            self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
+            self.known[images.start][rows, columns] = last
+            return
+        for part in self._incremental.drops(clean, batch, occluders.changes):
+            here = slice(images.start + part.images.start, images.start + part.images.stop)
+            rows, columns = torch.tensor(part.rows)[:, None], torch.tensor(part.columns)
+            self.drops[here, :, rows, columns] += part.drops / self.fill.samples
+            self.known[here, rows, columns] = last
 
     def _refuse_batch_statistics(self) -> None:
         for name, module in self.network.named_modules():
