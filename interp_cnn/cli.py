@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from interp_cnn import settings
 
-COMMANDS = ("compare", "train", "explain", "evaluate", "export")  # each has a module here and a file in conf/
+COMMANDS = ("compare", "train", "explain", "evaluate", "export", "study")  # each has a module here and a file in conf/
 PLAIN_COMMANDS = {
     "board": "Opens TensorBoard on a run folder, with all its images.",
     "completion": "Prints the script that teaches bash, zsh or fish to complete these commands.",
@@ -163,6 +163,8 @@ def _job(command: str, config: Any) -> Any:
     try:
         _refuse_processes_in_a_sweep(config)
         _refuse_wrong_kinds(command, config)
+        if command != "study" and config.get("study") is not None:
+            raise ValueError(f"experiment={config.study.name}_study is for the command study, not {command}")
         with _alone(config):
             return importlib.import_module(f"interp_cnn.{command}").run(config)
     except Exception:

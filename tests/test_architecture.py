@@ -19,7 +19,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_cnn"
 
-COMMANDS = {"compare", "train", "explain", "evaluate", "export", "board"}
+COMMANDS = {"compare", "train", "explain", "evaluate", "study", "export", "board"}
 COMMAND_LINE = {"__main__", "cli", "settings", "refusals", "completion"}
 FLOORS = {
     "files": set(),
@@ -37,10 +37,12 @@ FLOORS = {
     "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation", "files"},
     "exports": {"report", "figures", "explanation", "model"},
+    "studies": {"data", "explanation", "evaluation", "figures"},
     "__init__": set(),
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work
     ("evaluation", "data"): "interp_cnn.data.parts.",
+    ("studies", "data"): "interp_cnn.data.parts.",
     ("report", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
     ("exports", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
 }

@@ -1,0 +1,91 @@
+"""Curves with bands, in small multiples: what a score does while something grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from interp_cnn.figures.canvas import new_figure, plain, rgb_of, series, style
+from interp_cnn.figures.colours import LIGHT, Rgb, Theme
+
+STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line.
+
+    Attributes:
+        x: (S,).
+        y: (S,).
+        low: (S,) lower end of the band, or None.
+        high: (S,) upper end.
+        control: drawn in grey, as what the others are compared with.
+        points: markers without a line.
+    """
+
+    x: NDArray
+    y: NDArray
+    low: NDArray | None = None
+    high: NDArray | None = None
+    control: bool = False
+    points: bool = False
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    across: str,
+    up: str,
+    logarithmic: tuple[bool, bool] = (False, False),
+    columns: int = 2,
+    width: int = 760,
+    theme: Theme = LIGHT,
+) -> Rgb:
+    """Panels of curves by name; a name has the same colour and dashes in every panel, four colours a round.
+
+    Args:
+        panels: title -> name -> curve.
+        across: what x is.
+        up: what y is.
+        logarithmic: scale of (x, y).
+        columns: panels in a row.
+        width: in display pixels.
+        theme: light or dark.
+    """
+    columns = max(1, min(columns, len(panels)))
+    rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    figure = new_figure(width, 250 * rows + 22 * -(-len(names) // 3) + 14, theme)
+    grid = figure.add_gridspec(rows, columns)
+    legend: dict[str, Line2D] = {}
+    for number, (title, curves) in enumerate(panels.items()):
+        axes = style(figure.add_subplot(grid[number // columns, number % columns]), theme)
+        axes.grid(color=theme.grid, linewidth=0.7)
+        axes.set_xscale("log" if logarithmic[0] else "linear")
+        axes.set_yscale("log" if logarithmic[1] else "linear")
+        for name, curve in curves.items():
+            place = names.index(name)
+            colour, marker = series(theme, place)
+            dashes = STYLES[place // 4 % len(STYLES)]
+            if curve.control:
+                colour, dashes = theme.faint, STYLES[2]
+            how = {"color": colour, "zorder": 3, "linewidth": 1.7, "linestyle": dashes}
+            if curve.points:
+                how |= {"linestyle": "none", "marker": marker, "ms": 5 + 1.5 * (place // 4)}
+            drawn = axes.plot(curve.x, curve.y, **how)
+            if curve.low is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+            legend.setdefault(plain(name), drawn[0])
+        axes.set_title(plain(title), color=theme.ink, fontsize=10, loc="left")
+        axes.margins(x=0.03)
+        if number + columns >= len(panels):
+            axes.set_xlabel(plain(across, 80), color=theme.faint, fontsize=9)
+        if number % columns == 0:
+            axes.set_ylabel(plain(up, 60), color=theme.faint, fontsize=9)
+    words = {"frameon": False, "fontsize": 9, "labelcolor": theme.ink}
+    figure.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=3, **words)
+    return rgb_of(figure)

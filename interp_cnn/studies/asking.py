@@ -1,0 +1,74 @@
+"""What all studies ask in the same way: a network's class and certainty, a method's map, a replacement by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation import fills
+from interp_cnn.explanation.asking import Maps, explain_images
+from interp_cnn.explanation.fills import Fill
+from interp_cnn.explanation.logits import evaluation_mode
+from interp_cnn.explanation.methods import METHODS
+from interp_cnn.explanation.options import Options
+
+FILLS = ("paper", "mean", "blur", "noise", "shuffled", "neighbours", "inverted")
+
+
+def paper() -> Fill:
+    """Each image's median colour: the empty ground beside a drawing."""
+
+    def replace(images: Tensor, hidden: Tensor | None, sample: int) -> Tensor:
+        return images.flatten(2).median(2).values[..., None, None].expand_as(images)
+
+    return Fill("paper", replace)
+
+
+def fill_named(name: str, seed: int) -> Fill:
+    """A replacement by its word on the command line.
+
+    Raises:
+        ValueError: an unknown word.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    match name:
+        case "paper":
+            return paper()
+        case "mean":
+            return fills.image_mean()
+        case "blur":
+            return fills.blur()
+        case "noise":
+            return fills.noise(samples=3, generator=generator)
+        case "shuffled":
+            return fills.shuffled(samples=3, generator=generator)
+        case "neighbours":
+            return fills.neighbours()
+        case "inverted":
+            return fills.inverted()
+    raise ValueError(f"study.fills: no replacement {name!r}; expected {', '.join(FILLS)}")
+
+
+def check_methods(names: tuple[str, ...]) -> None:
+    """Refuse a method that does not exist."""
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(f"study.methods: no method {name!r}; expected {', '.join(METHODS)}")
+
+
+@torch.no_grad()
+def answers(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, K) logits in evaluation mode."""
+    with evaluation_mode(network):
+        return network(images)
+
+
+def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log p/(1 - p) of the target class, (B,): certainty that does not saturate."""
+    own = logits.gather(1, targets[:, None])
+    return (own - logits.scatter(1, targets[:, None], float("-inf")).logsumexp(1, keepdim=True))[:, 0]
+
+
+def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
+    """One method's maps (B, H, W) with their cost; a part of a study is explained at once."""
+    return explain_images(name, network, images, targets, options)

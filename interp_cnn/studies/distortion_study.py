@@ -1,0 +1,256 @@
+"""Iterative distortion along LRP, sensitivity analysis (SA) and their combinations.
+
+After Rosenlew and Ljungdahl, "Using LRP and Sensitivity Analysis heatmaps" (KTH 2019). Square regions are replaced one
+after another in the order of LRP, of SA, of each of the four combinations (high or low in each: the smaller of the two
+rank shares decides), and at random. Expected from the report: distorting what LRP calls essential lowers the score,
+distorting what LRP and SA agree to be inessential raises it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from interp_cnn import figures
+from interp_cnn.data.parts import PartBatch
+from interp_cnn.evaluation.agreement import mean_ranks
+from interp_cnn.evaluation.perturbation import (
+    Regions,
+    most_relevant_first,
+    random_order,
+    replaced_shares,
+    score_curves,
+)
+from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
+from interp_cnn.explanation.options import Options
+from interp_cnn.figures.curves import Curve, curve_panels
+from interp_cnn.studies.asking import answers, check_methods, fill_named, map_of
+from interp_cnn.studies.findings import Averages, Figure, Findings
+
+COMBINATIONS = tuple(f"LRP {a}, SA {b}" for a, b in product(("high", "low"), repeat=2))
+ORDERS = (*COMBINATIONS, "LRP high", "LRP low", "SA high", "SA low", "random")
+RANDOM_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class DistortionStudy:
+    """Settings, see conf/experiment/distortion_study.yaml."""
+
+    region: int
+    steps: int
+    early: float
+    fills: tuple[str, ...]
+    lrp: str
+    seed: int
+    resamples: int
+    kinds = ("plain",)
+
+    def __post_init__(self) -> None:
+        check_methods((self.lrp,))
+        for name in self.fills:
+            fill_named(name, self.seed)
+
+    def measured(self, networks: dict[str, nn.Module], batch: PartBatch, first: int) -> dict[str, np.ndarray]:
+        """Curves of one part: logit and probability (B, fills, orders, steps + 1), and which answers are right."""
+        (network,) = list(networks.values())[:1]
+        logits = answers(network, batch.images)
+        targets = logits.argmax(1)
+        orders = self._orders(network, batch.images, targets, first)
+        found: dict[str, list] = {"logit": [], "probability": []}
+        for fill in self.fills:
+            rows = [
+                [self._curves(network, batch.images, targets, order, fill) for order in repeats]
+                for repeats in orders.values()
+            ]
+            for place, name in enumerate(found):
+                means = [torch.stack([curves[place] for curves in repeats]).mean(0) for repeats in rows]
+                found[name].append(torch.stack(means, 1))
+        arrays = {name: torch.stack(curves, 1).float().numpy() for name, curves in found.items()}
+        return {**arrays, "correct": (targets == batch.labels).numpy()}
+
+    def once(self, networks: dict[str, nn.Module], batch: PartBatch) -> list:
+        """Per-step pictures of the first image: one row an order."""
+        (network,) = list(networks.values())[:1]
+        image = batch.images[:1]
+        targets = answers(network, image).argmax(1)
+        regions, fill = self._regions(image), fill_named(self.fills[min(1, len(self.fills) - 1)], self.seed)
+        shares = replaced_shares(self.steps)[:: max(1, self.steps // 7)]
+        rows = []
+        for name, (order, *_) in self._orders(network, image, targets, 0).items():
+            place = torch.empty_like(order).scatter_(1, order, torch.arange(regions.count)[None])
+            rank = place[:, regions.of_pixel]
+            for share in shares:
+                hidden = (rank < round(float(share) * regions.count))[:, None]
+                shown = fill(image, hidden)
+                chance = answers(network, shown).softmax(1)[0, targets[0]]
+                picture = figures.enlarge(figures.to_rgb(shown[0]), max(1, 84 // image.shape[-1]))
+                words = (
+                    f"{name} {float(share):.0%}" if share == 0 else f"{float(share):.0%}: p = {chance:.2f}"
+                )
+                rows.append((picture, words))
+        return [rows, len(shares), fill.name]
+
+    def findings(self, found: dict[str, np.ndarray], once: list, facts: dict[str, str]) -> Findings:
+        """The answer with its figures and tables."""
+        averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
+        table = self._table(found["logit"], averages)
+        curves = self._curve_table(found, averages)
+        shares = replaced_shares(self.steps).numpy()
+
+        def panels(names: tuple[str, ...]) -> dict:
+            return {
+                fill: {
+                    name: Curve(
+                        shares, *averages.band(found["logit"][:, i, ORDERS.index(name)]), name == "random"
+                    )
+                    for name in names
+                }
+                for i, fill in enumerate(self.fills)
+            }
+
+        drawn = [
+            Figure(
+                f"curves-{word}",
+                lambda theme, names=names: curve_panels(
+                    panels(names),
+                    across="share of the regions distorted",
+                    up="logit of the predicted class",
+                    theme=theme,
+                ),
+                f"Mean logit while regions are distorted in the order of {what}; bands: 95 % of the bootstrap.",
+            )
+            for word, what, names in (
+                ("combined", "the four combinations of LRP and SA", (*COMBINATIONS, "random")),
+                ("single", "LRP or SA alone", (*ORDERS[4:8], "random")),
+            )
+        ]
+        pictures, columns, fill = once
+        drawn.append(
+            Figure(
+                "steps",
+                lambda theme: figures.contact_sheet(
+                    *zip(*pictures, strict=True), columns=columns, theme=theme
+                ),
+                f"The first image step by step, one row an order, replacement: {fill}.",
+            )
+        )
+        lowers, raises = (
+            [row.replacement for row in table[table.order == order].itertuples() if good(row)]
+            for order, good in (
+                ("LRP high", lambda row: row.high < 0 and row.against_random < 0 and row.q_random < 0.05),
+                ("LRP low, SA low", lambda row: row.low > 0 and row.q_start < 0.05),
+            )
+        )
+        answer = (
+            f"Distorting what LRP calls essential lowers the score, below the random control, with {_listed(lowers)} "
+            f"of {len(self.fills)} replacements; distorting what LRP and SA agree to be inessential raises it with "
+            f"{_listed(raises)}."
+        )
+        facts = {
+            **facts,
+            "distortion": f"{self.region}x{self.region} pixels, {self.steps} steps, LRP by {self.lrp}",
+        }
+        shown = table[
+            ["replacement", "order", "change", "low", "high", "q_start", "against_random", "q_random"]
+        ]
+        return Findings(
+            "Distortion study: LRP, sensitivity analysis and their combinations",
+            "Does distorting the regions that LRP calls essential lower the score, and does distorting those that LRP "
+            "and sensitivity analysis agree to be inessential raise it?",
+            answer,
+            facts,
+            drawn,
+            {"distortion": table, "curves": curves},
+            shown.map(lambda value: f"{value:+.3f}" if isinstance(value, float) else value),
+            [
+                f"change: mean change of the predicted class's logit over the first {self.early:.0%} of the regions, "
+                "with its 95 % interval; against_random: the same minus the random order's, paired; q: p-values of "
+                "paired sign-flip permutation tests, adjusted after Benjamini and Hochberg over the table."
+            ],
+        )
+
+    def _table(self, logits: np.ndarray, averages: Averages) -> pd.DataFrame:
+        last = max(1, round(self.early * self.steps))
+        early = logits[..., 1 : last + 1].mean(-1) - logits[..., 0]  # (N, fills, orders)
+        rows = []
+        for i, fill in enumerate(self.fills):
+            control = early[:, i, ORDERS.index("random")]
+            for j, order in enumerate(ORDERS):
+                own = early[:, i, j]
+                change, against = averages.of(own), averages.of(own - control)
+                rows.append(
+                    {
+                        "replacement": fill,
+                        "order": order,
+                        "change": change.value,
+                        "low": change.low,
+                        "high": change.high,
+                        "q_start": paired_permutation_p_value(torch.from_numpy(own), seed=self.seed),
+                        "against_random": against.value,
+                        "against_low": against.low,
+                        "against_high": against.high,
+                        "q_random": paired_permutation_p_value(
+                            torch.from_numpy(own - control), seed=self.seed
+                        ),
+                    }
+                )
+        table = pd.DataFrame(rows)
+        for column in ("q_start", "q_random"):
+            table[column] = benjamini_hochberg(torch.tensor(table[column].to_numpy())).numpy()
+        return table
+
+    def _curve_table(self, found: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
+        rows = []
+        for (i, fill), (j, order), score in product(
+            enumerate(self.fills), enumerate(ORDERS), ("logit", "probability")
+        ):
+            ends = averages.band(found[score][:, i, j])
+            for share, value, low, high in zip(replaced_shares(self.steps).tolist(), *ends, strict=True):
+                rows.append((fill, order, score, share, value, low, high))
+        return pd.DataFrame(rows, columns=["replacement", "order", "score", "share", "value", "low", "high"])
+
+    def _regions(self, images: Tensor) -> Regions:
+        return Regions(tuple(images.shape[2:]), self.region)
+
+    def _orders(
+        self, network: nn.Module, images: Tensor, targets: Tensor, first: int
+    ) -> dict[str, list[Tensor]]:
+        """Order of the regions by each rule; the random control several times."""
+        regions = self._regions(images)
+        ranks = {}
+        for word, name in (("LRP", self.lrp), ("SA", "sensitivity_analysis")):
+            maps = map_of(name, network, images, targets, Options()).maps
+            ranks[word] = mean_ranks(regions.means(maps)) / (regions.count - 1)
+        sides = {
+            (word, side): rank if side == "high" else 1 - rank
+            for word, rank in ranks.items()
+            for side in ("high", "low")
+        }
+        values = {
+            f"LRP {a}, SA {b}": torch.minimum(sides["LRP", a], sides["SA", b])
+            for a, b in product(("high", "low"), repeat=2)
+        }
+        values |= {f"{word} {side}": rank for (word, side), rank in sides.items()}
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
+        control = [random_order(len(images), regions.count, generator) for _ in range(RANDOM_REPEATS)]
+        return {**{name: [most_relevant_first(it)] for name, it in values.items()}, "random": control}
+
+    def _curves(self, network: nn.Module, images: Tensor, targets: Tensor, order: Tensor, fill: str):
+        return score_curves(
+            network,
+            images,
+            targets,
+            order,
+            regions=self._regions(images),
+            shares=replaced_shares(self.steps),
+            fill=fill_named(fill, self.seed),
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return f"{len(names)} ({', '.join(names)})" if names else "none"

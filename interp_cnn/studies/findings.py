@@ -1,0 +1,72 @@
+"""What a study found, in plain values: the report writes it, whatever the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
+from interp_cnn.figures.colours import Rgb, Theme
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart in two themes (`draw` takes the theme) with what it shows."""
+
+    name: str
+    draw: Callable[[Theme], Rgb]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study's page says.
+
+    Attributes:
+        title: of the page.
+        question: what was asked.
+        answer: in one sentence, computed from the numbers.
+        facts: network, images and settings in words.
+        figures: charts, the most important first.
+        tables: name -> rows; the first one stands on the page, all are written as CSV.
+        shown: columns of the first table that the page shows.
+        notes: what to keep in mind.
+    """
+
+    title: str
+    question: str
+    answer: str
+    facts: dict[str, str]
+    figures: list[Figure]
+    tables: dict[str, pd.DataFrame]
+    shown: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+class Averages:
+    """Means over images with bootstrap intervals; all from the same resampled images."""
+
+    def __init__(self, images: int, *, resamples: int, seed: int) -> None:
+        self.draws = resampling(images, resamples=resamples, seed=seed)
+
+    def of(self, values: NDArray | Tensor) -> Estimate:
+        """The mean of one value per image; images with NaN take no part."""
+        values = torch.as_tensor(values, dtype=torch.float64)
+        known = int(values.isfinite().sum())
+        if known < 2:
+            return Estimate(float(values.nanmean()), n=known)
+        rows = weighted_mean(values, self.draws.rows)
+        return Sampled.from_rows(rows, self.draws, known).estimate()
+
+    def band(self, curves: NDArray | Tensor) -> tuple[NDArray, NDArray, NDArray]:
+        """Mean curve of (N, S) with the ends of its 95 % interval, (S,) each."""
+        curves = torch.as_tensor(curves, dtype=torch.float64)
+        weights = self.draws.bootstrap.double()
+        replicates = weights @ curves / weights.sum(1, keepdim=True)
+        low, high = replicates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+        return curves.mean(0).numpy(), low.numpy(), high.numpy()

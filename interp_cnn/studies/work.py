@@ -1,0 +1,69 @@
+"""Work in parts that are done once: each part's arrays lie in a file, and a study that was stopped goes on after them.
+
+A file carries a fingerprint of all that it depends on; a part made otherwise is made again. Files appear whole or not
+at all, so that a kill at any moment costs one part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from interp_cnn import evaluation, explanation
+
+Arrays = dict[str, NDArray]
+
+
+def fingerprint_of(*parts: object) -> str:
+    """A short text that changes with the values and with the code that explains and measures."""
+    content = hashlib.sha256(repr(parts).encode())
+    for room in (explanation, evaluation, None):
+        folder = Path(__file__).parent if room is None else Path(room.__file__).parent
+        for file in sorted(folder.glob("*.py")):
+            content.update(file.read_bytes())
+    return content.hexdigest()
+
+
+def done_in_parts(
+    folder: Path, fingerprint: str, parts: dict[str, Callable[[], Arrays]], *, label: str
+) -> list[Arrays]:
+    """Every part's arrays, from its file or made now, with a bar that tells the time that is left."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} parts"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not Console(stderr=True).is_terminal,
+        speed_estimate_period=600,
+    )
+    found = []
+    with bar:
+        task = bar.add_task(label, total=len(parts))
+        for name, make in parts.items():
+            found.append(_part(folder / f"{name}.npz", fingerprint, make))
+            bar.advance(task)
+    return found
+
+
+def _part(path: Path, fingerprint: str, make: Callable[[], Arrays]) -> Arrays:
+    if path.is_file():
+        with np.load(path) as stored:
+            if str(stored["fingerprint"]) == fingerprint:
+                return {name: stored[name] for name in stored.files if name != "fingerprint"}
+    arrays = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        np.savez(file, fingerprint=np.array(fingerprint), **arrays)
+    draft.replace(path)
+    return arrays
