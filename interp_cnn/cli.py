@@ -25,7 +25,14 @@ from typing import Any, NoReturn
 
 from interp_cnn import settings
 
-COMMANDS = ("compare", "train", "explain", "evaluate", "export", "study")  # each has a module here and a file in conf/
+COMMANDS = (
+    "compare",
+    "train",
+    "explain",
+    "evaluate",
+    "export",
+    "study",
+)  # each has a module here and a file in conf/
 PLAIN_COMMANDS = {
     "board": "Opens TensorBoard on a run folder, with all its images.",
     "completion": "Prints the script that teaches bash, zsh or fish to complete these commands.",
