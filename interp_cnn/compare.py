@@ -59,7 +59,13 @@ def twins(config: DictConfig) -> dict[str, DictConfig]:
     plain = config.copy()
     OmegaConf.set_struct(plain, False)
     plain.model = OmegaConf.merge(
-        config.model, {"kind": "plain", "mask": {"enabled": False}, "loss_weight": {"ratio": 0.0}}
+        config.model,
+        {
+            "kind": "plain",
+            "mask": {"enabled": False},
+            "loss_weight": {"ratio": 0.0},
+            "equivariance": 0.0,
+        },
     )
     if kind == "plain":
         raise ValueError(
@@ -112,7 +118,9 @@ def report_on(
     return write_report(folder / "report", contents), comparison
 
 
-def measure_run(found: Run, *, resamples: int, seed: int, name: str | None = None) -> NetworkMeasures:
+def measure_run(
+    found: Run, *, resamples: int, seed: int, name: str | None = None, readout: str = "peak"
+) -> NetworkMeasures:
     """All measures of a run's top interpretable layer on its validation images."""
     layer = found.layers[-1]
     data = found.data
@@ -127,6 +135,7 @@ def measure_run(found: Run, *, resamples: int, seed: int, name: str | None = Non
         image_size=tuple(data.image_size),
         background=data.background,
         filter_categories=found.filter_categories[layer],
+        readout=readout,
         resamples=resamples,
         seed=seed,
     )

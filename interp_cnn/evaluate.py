@@ -34,6 +34,10 @@ COLUMNS = (
     "location_instability",
     "tracking_gain",
     "offset_gain",
+    "view_tracking_gain",
+    "translation_following",
+    "translation_gain",
+    "part_interpretability",
     "tracking_filters",
     "concentration",
 )
@@ -132,7 +136,15 @@ def _measured_runs(config: DictConfig) -> tuple[list[NetworkMeasures], list[int]
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
         names.append(name)
         seeds.append(found.config.seed)
-        measures.append(measure_run(found, resamples=config.resamples, seed=config.seed, name=name))
+        measures.append(
+            measure_run(
+                found,
+                resamples=config.resamples,
+                seed=config.seed,
+                name=name,
+                readout=config.readout,
+            )
+        )
     return measures, seeds
 
 
@@ -170,6 +182,7 @@ def _measured_network(config: DictConfig) -> NetworkMeasures:
         parts=data.parts,
         image_size=tuple(data.image_size),
         background=data.background,
+        readout=config.readout,
         resamples=config.resamples,
         seed=config.seed,
     )

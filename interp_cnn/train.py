@@ -153,6 +153,8 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         class_weights=weights,
         filter_loss=OmegaConf.to_container(config.model.filter_loss),
         loss_weight=OmegaConf.to_container(config.model.loss_weight),
+        equivariance=config.model.equivariance,
+        views=training.views,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
         warmup_share=training.warmup_share,

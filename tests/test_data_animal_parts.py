@@ -205,3 +205,20 @@ def test_damaged_tables_are_read_or_refused_in_one_sentence(folder):
                 "annotations.csv" in str(error) or "nothing to tell" in str(error)
             )
     assert 100 < refused < 500
+
+
+def test_every_second_photograph_with_a_landmark_can_be_held_out(folder):
+    header = HEADER + ",photo"
+    rows = [f"{row},{photo}" for row, photo in zip(ROWS, "abcdef", strict=True)]
+    rows += [f"f/1.png,n1,fox,1,train,1,0.25,0.5,0.5,0.25,,0,,,,,,{photo}" for photo in "gghi"]
+    root = folder(rows, header)
+    sides = {
+        split: AnimalParts(split, root=root, held_out="parts", image_size=16) for split in ("train", "val")
+    }
+    # with a landmark: a, g (twice), h, i, of which a and h are held out
+    assert [len(sides[split]) for split in ("train", "val")] == [4, 4]
+    assert len(AnimalParts("val", root=root, image_size=16)) == 2
+    with pytest.raises(ValueError, match="expected split or parts"):
+        AnimalParts("val", root=root, held_out="photos")
+    with pytest.raises(ValueError, match="no column photo"):
+        AnimalParts("val", root=folder(), held_out="parts")

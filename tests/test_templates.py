@@ -185,3 +185,14 @@ def test_flipping_a_map_flips_its_mask():
     mask = TemplateMask(3)
     assert torch.allclose(mask(maps.flip(-1)), mask(maps).flip(-1))
     assert torch.allclose(mask(maps.flip(-2)), mask(maps).flip(-2))
+
+
+def test_the_template_position_is_the_best_template_for_one_and_for_many_steepnesses():
+    maps = torch.rand(3, 2, 5, 6, dtype=torch.float64)
+    found = peak_positions(maps, position="template", beta=3.0)
+    templates = part_templates(5, 6, beta=3.0, dtype=torch.float64)[:-1]
+    for image in range(3):
+        for channel in range(2):
+            scores = [float((maps[image, channel] * template).sum()) for template in templates]
+            assert found[image, channel] == max(range(30), key=scores.__getitem__)
+    assert torch.equal(found, peak_positions(maps, position="template", beta=torch.full((2,), 3.0)))

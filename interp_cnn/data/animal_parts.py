@@ -38,6 +38,9 @@ class AnimalParts(PartSet):
         categories: names or WordNet ids; None: all that the table has.
         negatives: whether "negative" is a class (the first, and the background): True, False, or "auto",
             which means yes for one category and no for several.
+        held_out: "split", validation images as the table has them; or "parts": besides, of every category, every
+            second training photograph with a known landmark (in the order of their hashes, `photo`). Filters are
+            judged on images with landmarks, of which the table's validation side has few.
         image_size: side in pixels; other images are resized.
         on_error: "raise" at the first bad image, or "skip" it and list it in `skipped`.
     """
@@ -51,6 +54,7 @@ class AnimalParts(PartSet):
         root: str | os.PathLike[str],
         categories: Sequence[str] | str | None = None,
         negatives: bool | str = "auto",
+        held_out: str = "split",
         image_size: int = 64,
         on_error: str = "raise",
     ) -> None:
@@ -63,6 +67,8 @@ class AnimalParts(PartSet):
             )
         csv = root / "annotations.csv"
         table = read_table(csv, ["file", "wnid", "name", "label", "split_by_photo"])
+        if held_out not in ("split", "parts"):
+            raise ValueError(f"held_out={held_out!r}: expected split or parts")
         _check(table, csv)
         self.parts = tuple(
             column.removesuffix("_n")
@@ -83,7 +89,8 @@ class AnimalParts(PartSet):
         self.background = 0 if with_negatives else None
 
         class_of = table["name"].where(table["label"] == "1", "negative" if with_negatives else "")
-        rows = table[class_of.isin(self.classes) & (table["split_by_photo"] == split)]
+        chosen = table[class_of.isin(self.classes)]
+        rows = chosen[_splits(chosen, self.parts, held_out, csv) == split]
         where = [f"{csv}, line {line}" for line in rows.index]
         self.image_size = square(image_size)
         self.images = ImageFiles(
@@ -127,6 +134,19 @@ class AnimalParts(PartSet):
             for x, y, w, h in boxes[index]:
                 masks[part, _pixels(y, h, height), _pixels(x, w, width)] = True
         return torch.from_numpy(masks)
+
+
+def _splits(table: pd.DataFrame, parts: Sequence[str], held_out: str, csv: Path) -> pd.Series:
+    """The side, train or val, of every row; see `AnimalParts.held_out`."""
+    splits = table["split_by_photo"]
+    if held_out == "split":
+        return splits
+    if "photo" not in table.columns:
+        raise ValueError(f"{csv} has no column photo; held_out=parts keeps photographs apart by it")
+    single = [numbers(table, f"{part}_n", csv) == 1 for part in parts]
+    annotated = table[np.any(single, axis=0) & (splits == "train")]
+    held = {photo for _, group in annotated.groupby("name") for photo in sorted(set(group["photo"]))[::2]}
+    return splits.mask(table["photo"].isin(held), "val")
 
 
 def _pixels(centre: float, size: float, length: int) -> slice:

@@ -79,6 +79,7 @@ def measure_network(
     background: int | None = None,
     filter_categories: Tensor | None = None,
     probes: bool = True,
+    readout: str = "peak",
     region_radius: float | None = None,
     top_images: int = 100,
     resamples: int = 500,
@@ -100,13 +101,15 @@ def measure_network(
         filter_categories: (D,) int64, -1 for none. Without it each filter gets the category on whose images
             its mean score is highest.
         probes: also measure on a random view and a noisy copy of every image (three times the work).
+        readout: where a map says that its part is: "peak", its maximum, or "template", the cell whose part
+            template fits it best (`activations.template_fits`).
         region_radius: pixels around a valid cell that count as its region in part interpretability; None for
             two cells, see `regions.round_radius`.
         top_images: strongest images on which a filter is judged.
         resamples: of the images, for the intervals.
         seed: of the resampling; networks with the same seed and images are compared in pairs.
     """
-    reader = Reader(network, loader, layer, image_size)
+    reader = Reader(network, loader, layer, image_size, readout)
     seen = first_pass(reader, probes=probes, seed=seed)
     observed = seen.images
     categories, highest = _categories(observed, classes, parts, background, filter_categories)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.explanation.activations import peaks
+from interp_cnn.explanation.activations import peaks, template_fits
 from interp_cnn.explanation.receptive_field import ReceptiveField
 
 
@@ -18,7 +18,7 @@ class Observations:
     """A network's answers on N images, on the CPU: 8 bytes per image and filter.
 
     Attributes:
-        cells: (N, D) int32, the peak's cell in row-major order.
+        cells: (N, D) int32, the position's cell in row-major order.
         scores: (N, D) float32, the peak's value.
         landmarks: (N, P, 2) pixels, NaN where unknown.
         labels: (N,) int64.
@@ -47,9 +47,12 @@ class Observations:
 
 
 class ObservationRecorder:
-    """Collects `Observations` batch by batch."""
+    """Collects `Observations` batch by batch; `readout` is "peak" or "template", see `measure_network`."""
 
-    def __init__(self, field: ReceptiveField) -> None:
+    def __init__(self, field: ReceptiveField, readout: str = "peak") -> None:
+        if readout not in ("peak", "template"):
+            raise ValueError(f"readout is {readout!r}; expected peak or template")
+        self.readout = readout
         self.field = field
         self.parts: list[tuple[Tensor, ...]] = []
         self.names: list[str] = []
@@ -61,6 +64,8 @@ class ObservationRecorder:
                 f"feature maps have the grid {tuple(maps.shape[2:])}; expected {self.field.grid}"
             )
         positions, scores = peaks(maps)
+        if self.readout == "template":
+            positions = template_fits(maps)
         cells = positions[..., 0] * maps.shape[3] + positions[..., 1]  # (B, D)
         record = (cells.int(), scores.float(), batch.landmarks, batch.labels, logits.argmax(dim=1))
         self.parts.append(tuple(tensor.cpu() for tensor in record))

@@ -61,10 +61,16 @@ class Reader:
     """Feature maps and logits of one layer, batch by batch."""
 
     def __init__(
-        self, network: nn.Module, loader: Iterable[PartBatch], layer: str, image_size: tuple[int, int]
+        self,
+        network: nn.Module,
+        loader: Iterable[PartBatch],
+        layer: str,
+        image_size: tuple[int, int],
+        readout: str = "peak",
     ) -> None:
         self.network, self.loader, self.layer, self.image_size = network, loader, layer, tuple(image_size)
         self.device = next(network.parameters(), torch.zeros(())).device
+        self.readout = readout
         self._field: ReceptiveField | None = None
 
     def batches(self) -> Iterator[tuple[PartBatch, Tensor]]:
@@ -97,7 +103,7 @@ def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
         maps, logits = reader.answers(images)
         if not recorders:
             field = reader.field(images.shape[1])
-            recorders = [ObservationRecorder(field) for _ in range(3)]
+            recorders = [ObservationRecorder(field, reader.readout) for _ in range(3)]
             near, active = torch.zeros(2, GROUPS, maps.shape[1], dtype=torch.float64)
         recorders[0].update(maps, logits, batch)
         group = (seen + torch.arange(len(images))) % GROUPS

@@ -50,7 +50,7 @@ class FilterLoss(nn.Module):
         temperature: nats, see above.
         scale: "peak" or "spread".
         gradient: "autograd", "frozen_partition", "target_template" or "released_code" (information_gradient).
-        position: where a map's part is, for the two label-based gradients: "argmax" or "centroid".
+        position: where a map's part is, for the two label-based gradients, see `peak_positions`.
         partition_memory: number of images over which the partition function is averaged; 0: the batch alone.
         prior: "uniform" or "occurrence", p(T) as it was observed, half mixed with the uniform one.
         class_conditional: weight of the class-conditional term.
@@ -122,9 +122,8 @@ class FilterLoss(nn.Module):
             raise ValueError("labels are missing; training needs the category of every image")
         with torch.no_grad():
             if self.training:
-                self.categories.update(feature_maps, labels)
-                self._update_scale(feature_maps, beta)
-            settings = self._settings(feature_maps, labels)
+                self.observe(feature_maps, labels, beta)
+            settings = self._settings(feature_maps, labels, beta)
         values = layer_information(feature_maps, beta, settings)
         loss = -values.value.mean()
         if self.class_conditional and labels is not None:
@@ -135,7 +134,13 @@ class FilterLoss(nn.Module):
             self._remember(values, feature_maps.shape[0])
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
 
-    def _settings(self, feature_maps: Tensor, labels: Tensor | None) -> LayerInformation:
+    @torch.no_grad()
+    def observe(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> None:
+        """Updates categories and scale alone, with the arguments of `forward`."""
+        self.categories.update(feature_maps, labels)
+        self._update_scale(feature_maps, beta)
+
+    def _settings(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> LayerInformation:
         templates = self.grid[0] * self.grid[1] + 1
         log_prior = feature_maps.new_full((templates,), -math.log(templates), dtype=torch.float32)
         if self.prior_kind == "occurrence":
@@ -146,7 +151,9 @@ class FilterLoss(nn.Module):
             log_partition, share = self.log_partition, feature_maps.shape[0] / (feature_maps.shape[0] + seen)
         positions = own = None
         if labels is not None and self.gradient in GRADIENTS[2:]:
-            positions = peak_positions(feature_maps, position=self.position)
+            positions = peak_positions(
+                feature_maps, position=self.position, beta=beta.detach(), norm=self.norm
+            )
             own = self.categories.own_images(labels)
         return LayerInformation(
             gain=self.temperature / self.scale,

@@ -32,7 +32,7 @@ class TemplateMask(nn.Module):
         filters: number of filters D.
         beta: steepness of the templates.
         norm: "l2" or "l1".
-        position: "argmax" or "centroid".
+        position: "argmax", "centroid" or "template" (`peak_positions`).
         beta_rule: "fixed"; "learned": one per filter, by the gradient of the filter loss; "spread": one per filter,
             following the released code, which makes templates as wide as the maps are.
         enabled: False makes it the identity: the plain twin has the same modules.
@@ -79,7 +79,9 @@ class TemplateMask(nn.Module):
             self.kept_maps = feature_maps
         if not self.enabled:
             return feature_maps
-        positions = peak_positions(feature_maps.detach(), position=self.position)
+        positions = peak_positions(
+            feature_maps.detach(), position=self.position, beta=self.beta.detach(), norm=self.norm
+        )
         if feature_maps.requires_grad and not torch.compiler.is_exporting():
             return _MaskedMaps.apply(feature_maps, positions, self)
         return feature_maps * self.masks_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)

@@ -90,22 +90,29 @@ def distance_kernel(height: int, width: int, *, norm: str = "l2", dtype=torch.fl
     return distances / max(height, width)
 
 
-def peak_positions(feature_maps: Tensor, *, position: str = "argmax") -> Tensor:
+def peak_positions(
+    feature_maps: Tensor, *, position: str = "argmax", beta: Tensor | float = 4.0, norm: str = "l2"
+) -> Tensor:
     """Where each map's part is, as a flat row-major cell index.
 
     Args:
         feature_maps: (B, D, h, w), not negative.
         position: "argmax" (the publication; the first cell where several are equal) or "centroid" (the released
-            code: the rounded centre of mass, which may lie where the map is empty).
+            code: the rounded centre of mass, which may lie where the map is empty), or "template": the template
+            that explains the map best, the mode of p(T | x) under a uniform prior.
+        beta: () or (D,) steepness of those templates.
+        norm: their distance.
 
     Returns:
-        (B, D) int64. A map that is zero everywhere answers 0 with "argmax" and the middle cell with "centroid".
+        (B, D) int64. A map that is zero everywhere answers 0, with "centroid" the middle cell.
     """
     batch, filters, height, width = feature_maps.shape
     if position == "argmax":
         return feature_maps.reshape(batch, filters, height * width).argmax(-1)
+    if position == "template":
+        return _positive_scores(feature_maps, beta, norm).argmax(-1)
     if position != "centroid":
-        raise ValueError(f"position is {position!r}; expected argmax or centroid")
+        raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
     maps = feature_maps.float()
     mass = maps.sum((2, 3))
     rows = torch.arange(height, dtype=maps.dtype, device=maps.device)
@@ -125,3 +132,37 @@ def _windows(kernel: Tensor, height: int, width: int) -> Tensor:
 def _bank(kernel: Tensor, height: int, width: int) -> Tensor:
     """The windows of all centres, row by row, (h * w, h, w)."""
     return _windows(kernel, height, width).flip(0, 1).reshape(height * width, height, width)
+
+
+def expected_positions(feature_maps: Tensor, *, gain: Tensor, beta: Tensor, norm: str = "l2") -> Tensor:
+    """Posterior mean of each map's position under a uniform prior over the positive templates.
+
+    Args:
+        feature_maps: (B, D, h, w), not negative.
+        gain: (D,) nats per unit of score.
+        beta: () or (D,) steepness of the templates.
+        norm: their distance.
+
+    Returns:
+        (B, D, 2), (x, y) from -1 (outer edge, left or top) to 1; differentiable.
+    """
+    height, width = feature_maps.shape[2:]
+    scores = _positive_scores(feature_maps, beta, norm) * gain[:, None]
+    y, x = (
+        (torch.arange(size, device=scores.device) + 0.5) * 2 / size - 1 for size in (height, width)
+    )  # centres of the cells
+    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(height * width, 2)
+    return scores.softmax(-1) @ cells.to(scores.dtype)
+
+
+def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> Tensor:
+    """Scores of all maps at all positive templates, (B, D, h * w)."""
+    batch, filters, height, width = feature_maps.shape
+    maps = feature_maps.reshape(batch, filters, height * width)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    distances = template_distances(height, width, norm=norm, dtype=maps.dtype, device=maps.device).flatten(1)
+    beta = torch.as_tensor(beta, dtype=maps.dtype, device=maps.device)
+    if beta.dim() == 0:
+        return maps @ (1 - beta * distances).clamp(min=-1)  # symmetric: template by cell
+    templates = (1 - beta[:, None, None] * distances).clamp(min=-1)  # (D, T, h*w)
+    return torch.einsum("bdx,dtx->bdt", maps, templates)

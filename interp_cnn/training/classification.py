@@ -3,11 +3,14 @@
 The same module trains the interpretable network, its plain twin and the two ablations; they differ in the switch
 of the masks and in the ratio of the filter loss:
 
-    model            mask   ratio
+    model            mask   ratio and equivariance
     interpretable    on     > 0
     mask_only        on     0
     loss_only        off    > 0
     plain            off    0
+
+With two views the second is a random view of the first (`equivariance`): another image for the task, for every
+model alike, and with a weight for the position of each filter.
 
 Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorBoard.
 """
@@ -19,6 +22,7 @@ from torch.nn import functional
 
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import kept_feature_maps, layer_shapes, template_masks
+from interp_cnn.training.equivariance import View, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
 
 OBJECTIVES = ("softmax", "logistic")
@@ -37,6 +41,8 @@ class Classification(LightningModule):
         class_weights: (K,) weight of every class in the softmax objective, or None.
         filter_loss: arguments of `FilterLoss`.
         loss_weight: arguments of `LossWeight`.
+        equivariance: weight of the equivariance loss after its first epoch, in which it rises; no effect with one view.
+        views: 1, or 2: every image and a random view of it in each step.
         learning_rate: peak of AdamW's one-cycle schedule.
         weight_decay: of the weights of convolutions and linear layers; biases and norms have none.
         warmup_share: part of the steps in which the learning rate rises.
@@ -57,6 +63,8 @@ class Classification(LightningModule):
         class_weights: Tensor | None = None,
         filter_loss: dict | None = None,
         loss_weight: dict | None = None,
+        equivariance: float = 0.0,
+        views: int = 1,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.05,
         warmup_share: float = 0.2,
@@ -67,6 +75,12 @@ class Classification(LightningModule):
         super().__init__()
         if objective not in OBJECTIVES:
             raise ValueError(f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}")
+        if views not in (1, 2):
+            raise ValueError(f"views is {views}; expected 1 or 2")
+        if not equivariance >= 0:
+            raise ValueError(f"equivariance is {equivariance}; expected 0 (off) or more")
+        self.equivariance = equivariance
+        self.views = views
         self.network = network
         self.num_classes = num_classes
         self.objective = objective
@@ -96,12 +110,19 @@ class Classification(LightningModule):
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         """Task loss plus weighted filter losses of one batch."""
+        images, labels, view = batch.images, batch.labels, None
+        if self.views == 2:
+            seed = int(torch.randint(2**62, ()))  # of the epoch's own stream: a resumed run draws the same
+            view = random_view(images, torch.Generator().manual_seed(seed))
+            images, labels = torch.cat([images, view.images]), labels.repeat(2)
         with kept_feature_maps(self.network) as maps:
-            logits = self._run(batch.images.contiguous(memory_format=self.memory_format))
-            total = task_loss = self.task_loss(logits, batch.labels)
+            logits = self._run(images.contiguous(memory_format=self.memory_format))
+            total = task_loss = self.task_loss(logits, labels)
             for name, mask in self.masks.items():
-                total = total + self._filter_loss(name, mask, maps[name], batch.labels, task_loss)
-        self._log_task("train", task_loss, logits, batch.labels)
+                total = total + self._filter_loss(name, mask, maps[name], labels, task_loss)
+                if view is not None and self.equivariance > 0:
+                    total = total + self._equivariance_loss(name, mask, maps[name], view)
+        self._log_task("train", task_loss, logits, labels)
         return total
 
     def validation_step(self, batch, batch_index: int) -> None:
@@ -150,7 +171,7 @@ class Classification(LightningModule):
         if mask.beta_rule == "spread":
             mask.match_spread(maps.detach())
         if weight.ratio == 0:
-            loss.categories.update(maps.detach(), labels)
+            loss.observe(maps.detach(), labels, mask.beta)
             return 0.0
         terms = loss(maps, labels, mask.beta)
         if weight.due(self.global_step):
@@ -162,6 +183,15 @@ class Classification(LightningModule):
         realised = factor * weight.filter_norm / weight.task_norm.clamp(min=1e-12)
         self._log(f"train/gradient_ratio{self._suffix(name)}", realised, len(labels))
         return factor * terms.loss
+
+    def _equivariance_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
+        filter_loss = self.filter_losses[_key(name)]
+        loss = equivariance_loss(
+            maps, view, scale=filter_loss.scale, temperature=filter_loss.temperature, mask=mask
+        )
+        self._log(f"train/equivariance_loss{self._suffix(name)}", loss.detach(), len(maps))
+        epoch = self.global_step / max(1, self.trainer.num_training_batches)
+        return self.equivariance * min(1.0, epoch) * loss
 
     def _log_task(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         accuracy = (logits.argmax(1) == labels).float().mean()
