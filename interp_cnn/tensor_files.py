@@ -20,7 +20,9 @@ def read_tensors(path: Path) -> dict:
         from safetensors.torch import load_file
 
         return load_file(path)
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        container = file.read(4) == b"PK\x03\x04"  # zipfile.is_zipfile itself fails on some damaged files
+    if container:
         _check_container(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -10,6 +10,10 @@ from interp_cnn.data.digits import DigitsParts
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--fuzz", type=int, default=20, help="damaged files of each kind in test_fuzz.py")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with real image sets; tests that need it are skipped where it is absent."""

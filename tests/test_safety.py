@@ -106,6 +106,16 @@ def test_a_flipped_bit_in_a_weight_is_seen_though_torch_does_not_look(tmp_path):
         read_tensors(path)
 
 
+def test_a_container_whose_end_is_damaged_is_refused_by_a_sentence(tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(4)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 4] = 1  # the number of a disk
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="it is damaged"):
+        read_tensors(path)
+
+
 def test_a_file_that_unpacks_to_more_than_its_size_is_refused_before_it_is_unpacked(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "a.ckpt")
     with (

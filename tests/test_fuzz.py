@@ -1,0 +1,148 @@
+"""Damaged files of every kind that is read: a value or one sentence, never another exception, never a hang.
+
+Real files are changed, cut and doubled by hypothesis: `pytest tests/test_fuzz.py --fuzz 2500` tries 2500 of each kind.
+"""
+
+import json
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from PIL import Image
+
+from interp_cnn import refusals
+from interp_cnn.data.animal_parts import AnimalParts
+from interp_cnn.data.images import read_rgb
+from interp_cnn.report import explained
+from interp_cnn.runs import build_data, load_checkpoint, load_config
+
+LONGEST = 20  # seconds for one file: a hang, not a slow machine
+CSV = """file,wnid,name,label,split_by_photo,head_n,head_x,head_y,head_w,head_h,head_multi
+a.png,n1,fox,1,train,1,0.5,0.25,0.2,0.2,
+a.png,n1,fox,1,val,2,,,,,0.1 0.1 0.2 0.2;0.5 0.5 0.1 0.1
+a.png,neg,negative,-1,train,0,,,,,
+a.png,neg,negative,-1,val,0,,,,,
+"""
+CHANGES = st.lists(
+    st.tuples(st.integers(0, 1 << 20), st.integers(0, 3), st.binary(min_size=1, max_size=6)),
+    min_size=1,
+    max_size=5,
+)
+
+
+def damaged(content: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    """Bytes replaced, cut out, put in or doubled at some places."""
+    for place, kind, more in changes:
+        at = place % max(len(content), 1)
+        before, after = content[:at], content[at:]
+        content = [
+            before + more + after[len(more) :],
+            before + after[7:],
+            before + more + after,
+            before + after * 2,
+        ][kind]
+        content = content[: 1 << 20]
+    return content
+
+
+@contextmanager
+def a_limit():
+    """A hang becomes a failure."""
+
+    def late(*unused):
+        raise AssertionError(f"still at work after {LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def picture(folder: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(folder / "a.png")
+    return folder / "a.png"
+
+
+def table(folder: Path) -> Path:
+    picture(folder)
+    (folder / "annotations.csv").write_text(CSV)
+    return folder / "annotations.csv"
+
+
+def configuration(folder: Path) -> Path:
+    data = {
+        "_target_": "interp_cnn.data.datamodule.PartDataModule",
+        "dataset": {"_target_": "interp_cnn.data.animal_parts.AnimalParts", "_partial_": True},
+        "root": str(folder),
+        "image_size": 12,
+        "batch_size": 4,
+        "augmentation": {"flip": True, "shift": 0.1, "scale": 0.1},
+    }
+    table(folder)
+    (folder / "config.yaml").write_text(
+        OmegaConf.to_yaml(OmegaConf.create({"seed": 0, "data": data, "model": {"kind": "plain"}}))
+    )
+    return folder / "config.yaml"
+
+
+def checkpoint(folder: Path) -> Path:
+    torch.save({"state_dict": {"a": torch.zeros(4)}, "epoch": 1}, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def record(folder: Path) -> Path:
+    size = explained.write_maps(folder, {"lrp": np.zeros((3, 3), np.float32)})
+    explained.write_record(folder, explained.ImageRecord("a.png", "cat", (3, 3), "q", [], size))
+    return folder / explained.RECORD
+
+
+READERS = {
+    "image": (picture, lambda path: read_rgb(path, (8, 8))),
+    "table": (
+        table,
+        lambda path: [AnimalParts(side, root=path.parent, image_size=12)[0] for side in ("train", "val")],
+    ),
+    "configuration": (configuration, lambda path: build_data(load_config(path.parent).data)),
+    "checkpoint": (checkpoint, load_checkpoint),
+    "record": (record, lambda path: explained.read_record(path.parent)),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_damaged_file_is_a_value_or_one_sentence(kind, tmp_path, pytestconfig):
+    make, read = READERS[kind]
+    path = make(tmp_path)
+    whole = path.read_bytes()
+    read(path)
+    outcomes = {"read": 0, "refused": 0}
+
+    @settings(
+        max_examples=pytestconfig.getoption("--fuzz"),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(CHANGES)
+    def one(changes):
+        path.write_bytes(damaged(whole, changes))
+        try:
+            with a_limit():
+                read(path)
+            outcomes["read"] += 1
+        except Exception as error:
+            said = refusals.sentence(error, ["train"])
+            assert said is not None and "\n" not in said, repr(error)
+            outcomes["refused"] += 1
+
+    one()
+    print(kind, json.dumps(outcomes))
