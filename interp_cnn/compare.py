@@ -26,7 +26,9 @@ from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.report import Contents, Network, PixelMap, SampleImage, write_report
 from interp_cnn.runs import Run, load_run
 from interp_cnn.train import provenance, train
+from interp_cnn.training.dashboard import add_measures
 
+SHOWN_ON_THE_BOARD = ("location_instability", "tracking_gain")
 DESCRIPTIONS = {
     "interpretable": "template masks and mutual-information loss",
     "plain": "the same layers, weights and data order, without mask and loss",
@@ -86,6 +88,10 @@ def report_on(
     comparison.to_json(folder / "tables" / "comparison.json")
     for found, measured in zip(runs, measures, strict=True):
         layer = found.layers[-1]
+        shown = {
+            name: measured.summary[name].value for name in SHOWN_ON_THE_BOARD if name in measured.summary
+        }
+        add_measures(found.folder, shown, step=found.config.training.epochs)
         networks.append(
             Network(
                 name=found.kind,

@@ -9,14 +9,18 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.files import write_text
 from interp_cnn.runs import build_data, load_checkpoint, load_config, network_for, write_json
+from interp_cnn.training.answers import Answers
 from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.dashboard import Dashboard
@@ -79,7 +83,10 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         gradient_clip=training.gradient_clip,
         ckpt_path=checkpoint,
         label=label or resolved.model.kind,
-        callbacks=[Dashboard(resolved.model.kind)],
+        callbacks=[
+            Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
+            Answers(),
+        ],
         trainer=OmegaConf.to_container(resolved.trainer),
     )
     if trainer.is_global_zero:
@@ -161,6 +168,21 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         label_smoothing=training.label_smoothing,
         compile_network=training.compile,
     )
+
+
+def _occlusion(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Coarse maps (B, H, W), good enough to watch from epoch to epoch."""
+    side = min(images.shape[2:])
+    window, stride = max(1, round(side / 4)), max(1, round(side / 6))
+    return occlusion_map(network, images, targets, window=window, stride=stride, overhang="end")
+
+
+def _strongest(network: torch.nn.Module, loader: Iterable, layer: str) -> torch.Tensor:
+    """The strongest image of each filter, (D, C, H, W) in [0, 1]; grey for a filter that never fires."""
+    found = exemplars(network, loader, layer=layer, count=1)
+    grey = torch.full_like(found.mean_image, 0.5)
+    numbers = found.image_numbers[:, 0].tolist()
+    return torch.stack([found.images[number] / 255 if number >= 0 else grey for number in numbers])
 
 
 def provenance() -> dict:

@@ -114,6 +114,8 @@ def contact_sheet(
         place = ((left + width / 2) / size[1], 1 - (top + height + line / 2) / size[0])
         figure.text(*place, plain(caption), ha="center", va="center", color=theme.ink, fontsize=8.5)
     if title:
-        figure.text(gap / size[1], 1 - 20 / size[0], plain(title), va="center", color=theme.ink, fontsize=12)
+        figure.text(
+            gap / size[1], 1 - 20 / size[0], plain(title, 160), va="center", color=theme.ink, fontsize=12
+        )
     figure.figimage(sheet, 0, 0, origin="upper")
     return rgb_of(figure)

@@ -125,14 +125,22 @@ class Classification(LightningModule):
         self._log_task("train", task_loss, logits, labels)
         return total
 
-    def validation_step(self, batch, batch_index: int) -> None:
-        """Task loss, accuracy and the information of every layer; for all networks alike."""
+    def validation_step(self, batch, batch_index: int) -> dict:
+        """Task loss, accuracy and the information of every layer; for all networks alike.
+
+        Returns:
+            `logits` (B, K) and `filters`: tag -> (D,) of every layer.
+        """
+        filters = {}
         with kept_feature_maps(self.network) as maps:
             logits = self.network(batch.images.contiguous(memory_format=self.memory_format))
             self._log_task("val", self.task_loss(logits, batch.labels), logits, batch.labels)
             for name, mask in self.masks.items():
                 terms = self.filter_losses[_key(name)](maps[name], batch.labels, mask.beta)
                 self._log_terms("val", name, terms, len(batch.labels))
+                filters[f"mutual_information{self._suffix(name)}"] = terms.information
+                filters[f"spatial_entropy{self._suffix(name)}"] = terms.spatial_entropy
+        return {"logits": logits, "filters": filters}
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch in nats."""

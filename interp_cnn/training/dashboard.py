@@ -3,9 +3,13 @@
 The tags do not name the kind of network, so the runs of a comparison overlay.
 """
 
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
 import torch
 from pytorch_lightning import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from interp_cnn import figures
@@ -13,21 +17,38 @@ from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps
 from interp_cnn.model.templates import peak_positions
 from interp_cnn.training.classification import Classification
 
+MAPS_IN_TIME = 4  # how often in a training maps are drawn, beside the first epoch: they cost a second each
+SPRITE = 48  # pixels of a filter's picture in the projector
+MEASURED_LATER = ("hp/location_instability", "hp/tracking_gain")  # by `compare`; until then not a number
+
 
 class Dashboard(Callback):
-    """Mask grids, hyperparameters and a text card.
+    """Mask grids, maps over epochs, the filters in the projector, hyperparameters and a text card.
 
     Args:
         kind: of network, for the card.
+        maps: name -> (network, images (B, C, H, W), classes (B,)) -> maps (B, H, W) over the same images.
+        strongest: (network, loader, layer) -> (D, C, H, W) the strongest image of each filter, for the projector.
         images: how many validation images are shown, spread over the classes.
         filters: how many filters of each layer, spread over the layer.
     """
 
-    def __init__(self, kind: str, *, images: int = 8, filters: int = 8):
+    def __init__(
+        self,
+        kind: str,
+        *,
+        maps: Mapping[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] | None = None,
+        strongest: Callable[[nn.Module, Iterable, str], Tensor] | None = None,
+        images: int = 8,
+        filters: int = 8,
+    ):
         self.kind = kind
+        self.maps = dict(maps or {})
+        self.strongest = strongest
         self.images = images
         self.filters = filters
         self.fixed: Tensor | None = None
+        self.labels: Tensor | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Chooses the images and writes the card."""
@@ -38,6 +59,7 @@ class Dashboard(Callback):
         order = torch.argsort(labels, stable=True)
         chosen = order[torch.linspace(0, len(order) - 1, min(self.images, len(order))).long()]
         self.fixed = torch.stack([val_set[int(index)].image for index in chosen])
+        self.labels = labels[chosen]
         classes = ", ".join(trainer.datamodule.classes)
         layers = ", ".join(pl_module.masks)
         self._board(trainer).add_text(
@@ -56,12 +78,24 @@ class Dashboard(Callback):
             self._board(trainer).add_image(
                 f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC"
             )
+        turn = max(1, trainer.max_epochs // MAPS_IN_TIME)
+        if trainer.current_epoch and (trainer.current_epoch + 1) % turn:
+            return
+        for name, explain in self.maps.items():
+            few, labels = self.fixed[::2], self.labels[::2].to(pl_module.device)
+            images = few.to(pl_module.device)
+            found = explain(pl_module.network, images, labels).float().cpu()
+            self._board(trainer).add_image(
+                f"maps/{name}", map_grid(few, found), trainer.current_epoch, dataformats="HWC"
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: Classification) -> None:
-        """Hyperparameters with the final measures."""
+        """The filters in the projector; hyperparameters with the final measures."""
         if not trainer.is_global_zero:
             return
-        measures = {
+        if self.strongest is not None:
+            self._add_filters(trainer, pl_module)
+        measures = dict.fromkeys(MEASURED_LATER, math.nan) | {
             f"hp/{name.removeprefix('val/')}": float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
@@ -77,9 +111,49 @@ class Dashboard(Callback):
         }
         self._board(trainer).add_hparams(settings, measures, run_name=".", global_step=trainer.current_epoch)
 
+    def _add_filters(self, trainer: Trainer, module: Classification) -> None:
+        """Each filter as a point, by how strongly it answers each class; its strongest image is its picture."""
+        for layer, loss in zip(module.masks, module.filter_losses.values(), strict=True):
+            answers = loss.categories.response.detach().float().cpu()  # (D, K)
+            categories = loss.categories.assigned.tolist()
+            names = [trainer.datamodule.classes[number] for number in categories]
+            images = self.strongest(module.network, trainer.datamodule.val_dataloader(), layer)
+            images = functional.interpolate(images, size=(SPRITE, SPRITE), mode="bilinear")
+            images = images.expand(-1, 3, -1, -1)
+            self._board(trainer).add_embedding(
+                functional.normalize(answers),
+                metadata=[[str(number), name] for number, name in enumerate(names)],
+                metadata_header=["filter", "category"],
+                label_img=images,
+                global_step=trainer.current_epoch,
+                tag=f"filters_{layer}",
+            )
+            picture = figures.montage([figures.to_rgb(image) for image in images])
+            self._board(trainer).add_image(
+                f"exemplars/{layer}", picture, trainer.current_epoch, dataformats="HWC"
+            )
+
     @staticmethod
     def _board(trainer: Trainer):
         return trainer.logger.experiment
+
+
+def add_measures(folder: Path, measures: Mapping[str, float], *, step: int) -> None:
+    """What was measured after the training, into the same run's hyperparameter table."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as board:
+        for name, value in measures.items():
+            board.add_scalar(f"hp/{name}", value, step)
+
+
+def map_grid(images: Tensor, maps: Tensor):
+    """Images (N, C, H, W) in one row, each with its map (N, H, W) below: green supports, red opposes."""
+    rows = [figures.to_rgb(image) for image in images]
+    for row, values in zip(list(rows), maps.numpy(), strict=True):
+        limits = figures.common_limits([values], colours="green-red")
+        rows.append(figures.overlay(row, values, limits=limits, colours="green-red", smooth=False))
+    return figures.montage(rows, columns=len(images))
 
 
 def mask_grid(images: Tensor, light: Tensor):
