@@ -76,6 +76,7 @@ def curve_panels(
             how = {"color": colour, "zorder": 3, "linewidth": 1.7, "linestyle": dashes}
             if curve.points:
                 how |= {"linestyle": "none", "marker": marker, "ms": 5 + 1.5 * (place // 4)}
+                how["fillstyle"] = ("full", "none", "left")[place // 4 % 3]
             drawn = axes.plot(curve.x, curve.y, **how)
             if curve.low is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)

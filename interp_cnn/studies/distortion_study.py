@@ -88,10 +88,8 @@ class DistortionStudy:
                 hidden = (rank < round(float(share) * regions.count))[:, None]
                 shown = fill(image, hidden)
                 chance = answers(network, shown).softmax(1)[0, targets[0]]
-                picture = figures.enlarge(figures.to_rgb(shown[0]), max(1, 84 // image.shape[-1]))
-                words = (
-                    f"{name} {float(share):.0%}" if share == 0 else f"{float(share):.0%}: p = {chance:.2f}"
-                )
+                picture = figures.enlarge(figures.to_rgb(shown[0]), -(-112 // image.shape[-1]))
+                words = name if share == 0 else f"{float(share):.0%}: p = {chance:.2f}"
                 rows.append((picture, words))
         return [rows, len(shares), fill.name]
 
