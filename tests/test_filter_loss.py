@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.information_gradient import GRADIENTS
+from interp_cnn.model.interpretable_conv import kept_feature_maps, make_interpretable
 from interp_cnn.model.mutual_information import mutual_information
 from interp_cnn.model.templates import part_templates
 from interp_cnn.training.loss_weight import LossWeight
@@ -45,6 +47,47 @@ def test_the_spread_scale_gives_scores_the_temperature_as_deviation():
     loss(maps, labels, BETA)
     scores = maps.flatten(2) @ part_templates(5, 6).flatten(1).T * (2.5 / loss.scale)[:, None]
     assert scores.std(0).mean(-1).tolist() == pytest.approx([2.5] * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", ["peak", "spread"])
+def test_autocast_does_not_touch_the_loss(precision, scale):
+    """All of its sums are taken in float32, at activations that would overflow half precision too."""
+    maps, labels = batch()
+    maps = (maps * 5000).to(precision).float()
+    found = []
+    for enabled in (True, False):
+        loss = FilterLoss(4, (5, 6), num_classes=3, scale=scale, class_conditional=0.5)
+        with torch.autocast("cpu", precision, enabled=enabled):
+            found.append(loss(maps, labels, BETA).loss)
+    assert found[0].isfinite() and torch.equal(*found)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_short_training_under_autocast_stays_finite(precision):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
+    make_interpretable(network, ["1"], beta_rule="learned")
+    loss = FilterLoss(4, (8, 8), num_classes=3, class_conditional=0.5, partition_memory=32)
+    optimizer, scaler = (
+        torch.optim.AdamW(network.parameters(), 1e-2),
+        torch.amp.GradScaler("cpu", init_scale=64.0),
+    )
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    before = [p.detach().clone() for p in network.parameters()]
+    for _ in range(4):
+        with kept_feature_maps(network) as maps, torch.autocast("cpu", precision):
+            logits = network(images)
+            assert logits.dtype == precision
+            total = nn.functional.cross_entropy(logits, labels)
+            total = total + loss(maps["1"], labels, network[1].mask.beta).loss
+        optimizer.zero_grad()
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert total.isfinite()
+    for old, new in zip(before, network.parameters(), strict=True):
+        assert new.isfinite().all() and not torch.equal(old, new)
 
 
 def test_all_state_travels_in_the_state_dict():

@@ -9,10 +9,10 @@ from interp_cnn.model.interpretable_conv import (
     MaskedLayer,
     TemplateMask,
     kept_feature_maps,
-    layer_shapes,
     make_interpretable,
     template_masks,
 )
+from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.templates import peak_positions
 
 
@@ -61,6 +61,35 @@ def test_any_users_network_by_layer_name():
     network(torch.rand(1, 3, 8, 8))
     make_interpretable(network, ["1"], image_size=(8, 8))
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_a_users_network_needs_no_image_size_whatever_its_head_takes():
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 6 * 6, 2))
+    network[0].eval()
+    make_interpretable(network, layers=["1"], beta_rule="learned")
+    assert network[1].mask.beta.shape == (6,)
+    assert network(torch.rand(2, 2, 8, 8)).shape == (2, 2)
+    assert network.training and not network[0].training
+
+
+def test_a_network_that_does_not_run_on_the_given_images_is_one_sentence():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 6 * 6, 2))
+    with pytest.raises(
+        ValueError, match=r"does not run on an image of 3 x 9 x 9 .*; give the image_size"
+    ) as one:
+        make_interpretable(network, ["1"], image_size=(9, 9))
+    assert "\n" not in str(one.value)
+    with pytest.raises(ValueError, match=r"does not run on an image of 4 x 224 x 224 .*4 channels"):
+        make_interpretable(network, ["1"], channels=4)
+    assert not network[1]._forward_hooks
+
+
+def test_layers_within_one_another_are_all_masked():
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 5, 3)), nn.Flatten())
+    make_interpretable(network, ["0", "0.0"])
+    assert [mask.filters for mask in template_masks(network).values()] == [4, 5]
+    with pytest.raises(ValueError, match="names a layer twice: 0, 0"):
+        make_interpretable(network, ["0", "0"])
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_eq_5_is_an_identity_and_the_bounds_hold(seed, peak, batch):
     assert torch.allclose(terms.posterior.sum(-1), torch.ones(batch, 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("peak", [0.0, 1e-4, 1e4])
 def test_values_and_gradients_are_finite_at_extreme_activations(dtype, peak):
     maps = maps_of(1, peak=peak).to(dtype).requires_grad_()
@@ -160,6 +160,89 @@ def test_the_autograd_mode_passes_gradcheck_in_maps_and_beta(beta):
     maps = (maps_of(8) + 0.1).requires_grad_()
     beta = beta.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, b: layer(x, beta=b).value, (maps, beta))
+
+
+class Claimed(torch.autograd.Function):
+    """An objective whose gradient is claimed to be that of another value; gradcheck tells whether it is."""
+
+    @staticmethod
+    def forward(ctx, maps, objective, value):
+        ctx.save_for_backward(maps)
+        ctx.value = value
+        return objective(maps)
+
+    @staticmethod
+    def backward(ctx, weights):
+        with torch.enable_grad():
+            maps = ctx.saved_tensors[0].detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(ctx.value(maps), maps, weights)
+        return gradient, None, None
+
+
+OWN = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
+
+
+def frozen_information(scores, log_partition):
+    """Eq. (1) per filter at a partition function that is held: scores (B, D, T)."""
+    log_u = scores - log_partition
+    log_evidence = log_u.logsumexp(-1, keepdim=True) - math.log(scores.shape[-1])
+    return (log_u.exp() * (log_u - log_evidence)).mean((0, 2))
+
+
+@pytest.mark.parametrize("gradient", ["frozen_partition", "target_template"])
+def test_the_modes_of_eq_4_pass_gradcheck_as_derivatives_of_what_they_hold_frozen(gradient):
+    """frozen_partition holds Z_T; target_template also the scores of all templates but one."""
+    base = maps_of(14) + 0.1
+    bank = part_templates(3, 4, dtype=torch.float64)
+    positions = peak_positions(base)
+    held = template_scores(base, bank)
+    log_partition = held.logsumexp(0) - math.log(5)
+    moves = torch.ones_like(held, dtype=torch.bool)
+    if gradient == "target_template":
+        moves = torch.nn.functional.one_hot(torch.where(OWN, positions, 12), 13).bool()
+
+    def objective(maps):
+        return frozen_information(torch.where(moves, template_scores(maps, bank), held), log_partition)
+
+    def value(maps):
+        return layer(maps, gradient, own=OWN, positions=positions).value
+
+    assert torch.allclose(objective(base), value(base))
+    assert torch.autograd.gradcheck(lambda maps: Claimed.apply(maps, objective, value), base.requires_grad_())
+
+
+def test_the_released_code_passes_gradcheck_as_the_derivative_of_what_it_holds_frozen():
+    """Sum of exp(s) (s - log Z) over the images of each side, with Z, the normalisation and the density held."""
+    base = maps_of(15) + 0.1
+    bank = part_templates(3, 4, dtype=torch.float64)
+    positions = peak_positions(base)
+    density = 0.6
+
+    def scores_at(maps, places):
+        return (maps.flatten(2) * bank.flatten(1)[places]).sum(-1)
+
+    foreign = scores_at(base, positions.flip(0, 1)).logsumexp(0) - math.log(5)
+    silent = (-base.sum((2, 3))).logsumexp(0) - math.log(5)
+    own = OWN.double()
+    norms = {}
+
+    def objective(maps):
+        terms = []
+        for key, scores, log_partition, members, share in (
+            ("own", scores_at(maps, positions), foreign, own, density),
+            ("other", -maps.sum((2, 3)), silent, 1 - own, 1 - density),
+        ):
+            held = scores.detach()
+            strength = held.exp() * (held - log_partition + 1)
+            norm = norms.setdefault(key, (strength * members).sum(0) / members.sum(0))
+            terms.append(scores.exp() * (scores - log_partition) * members / norm * 0.5 / share)
+        return (terms[0] + terms[1]).mean(0)
+
+    def value(maps):
+        return layer(maps, "released_code", own=OWN, positions=positions).value
+
+    objective(base)  # takes the normalisation where it is held
+    assert torch.autograd.gradcheck(lambda maps: Claimed.apply(maps, objective, value), base.requires_grad_())
 
 
 def test_frozen_partition_is_eq_4_with_the_right_sign():

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ def data(seed=0):
     return module
 
 
-def module_for(digits, *, seed=0, enabled=True, ratio=0.3, **options):
+def module_for(digits, *, seed=0, enabled=True, ratio=0.3, schedule="warmup", **options):
     torch.manual_seed(seed)
     network = build_network(
         "small_cnn",
@@ -47,7 +48,7 @@ def module_for(digits, *, seed=0, enabled=True, ratio=0.3, **options):
         num_classes=10,
         image_size=(24, 24),
         channels=1,
-        loss_weight={"ratio": ratio, "measure_every": 2},
+        loss_weight={"ratio": ratio, "measure_every": 2, "schedule": schedule},
         **options,
     )
 
@@ -131,6 +132,26 @@ def test_tensorboard_holds_the_scalars_the_mask_grids_and_the_hyperparameters(tm
     assert {"train/task_loss", "val/mutual_information", "train/gradient_ratio", "val/accuracy"} <= scalars
     assert len(board.Images("masks/conv5")) == 2
     assert "hp/accuracy" in scalars
+
+
+def test_the_logged_gradient_ratio_is_the_one_of_that_very_step(monkeypatch):
+    module = module_for(data(), schedule="constant")
+    logged, maps = {}, []
+    monkeypatch.setattr(module, "_log", lambda tag, value, images, **_: logged.update({tag: value}))
+    module.masks["conv5"].register_forward_hook(lambda mask, *_: maps.append(mask.kept_maps))
+    module._trainer = type("Trainer", (), {"global_step": 0, "num_training_batches": 4, "max_epochs": 3})()
+    ratios = []
+    for batch in islice(data().train_dataloader(), 3):
+        logged.clear()
+        total = module.training_step(batch, 0)
+        whole, task = (
+            torch.autograd.grad(loss, maps[-1], retain_graph=True)[0]
+            for loss in (total, logged["train/task_loss"])
+        )
+        ratios.append(((whole - task).norm() / task.norm()).item())
+        assert logged["train/gradient_ratio"].item() == pytest.approx(ratios[-1], rel=1e-4)
+    assert ratios[0] == pytest.approx(0.3, rel=1e-4)
+    assert abs(ratios[2] - 0.3) > 1e-3  # the norms are smoothed, so the target is not met exactly
 
 
 def test_every_parameter_is_optimised_once():

@@ -120,16 +120,17 @@ class FilterLoss(nn.Module):
             )
         if self.training and labels is None:
             raise ValueError("labels are missing; training needs the category of every image")
-        with torch.no_grad():
-            if self.training:
-                self.observe(feature_maps, labels, beta)
-            settings = self._settings(feature_maps, labels, beta)
-        values = layer_information(feature_maps, beta, settings)
-        loss = -values.value.mean()
-        if self.class_conditional and labels is not None:
-            loss = loss + self.class_conditional * self._class_conditional(
-                feature_maps, labels, beta, settings
-            )
+        if self.training:
+            self.observe(feature_maps, labels, beta)
+        with _full_precision(feature_maps):
+            with torch.no_grad():
+                settings = self._settings(feature_maps, labels, beta)
+            values = layer_information(feature_maps, beta, settings)
+            loss = -values.value.mean()
+            if self.class_conditional and labels is not None:
+                loss = loss + self.class_conditional * self._class_conditional(
+                    feature_maps, labels, beta, settings
+                )
         if self.training:
             self._remember(values, feature_maps.shape[0])
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
@@ -137,8 +138,9 @@ class FilterLoss(nn.Module):
     @torch.no_grad()
     def observe(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> None:
         """Updates categories and scale alone, with the arguments of `forward`."""
-        self.categories.update(feature_maps, labels)
-        self._update_scale(feature_maps, beta)
+        with _full_precision(feature_maps):
+            self.categories.update(feature_maps, labels)
+            self._update_scale(feature_maps, beta)
 
     def _settings(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> LayerInformation:
         templates = self.grid[0] * self.grid[1] + 1
@@ -195,6 +197,11 @@ class FilterLoss(nn.Module):
         log_posterior = (scores - partition + settings.log_prior).log_softmax(-1)[..., -1]  # (B, D)
         others = ~self.categories.own_images(labels)
         return -(log_posterior * others).sum() / others.sum().clamp(min=1)
+
+
+def _full_precision(values: Tensor) -> torch.autocast:
+    """Autocast switched off: sums over cells overflow half precision."""
+    return torch.autocast(values.device.type, enabled=False)
 
 
 def _mean_over_ranks(values: Tensor) -> Tensor:

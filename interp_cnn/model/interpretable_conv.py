@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
 
 BETA_RULES = ("fixed", "learned", "spread")
@@ -148,10 +149,10 @@ class MaskedLayer(nn.Module):
 
 def make_interpretable(
     network: nn.Module,
-    layers: Sequence[str],
+    layers: Sequence[str] | str,
     *,
-    image_size: tuple[int, int],
-    channels: int = 3,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
     extra_conv: bool = False,
     **mask_options,
 ) -> nn.Module:
@@ -161,8 +162,10 @@ def make_interpretable(
         network: any classifier.
         layers: dotted module names whose output is (B, D, h, w). In a residual network the name of a block masks
             the map after the addition, the name of its last normalisation (`layer4.1.bn2`) the branch before it.
-        image_size: (H, W) of the images that it will be trained on, to find the size of each layer's map.
-        channels: image channels.
+        image_size: (H, W) of one image on which the network is run to learn each layer's number of filters; None:
+            224 x 224, and only as far as the layers, so that a head for another size does not matter. The mask
+            itself takes maps of any size.
+        channels: image channels; None: those of the network's first convolution.
         extra_conv: also put the publication's new 3 x 3 convolution (as many filters, ReLU) and its mask behind
             the last of the layers.
         **mask_options: arguments of `TemplateMask`.
@@ -171,12 +174,15 @@ def make_interpretable(
         The same network; each named layer is now a `MaskedLayer`.
 
     Raises:
-        ValueError: an unknown layer, a layer whose output is no feature map, or one that does not run.
+        ValueError: an unknown layer, a layer whose output is no feature map, or a network that does not run.
     """
+    layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:
         raise ValueError("layers is empty; name at least one layer to make interpretable")
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"layers names a layer twice: {', '.join(layers)}")
     shapes = layer_shapes(network, layers, image_size=image_size, channels=channels)
-    for name in layers:
+    for name in sorted(layers, key=lambda name: -name.count(".")):  # a layer within another one first
         filters = shapes[name][0]
         layer = network.get_submodule(name)
         masked: nn.Module = MaskedLayer(layer, TemplateMask(filters, **mask_options))
@@ -185,43 +191,6 @@ def make_interpretable(
             masked = nn.Sequential(masked, MaskedLayer(convolution, TemplateMask(filters, **mask_options)))
         _replace(network, name, masked)
     return network
-
-
-def layer_shapes(
-    network: nn.Module, layers: Sequence[str], *, image_size: tuple[int, int], channels: int = 3
-) -> dict[str, tuple[int, int, int]]:
-    """Output shapes (D, h, w) of named layers for one image size."""
-    known = dict(network.named_modules())
-    for name in layers:
-        if name not in known or not name:
-            near = [other for other in known if other and other.split(".")[0] == name.split(".")[0]]
-            names = ", ".join(near or [child for child, _ in network.named_children()])
-            raise ValueError(f"the network has no layer {name!r}; it has {names}")
-    shapes: dict[str, tuple[int, int, int]] = {}
-
-    def remember(name):
-        def hook(module, inputs, output):
-            if not isinstance(output, Tensor) or output.dim() != 4:
-                raise ValueError(f"layer {name!r} does not give a feature map (B, D, h, w)")
-            shapes[name] = tuple(output.shape[1:])
-
-        return hook
-
-    hooks = [known[name].register_forward_hook(remember(name)) for name in layers]
-    was_training = network.training
-    first = next(network.parameters(), torch.zeros(()))
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(torch.zeros(1, channels, *image_size, device=first.device, dtype=first.dtype))
-    finally:
-        network.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    missing = [name for name in layers if name not in shapes]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} is not used in the network's forward pass")
-    return shapes
 
 
 def template_masks(network: nn.Module) -> dict[str, TemplateMask]:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp_cnn.model.filter_loss import FilterLoss
-from interp_cnn.model.interpretable_conv import kept_feature_maps, layer_shapes, template_masks
+from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
+from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.training.equivariance import View, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
 
@@ -182,14 +183,13 @@ class Classification(LightningModule):
             loss.observe(maps.detach(), labels, mask.beta)
             return 0.0
         terms = loss(maps, labels, mask.beta)
-        if weight.due(self.global_step):
-            weight.measure(task_loss, terms.loss, maps)
+        measured = weight.measure(task_loss, terms.loss, maps) if weight.due(self.global_step) else None
         epoch = self.global_step / max(1, self.trainer.num_training_batches)
         factor = weight.value(epoch, self.trainer.max_epochs or 1)
         self._log_terms("train", name, terms, len(labels))
         self._log(f"train/loss_weight{self._suffix(name)}", factor, len(labels))
-        realised = factor * weight.filter_norm / weight.task_norm.clamp(min=1e-12)
-        self._log(f"train/gradient_ratio{self._suffix(name)}", realised, len(labels))
+        if measured is not None:
+            self._log(f"train/gradient_ratio{self._suffix(name)}", factor * measured, len(labels))
         return factor * terms.loss
 
     def _equivariance_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:

@@ -6,7 +6,8 @@ is a ratio: the filter loss pulls at the layer's feature maps `ratio` times as h
     weight = ratio x schedule x |d task / d x| / |d filter loss / d x|
 
 The two norms are measured every few steps and smoothed; both live in the state dict, so a resumed run goes on
-as if it had never stopped.
+as if it had never stopped. Because they are smoothed, the ratio that a step really has is near the target, not
+equal to it; `measure` answers with the norms of the step itself, from which the realised ratio is logged.
 """
 
 import torch
@@ -58,8 +59,12 @@ class LossWeight(nn.Module):
         """Whether the norms are to be measured in this step."""
         return step % self.measure_every == 0 or bool(self.filter_norm == 0)
 
-    def measure(self, task_loss: Tensor, filter_loss: Tensor, feature_maps: Tensor) -> None:
-        """Takes the gradient norms of both losses at the feature maps; keeps the graph."""
+    def measure(self, task_loss: Tensor, filter_loss: Tensor, feature_maps: Tensor) -> Tensor:
+        """Takes the gradient norms of both losses at the feature maps; keeps the graph.
+
+        Returns:
+            () norm of the filter loss's gradient over the task's, in this step, not smoothed.
+        """
         norms = torch.stack(
             [
                 torch.autograd.grad(loss, feature_maps, retain_graph=True)[0].float().norm()
@@ -69,11 +74,11 @@ class LossWeight(nn.Module):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(norms)
             norms /= distributed.get_world_size()
-        if not bool(norms.isfinite().all()):
-            return
-        decay = 0.0 if bool(self.filter_norm == 0) else 0.9
-        self.task_norm.mul_(decay).add_(norms[0], alpha=1 - decay)
-        self.filter_norm.mul_(decay).add_(norms[1], alpha=1 - decay)
+        if bool(norms.isfinite().all()):
+            decay = 0.0 if bool(self.filter_norm == 0) else 0.9
+            self.task_norm.mul_(decay).add_(norms[0], alpha=1 - decay)
+            self.filter_norm.mul_(decay).add_(norms[1], alpha=1 - decay)
+        return norms[1] / norms[0].clamp(min=1e-12)
 
     def value(self, epoch: float, epochs: int) -> Tensor:
         """Weight of the filter loss now, ()."""
