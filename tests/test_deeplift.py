@@ -193,7 +193,9 @@ def test_a_linear_network_gives_gradient_times_difference():
 def test_a_pool_of_two_pixels_by_hand():
     class Largest(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return F.max_pool2d(images, (1, 2)).flatten(1) * torch.tensor([[1.0, -2.0]])
+            return F.max_pool2d(images, (1, 2)).flatten(1) * torch.tensor([[1.0, -2.0]]) + torch.tensor(
+                [[0.0, 7.0]]
+            )
 
     for x, b, expected in (
         ((5, 1), (0, 0), (5, 0)),  # the same winner rises

@@ -460,7 +460,10 @@ def changed_through_a_view(x: Tensor) -> Tensor:
         (lambda x: torch.fft.fft2(x).real, r"no rule for real in layer '1' \(Called\)"),
         (lambda x: x.cumsum(2), "no rule for cumsum in layer '1'"),
         (lambda x: x @ x.transpose(2, 3), "no rule for matmul in layer '1'"),
-        (lambda x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
+        (
+            lambda x: F.batch_norm(x, None, None, training=True),
+            "normalises by the batch itself .*: batch_norm in layer '1'",
+        ),
         (lambda x: F.dropout(x), "drops values out at random in evaluation mode: dropout in layer '1'"),
         (overwritten, "writes into a tensor .__setitem__. in layer '1'"),
         (changed_through_a_view, "in place through a view"),

@@ -2,7 +2,8 @@
 
 A relevance map explains one number, the logit of the target class. The checks that make silent nonsense
 impossible are gathered here: a network left in training mode is asked in evaluation mode and handed back as
-it came; probabilities instead of logits, targets that are no class, images that are not finite are refused.
+it came; probabilities instead of logits, targets that are no class, images that are not finite are refused. What goes
+wrong in evaluation mode all the same is `watching`'s.
 """
 
 from collections.abc import Iterator
@@ -11,15 +12,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.watching import Watch
+
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode; afterwards each of its modules is back in the mode it came in."""
+    """The network in evaluation mode; afterwards each of its modules is back in the mode it came in.
+
+    Raises:
+        ValueError: the network drops values out or normalises by the batch all the same, or ends in probabilities.
+    """
     training = {module: module.training for module in network.modules()}
     network.eval()
+    watch = Watch(network)
+    hook = network.register_forward_hook(watch.refuse_probabilities)
     try:
-        yield network
+        with watch:
+            yield network
     finally:
+        hook.remove()
         for module, mode in training.items():
             module.training = mode
 

@@ -27,7 +27,7 @@ from interp_cnn.explanation.fills import Fill, as_fill
 from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion
 from interp_cnn.explanation.incremental_costs import dense_products
 from interp_cnn.explanation.incremental_trace import Untraceable
-from interp_cnn.explanation.logits import evaluation_mode
+from interp_cnn.explanation.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.occluders import Occluders
 from interp_cnn.explanation.occlusion_costs import (
     OcclusionCost,
@@ -91,9 +91,9 @@ class OcclusionJob:
         self.done = 0  # batches finished
         self._first_clean: Clean | None = None
         with evaluation_mode(network), torch.no_grad():
-            self._refuse_batch_statistics()
             with PlainWork(network) as work:
-                self.logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+                logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+            self.logits = check_logits(logits, len(images))
             light = work.nanoseconds * self._windows_per_image < WORTHWHILE
             dense = engine == "dense" or (engine == "auto" and light)
             self._incremental = None if dense else self._prepare(engine)
@@ -263,14 +263,6 @@ class OcclusionJob:
             rows, columns = torch.tensor(part.rows)[:, None], torch.tensor(part.columns)
             self.drops[here, :, rows, columns] += part.drops / self.fill.samples
             self.known[here, rows, columns] = last
-
-    def _refuse_batch_statistics(self) -> None:
-        for name, module in self.network.named_modules():
-            if getattr(module, "track_running_stats", True) is False and "BatchNorm" in type(module).__name__:
-                raise ValueError(
-                    f"network must not mix the images of a batch, but {name} normalises by the batch itself "
-                    "(track_running_stats=False)"
-                )
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:

@@ -129,16 +129,11 @@ def rows(tensor: Tensor, step: Step) -> Tensor:
 
 
 def batch_norm_scale(step: Step) -> Tensor:
-    """The slope of an evaluated batch norm, one number a channel; refused when it uses the batch's statistics."""
-    mean, variance = step.argument(1, "running_mean"), step.argument(2, "running_var")
+    """The slope of an evaluated batch norm, one number a channel."""
     if step.function is not F.batch_norm:
         raise ValueError(
             f"{step.where} is not called as torch.nn.functional.batch_norm: its arguments are unknown"
         )
-    if mean is None or variance is None or step.argument(5, "training", False):
-        raise ValueError(
-            f"{step.where} uses the statistics of the batch: an image's relevance needs running ones"
-        )
     weight = step.argument(3, "weight")
-    scale = (variance + step.argument(7, "eps", 1e-5)).rsqrt()
+    scale = (step.argument(2, "running_var") + step.argument(7, "eps", 1e-5)).rsqrt()
     return scale if weight is None else scale * weight
