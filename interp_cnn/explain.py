@@ -9,6 +9,7 @@ same folder (`hydra.run.dir=...`), the command goes on where it was interrupted,
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,6 +37,13 @@ from interp_cnn.subjects import (
 )
 from interp_cnn.train import provenance
 
+SCALES = {
+    "none": "one per method and image",
+    "images": "one per method over all images",
+    "methods": "one per unit and image",
+    "all": "one per unit over all images",
+}
+
 
 def run(config: DictConfig) -> None:
     """Explains the images of the configuration in Hydra's run folder."""
@@ -55,10 +63,11 @@ def explain(config: DictConfig, folder: Path) -> Path:
     found = Explanations(
         folder, networks, question, device=_device(config.device), skip_bad=skips(config.on_error)
     )
-    at_once = config.draw and not config.shared_scale
+    over_images = config.shared_scale in ("images", "all")
+    at_once = config.draw and not over_images
     found.add(pictures, batch_size=config.batch_size, look=look if at_once else None)
-    if config.shared_scale:
-        look = Look(look.colours, look.contours, found.common_scales())
+    if over_images:
+        look = replace(look, limits=found.common_scales())
     if config.draw:
         found.draw(look)
     made = provenance()
@@ -107,7 +116,9 @@ def _question(config: DictConfig) -> Question:
 def _look(config: DictConfig) -> Look:
     if config.colours not in ("green-red", "orange-blue"):
         raise ValueError(f"colours={config.colours}: expected green-red or orange-blue")
-    return Look(config.colours, config.contours)
+    if config.shared_scale not in SCALES:
+        raise ValueError(f"shared_scale={config.shared_scale}: expected {', '.join(SCALES)}")
+    return Look(config.colours, config.contours, across_methods=config.shared_scale in ("methods", "all"))
 
 
 def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subject]]:
@@ -134,7 +145,17 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     classes = {name: None for one in networks for name in one.classes}
     if config.images is None:
         return set_pictures(data), networks
-    return folder_pictures(config.images, list(classes), size=size, channels=first.channels), networks
+    pictures = folder_pictures(
+        config.images, list(classes), size=size, channels=first.channels, crop=_crops(config)
+    )
+    return pictures, networks
+
+
+def _crops(config: DictConfig) -> bool:
+    """Whether photographs keep their proportions."""
+    if config.fit not in (None, "crop", "squeeze"):
+        raise ValueError(f"fit={config.fit}: expected crop or squeeze, or null")
+    return config.fit == "crop" or (config.fit is None and config.run is None)
 
 
 def _weights(config: DictConfig) -> str | None:
@@ -210,7 +231,7 @@ def _about(
         "occlusion": f"{_windows(options, networks[0].image_size or _size(config.image_size))}, hidden pixels become "
         + (str(options.fill) if options.fill is not None else "black" if grey else "the image's mean colour"),
         "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
-        "scale": "one per method over all images" if config.shared_scale else "one per method and image",
+        "scale": SCALES[config.shared_scale],
     }
     if not {"occlusion"} & set(question.methods):
         del facts["occlusion"]

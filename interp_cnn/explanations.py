@@ -32,7 +32,7 @@ from interp_cnn.subjects import Picture, Subject
 
 log = logging.getLogger(__name__)
 WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
-CELLS_DRAWN = 56  # along an image's longer side: single pixels of a large image cannot be seen
+CELLS_DRAWN = 40  # along an image's longer side: single pixels of a large image cannot be seen
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Question:
         target: `predicted`, `true`, or a class's name or number.
         against_runner_up: whether the best other class's logit is taken off.
         tolerant: whether an image may go without a map that a method refuses.
-        grain: side in pixels of the cells that are drawn; None: about 56 cells along the image's longer side.
+        grain: side in pixels of the cells that are drawn; None: about 40 cells along the image's longer side.
     """
 
     methods: tuple[str, ...]

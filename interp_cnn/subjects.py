@@ -108,11 +108,15 @@ def with_classes(
 
 
 def folder_pictures(
-    place: str, classes: Sequence[str], *, size: tuple[int, int] | None, channels: int
+    place: str, classes: Sequence[str], *, size: tuple[int, int] | None, channels: int, crop: bool = False
 ) -> list[Picture]:
-    """The pictures of a folder, labelled where their folder has the name of a class."""
+    """The pictures of a folder, labelled where their folder has the name of a class; see `Photograph.pixels`."""
     return [
-        Picture(one.name, one.label(classes) or "", lambda one=one: one.pixels(size, channels=channels))
+        Picture(
+            one.name,
+            one.label(classes) or "",
+            lambda one=one: one.pixels(size, channels=channels, crop=crop),
+        )
         for one in photographs(place)
     ]
 

@@ -26,10 +26,11 @@ from interp_cnn.explanation import asking
 from interp_cnn.explanation.asking import explain_images
 from interp_cnn.explanation.options import Options
 from interp_cnn.explanations import Explanations
+from interp_cnn.networks import TorchvisionClassifier
 from interp_cnn.questions import Question
 from interp_cnn.report import explained
 from interp_cnn.runs import build_data, load_run, network_for
-from interp_cnn.subjects import Picture, Subject, spread
+from interp_cnn.subjects import Picture, Subject, folder_pictures, spread
 from interp_cnn.train import classification
 
 NETWORK = """
@@ -170,7 +171,7 @@ def test_a_run_is_explained_on_its_validation_images_one_of_each_class_first(run
 
 
 def test_the_networks_of_a_comparison_stand_side_by_side_on_one_scale(runs, place):
-    assert explain(f"run={runs}", "limit=1", "methods=[saliency]", "target=true", "shared_scale=true") == 0
+    assert explain(f"run={runs}", "limit=1", "methods=[saliency]", "target=true", "shared_scale=images") == 0
     [record] = records(place / "out").values()
     assert [answer.network for answer in record.answers] == ["interpretable", "plain"]
     assert {answer.target for answer in record.answers} == {record.label}
@@ -207,13 +208,69 @@ def test_for_and_against_explains_the_difference_to_the_runner_up(place):
 
 
 def test_one_scale_for_all_images_is_the_largest(place):
-    assert explain(MINE, *PHOTOS, CHEAP, "shared_scale=true", "colours=orange-blue", "contours=true") == 0
+    assert explain(MINE, *PHOTOS, CHEAP, "shared_scale=images", "colours=orange-blue", "contours=true") == 0
     largest = max(
         one.scale for r in records(place / "out").values() for one in r.answers[0].maps if one.method == "lrp"
     )
     page = (place / "out" / "index.html").read_text()
     assert page.count(f"<span>+{largest:.2g}</span>") == 3
     assert "Orange speaks for the class, blue against it" in page
+
+
+def test_methods_of_one_unit_share_a_scale_when_asked(place):
+    words = (MINE, *PHOTOS, "methods=[lrp,gradient_x_input,occlusion]")
+    assert explain(*words, "shared_scale=methods") == 0
+    found = records(place / "out")
+    expected = []
+    for record in found.values():
+        scales = {one.method: one.scale for one in record.answers[0].maps}
+        shared = max(scales["lrp"], scales["gradient_x_input"])
+        expected += [f"{scale:.2g}" for scale in (shared, shared, scales["occlusion"])]
+    page = (place / "out" / "index.html").read_text()
+    assert sorted(bit.split("<")[0] for bit in page.split("<span>+")[1:]) == sorted(expected)
+    assert explain(*words, "shared_scale=all") == 0
+    every = [one.scale for r in found.values() for one in r.answers[0].maps if one.method != "occlusion"]
+    assert (place / "out" / "index.html").read_text().count(f"<span>+{max(every):.2g}</span>") == 6
+
+
+def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_quarantined(place, capsys):
+    """A disc must stay a disc: on tall, wide, turned, grey, transparent and 16-bit pictures."""
+    (place / "mixed").mkdir()
+    rows, columns = np.mgrid[:90, :140]
+    disc = (((rows - 45) ** 2 + (columns - 70) ** 2) < 30**2).astype(np.uint8) * 255
+    rgb = np.stack([disc] * 3, axis=2)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pictures = {
+        "wide.png": Image.fromarray(rgb),
+        "tall.png": Image.fromarray(rgb.transpose(1, 0, 2)),
+        "grey.png": Image.fromarray(disc),
+        "deep.png": Image.fromarray(disc.astype(np.uint16) * 257),
+        "clear.png": Image.fromarray(np.concatenate([rgb, np.full((90, 140, 1), 255, np.uint8)], axis=2)),
+        "small.gif": Image.fromarray(disc).resize((35, 22)),
+    }
+    for name, picture in pictures.items():
+        picture.save(place / "mixed" / name)
+    Image.fromarray(rgb).save(place / "mixed" / "turned.jpg", exif=turned, quality=95)
+    whole = (place / "mixed" / "turned.jpg").read_bytes()
+    (place / "mixed" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
+    state = TorchvisionClassifier("mobilenet_v3_small", 3).body.state_dict()
+    torch.save(state, place / "weights.pt")
+    words = ("network=torchvision:mobilenet_v3_small", "weights=weights.pt", "images=mixed", "image_size=33")
+    assert explain(*words, "methods=[saliency]") == 2
+    assert "broken.jpg: the image is corrupt or truncated" in capsys.readouterr().err
+    assert explain(*words, "methods=[saliency]", "on_error=skip", "grain=1") == 0
+    assert "7 images explained, 1 left out" in capsys.readouterr().out
+    assert pd.read_csv(place / "out" / "quarantine.csv")["file"].tolist() == ["broken.jpg"]
+    for file in records(place / "out"):
+        drawn = Image.open(place / "out" / "images" / explained.folder_name(file) / "image.png").convert("L")
+        inside = np.asarray(drawn) > 127
+        height, width = inside.any(1).sum() / len(inside), inside.any(0).sum() / len(inside)
+        assert abs(height - width) < 0.07 and height == pytest.approx(60 / 90, abs=0.07), file
+    [squeezed] = folder_pictures("mixed/wide.png", [], size=(33, 33), channels=1, crop=False)
+    inside = squeezed.pixels()[0] > 0.5
+    assert inside.any(1).sum() / 33 == pytest.approx(60 / 90, abs=0.07)
+    assert inside.any(0).sum() / 33 == pytest.approx(60 / 140, abs=0.07)
 
 
 def test_without_drawing_there_are_numbers_and_raw_maps_only(place):
@@ -417,6 +474,8 @@ def test_a_corrupt_picture_stops_the_command_or_is_listed(place, capsys):
         ([MINE, *PHOTOS, "against=all"], "against=all: expected none or runner_up"),
         ([MINE, *PHOTOS, "colours=red"], "colours=red: expected green-red or orange-blue"),
         ([MINE, *PHOTOS, "on_error=ignore"], "on_error='ignore': expected 'raise' or 'skip'"),
+        ([MINE, *PHOTOS, "fit=stretch"], "fit=stretch: expected crop or squeeze, or null"),
+        ([MINE, *PHOTOS, "shared_scale=true"], "shared_scale=True: expected none, images, methods, all"),
         ([MINE, *PHOTOS, "image_size=0"], "image_size=0: expected pixels"),
         ([MINE, *PHOTOS, "limit=0"], "limit=0: expected 1 image or more"),
         ([MINE, *PHOTOS, "batch_size=0"], "batch_size=0: expected 1 or more"),

@@ -36,12 +36,15 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Tensor:
+def read_image(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
+) -> Tensor:
     """An image file as RGB.
 
     Args:
         path: of the file.
-        size: (H, W) to resize to, bilinear with antialiasing, ignoring the aspect ratio; None: as it is.
+        size: (H, W) to resize to, bilinear with antialiasing; None: as it is.
+        crop: keep the proportions and cut out the largest middle part of this shape; else the whole is squeezed.
 
     Returns:
         (3, H, W) float32 in [0, 1].
@@ -50,15 +53,18 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an image that can be read in full; the message names the file.
     """
-    return torch.from_numpy(read_rgb(path, size)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(read_rgb(path, size, crop=crop)).permute(2, 0, 1).float() / 255
 
 
-def read_rgb(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_rgb(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
+) -> NDArray[np.uint8]:
     """The same pixels as (H, W, 3) uint8; see `read_image`."""
     with _opened(path) as image:
         rgb = _rgb(image, path)
         if size is not None and rgb.size != (size[1], size[0]):
-            rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            resized = ImageOps.fit if crop else Image.Image.resize
+            rgb = resized(rgb, (size[1], size[0]), Image.Resampling.BILINEAR)
         return np.array(rgb)  # a writable copy
 
 

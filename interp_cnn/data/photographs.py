@@ -32,9 +32,9 @@ class Photograph:
     name: str
     folders: tuple[str, ...]
 
-    def pixels(self, size: tuple[int, int] | None = None, *, channels: int = 3) -> Tensor:
-        """(C, H, W) float32 in [0, 1]: at its own size or resized, ignoring the aspect ratio; C is 3 or 1 (grey)."""
-        rgb = read_image(self.path, size)
+    def pixels(self, size: tuple[int, int] | None = None, *, channels: int = 3, crop: bool = False) -> Tensor:
+        """(C, H, W) float32 in [0, 1]: at its own size or resized; C is 3 or 1 (grey). See `read_image`."""
+        rgb = read_image(self.path, size, crop=crop)
         if channels == 3:
             return rgb
         if channels != 1:

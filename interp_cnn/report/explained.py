@@ -25,6 +25,7 @@ from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.pictures import to_rgb
 from interp_cnn.figures.plates import ColourBar, Group, coarse, map_plate, sheet, shown, veil
 from interp_cnn.report.pages import distinct_slugs
+from interp_cnn.report.wording import method_title, reading
 from interp_cnn.report.writing import npz_bytes, save_json, save_png, write_bytes
 
 RECORD, MAPS, PANEL, IMAGE = "explanation.json", "maps.npz", "panel.png", "image.png"
@@ -149,18 +150,24 @@ class Look:
         contours: a line around the strongest regions.
         limits: method -> the size that its colours span in all images; a method without one has a scale per
             image.
+        across_methods: one scale for all methods of the same unit.
     """
 
     colours: str = "green-red"
     contours: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
+    across_methods: bool = False
 
     def bar(self, method: str, answers: Sequence[Answer]) -> ColourBar:
         """The colour bar of a method for one image: one scale for all networks."""
-        found = [one for answer in answers for one in answer.maps if one.method == method and not one.refused]
-        size = self.limits.get(method) or max((one.scale for one in found), default=0.0) or 1.0
-        signed = any(one.signed for one in found)
-        unit = found[0].drawn_unit if found else ""
+        maps = [one for answer in answers for one in answer.maps if not one.refused]
+        signed, unit = next(
+            ((one.signed, one.drawn_unit) for one in maps if one.method == method), (False, "")
+        )
+        alike = (
+            one for one in maps if (one.drawn_unit == unit and self.across_methods) or one.method == method
+        )
+        size = max((self.limits.get(one.method, one.scale) for one in alike), default=0.0) or 1.0
         return ColourBar(self.colours if signed else "heat", (-size if signed else 0.0, size), unit)
 
 
@@ -260,11 +267,11 @@ def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDAr
                 overlays[-1] = shown(veil(rgb, values, bar, contours=look.contours))
                 plate, overlay = picture_names(record, method, answer)
                 who = f" ({answer.network})" if len(record.answers) > 1 else ""
-                title = f"{method.replace('_', ' ')} for {answer.question}{who}"
+                title = f"{method_title(method)} for {answer.question}{who}"
                 pictures |= {plate: map_plate(values, bar, title=title), overlay: overlays[-1]}
         captions = [answer.network for answer in record.answers] if len(record.answers) > 1 else ()
         refused = all(one.refused for answer in record.answers for one in answer.maps if one.method == method)
-        title = method.replace("_", " ") + (" (refused)" if refused else "")
+        title = method_title(method) + (" (refused)" if refused else "")
         groups.append(Group(title, overlays, captions, None if refused else bar))
     pictures[PANEL] = sheet(groups, title=record.file, lines=sentences(record, look))
     for name, picture in pictures.items():
@@ -283,12 +290,3 @@ def sentences(record: ImageRecord, look: Look) -> list[str]:
         says = f"{answer.network} says {first.name} ({100 * first.probability:.1f} %)"
         words.append(f"{says}; explained is the logit of {answer.question}, {answer.score:+.3g}")
     return [*words, reading(look.colours, {answer.question for answer in record.answers})]
-
-
-def reading(colours: str, questions: set[str] = frozenset()) -> str:
-    """How to read signed maps."""
-    support, oppose = ("green", "red") if colours == "green-red" else ("orange", "blue")
-    question = next(iter(questions)) if len(questions) == 1 else "the class"
-    target, _, against = question.partition(" against ")
-    other = f"for {against}" if against else "against it"
-    return f"{support.capitalize()} speaks for {target}, {oppose} {other}, what stays grey does not matter."

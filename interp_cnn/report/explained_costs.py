@@ -9,6 +9,7 @@ from statistics import median
 
 from interp_cnn.report.explained import read_records
 from interp_cnn.report.numbers import duration, is_known
+from interp_cnn.report.wording import method_title
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def method_rows(folder: Path, names: Sequence[str], meanings: Mapping[str, str])
                 units[one.method] = one.unit
     return [
         MethodRow(
-            method.replace("_", " "),
+            method_title(method),
             meanings.get(method, ""),
             units[method],
             [_network_row(network, numbers) for network, numbers in networks.items()],

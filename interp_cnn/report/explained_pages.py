@@ -33,9 +33,9 @@ from interp_cnn.report.explained import (
     picture_names,
     read_record,
     read_records,
-    reading,
 )
 from interp_cnn.report.explained_costs import method_rows, short_seconds
+from interp_cnn.report.wording import method_title, reading
 from interp_cnn.report.writing import write_text
 
 IMAGES_ON_A_PAGE = 40
@@ -184,7 +184,7 @@ def _image_view(folder: Path, name: str, about: About, look: Look) -> ImageView 
             if one.method == method
         ]
         low, high = (value_text(value, signed=bar.limits[0] < 0, digits=2) for value in bar.limits)
-        title = method.replace("_", " ")
+        title = method_title(method)
         methods.append(
             MethodView(title, about.meanings.get(method, ""), bar.colours, low, high, bar.unit, maps)
         )
@@ -201,9 +201,7 @@ def _map_view(record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBa
             what = "per pixel of the window they add up" if one.method == "occlusion" else "they add up"
             numbers.append(f"{what} to {value_text(one.sum)}, expected {value_text(one.expected)}")
         numbers.append(f"{short_seconds(one.seconds)}, {_count(one.forward_passes)}")
-    alt = (
-        f"Map of {one.method.replace('_', ' ')} by {answer.network} over {record.file}, for {answer.question}"
-    )
+    alt = f"Map of {method_title(one.method)} by {answer.network} over {record.file}, for {answer.question}"
     return MapView(answer, one, plate, overlay, alt, "; ".join(numbers))
 
 

@@ -12,6 +12,7 @@ from interp_cnn.report.contents import Contents, PixelMap, SampleImage
 from interp_cnn.report.filters import NetworkView
 from interp_cnn.report.numbers import minus
 from interp_cnn.report.pictures import Album, Picture, map_picture, sample_picture
+from interp_cnn.report.wording import method_title
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _row(
         views.append(MapView(network, picture, f"{says} {100 * probability:.0f}\u00a0%" if says else ""))
     targets = " and ".join(dict.fromkeys(it.target for it in maps))
     low, high = (minus(f"{limit:+.3g}" if limit else "0") for limit in limits)
-    return MapRow(maps[0].method.replace("_", " "), targets, maps[0].unit, colours, low, high, views)
+    return MapRow(method_title(maps[0].method), targets, maps[0].unit, colours, low, high, views)
 
 
 def _lowest(it: PixelMap) -> float:

@@ -1,0 +1,28 @@
+"""Words for people: what methods are called in print (commands and CSV keep the short names), how maps are read."""
+
+_TITLES = {
+    "gradient_x_input": "gradient \u00d7 input",
+    "smooth_grad": "SmoothGrad",
+    "lrp": "LRP",
+    "deeplift": "DeepLIFT",
+    "shapley_values": "Shapley values",
+    "single_pixel": "single-pixel perturbation",
+    "grad_cam": "Grad-CAM",
+    "guided_backprop": "guided back-propagation",
+}
+
+
+def method_title(method: str) -> str:
+    """`grad_cam` -> `Grad-CAM`, `lrp_z_box` -> `LRP z-box`, `my_own` -> `my own`."""
+    if method.startswith("lrp_"):
+        return f"LRP {method.removeprefix('lrp_').replace('_', '-')}"
+    return _TITLES.get(method, method.replace("_", " "))
+
+
+def reading(colours: str, questions: set[str] = frozenset()) -> str:
+    """How to read signed maps."""
+    support, oppose = ("green", "red") if colours == "green-red" else ("orange", "blue")
+    question = next(iter(questions)) if len(questions) == 1 else "the class"
+    target, _, against = question.partition(" against ")
+    other = f"for {against}" if against else "against it"
+    return f"{support.capitalize()} speaks for {target}, {oppose} {other}, what stays grey does not matter."
