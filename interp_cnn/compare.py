@@ -8,6 +8,7 @@ Called again on the same folder (`hydra.run.dir=...`), it goes on where it was i
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from torch import Tensor
 
 from interp_cnn.data.parts import PartSample
 from interp_cnn.evaluation.comparison import Comparison, Estimate, NetworkMeasures, compare, measure_network
+from interp_cnn.evaluation.regions import RegionRule
 from interp_cnn.explanation.exemplars import exemplars
 from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.report import Contents, Network, PixelMap, SampleImage, write_report
-from interp_cnn.runs import Run, load_run
+from interp_cnn.runs import Run, load_run, untrained
 from interp_cnn.train import provenance, train
 from interp_cnn.training.dashboard import add_measures
 
@@ -51,8 +53,11 @@ def run(config: DictConfig) -> None:
         runs.append(load_run(folder / kind, checkpoint="last"))
         seconds[kind] = time.time() - before
     page, comparison = report_on(runs, folder, config, seconds=seconds)
-    console.print(summary_table(comparison, seconds))
-    console.print(f"report: {os.path.relpath(page)}   ({time.time() - started:.0f} s)", soft_wrap=True)
+    console.print(summary_table(comparison))
+    took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())
+    console.print(
+        f"report: {os.path.relpath(page)}   ({time.time() - started:.0f} s; training: {took})", soft_wrap=True
+    )
 
 
 def twins(config: DictConfig) -> dict[str, DictConfig]:
@@ -83,7 +88,10 @@ def report_on(
     measures, networks = [], []
     for found in track(runs, description="measuring filters", transient=True):
         measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
-    comparison = compare(measures, seed=config.seed)
+    before = None
+    if config.untrained:
+        before = measure_run(untrained(runs[0]), resamples=config.resamples, seed=config.seed, quick=True)
+    comparison = compare(measures, seed=config.seed, untrained=before)
     comparison.to_csv(folder / "tables")
     comparison.to_json(folder / "tables" / "comparison.json")
     for found, measured in zip(runs, measures, strict=True):
@@ -125,14 +133,24 @@ def report_on(
 
 
 def measure_run(
-    found: Run, *, resamples: int, seed: int, name: str | None = None, readout: str = "peak"
+    found: Run,
+    *,
+    resamples: int,
+    seed: int,
+    name: str | None = None,
+    readout: str = "peak",
+    regions: RegionRule | None = None,
+    quick: bool = False,
 ) -> NetworkMeasures:
-    """All measures of a run's top interpretable layer on its validation images."""
+    """All measures of a run's top interpretable layer on its validation images; `quick` leaves out views, noise and
+    masks, a third of the work.
+    """
     layer = found.layers[-1]
     data = found.data
+    batches = data.val_dataloader()
     return measure_network(
         found.network,
-        data.val_dataloader(),
+        (replace(batch, part_masks=None) for batch in batches) if quick else batches,
         layer=layer,
         name=name or found.kind,
         kind=found.kind,
@@ -140,8 +158,10 @@ def measure_run(
         parts=data.parts,
         image_size=tuple(data.image_size),
         background=data.background,
-        filter_categories=found.filter_categories[layer],
         readout=readout,
+        filter_categories=found.filter_categories.get(layer),
+        probes=not quick,
+        regions=regions,
         resamples=resamples,
         seed=seed,
     )
@@ -175,29 +195,29 @@ def training_curves(found: Run) -> pd.DataFrame:
     return long[["epoch", "split", "quantity", "value", "network"]]
 
 
-def summary_table(comparison: Comparison, seconds: dict[str, float]) -> Table:
-    """The few numbers that are printed at the end, with 95 % intervals; fits 80 columns."""
+def summary_table(comparison: Comparison) -> Table:
+    """The few numbers that are printed at the end, with 95 % intervals and the images behind them; fits 80
+    columns.
+    """
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for name, width in (
-        ("accuracy", 16),
-        ("location instability", 16),
-        ("tracking gain", 19),
-        ("seconds", 7),
-    ):
+    for name, width in (("accuracy", 16), ("location instability", 16), ("tracking gain", 19), ("images", 7)):
         table.add_column(name, justify="right", min_width=width)
     for one in comparison.networks:
-        trained = f"{seconds[one.name]:.0f}" if one.name in seconds else ""
-        table.add_row(one.name, *_cells(one.summary), trained, style="bold")
+        table.add_row(one.name, *_cells(one.summary), style="bold")
     for name, row in comparison.baselines.items():
         if not name.startswith("shuffled"):
-            table.add_row(name.replace("_", " "), *_cells(row), "")
+            table.add_row(name.replace("_", " "), *_cells(row))
     return table
 
 
 def _cells(row: Mapping[str, Estimate]) -> list[str]:
+    """Three figures, and the numbers of images behind accuracy and positions, where they differ both."""
     measures = {"accuracy": ".3f", "location_instability": ".3f", "tracking_gain": ".2f"}
-    return [_cell(row[key], style) if key in row else "" for key, style in measures.items()]
+    counts = dict.fromkeys(str(row[key].n) for key in measures if key in row)
+    return [_cell(row[key], style) if key in row else "" for key, style in measures.items()] + [
+        "/".join(counts)
+    ]
 
 
 def _cell(estimate: Estimate, style: str) -> str:

@@ -10,24 +10,26 @@ Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.jso
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from interp_cnn import figures
 from interp_cnn.compare import measure_run, summary_table
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.evaluation.baselines import annotation_baselines
-from interp_cnn.evaluation.comparison import Comparison, NetworkMeasures, compare, measure_network
+from interp_cnn.evaluation.comparison import NetworkMeasures, compare, measure_network
+from interp_cnn.evaluation.regions import RegionRule
 from interp_cnn.evaluation.seeds import seed_markdown, seed_table
-from interp_cnn.files import replacing, write_text
-from interp_cnn.runs import build_data, load_run, write_json
+from interp_cnn.explanation.class_activation import last_feature_maps
+from interp_cnn.files import write_text
+from interp_cnn.report.measured import write_measures
+from interp_cnn.runs import build_data, load_run, untrained, write_json
 
 COLUMNS = (
     "accuracy",
@@ -41,10 +43,6 @@ COLUMNS = (
     "tracking_filters",
     "concentration",
 )
-MEASURES = {
-    "location_instability": "location instability (lower is better)",
-    "tracking_gain": "part-tracking gain",
-}
 
 
 def run(config: DictConfig) -> None:
@@ -62,17 +60,18 @@ def run(config: DictConfig) -> None:
             )
         _annotations_alone(config, folder)
         return
+    rule = RegionRule(**config.regions)
     if config.runs:
-        measures, seeds = _measured_runs(config)
+        measures, before, seeds = _measured_runs(config, rule)
         several = len({*seeds}) > 1
     else:
-        measures, seeds, several = [_measured_network(config)], [], False
+        measures, before, several = *_measured_network(config, rule), False
     # Over seeds the differences are paired by seed; single networks are compared image by image.
-    baselines = compare(measures[:1] if several else measures, seed=config.seed)
+    baselines = compare(measures[:1] if several else measures, seed=config.seed, untrained=before)
     comparison = replace(baselines, networks=measures)
-    write_comparison(comparison, folder)
+    write_measures(comparison, folder, COLUMNS)
     console = Console()
-    console.print(summary_table(comparison, {}))
+    console.print(summary_table(comparison))
     if several:
         table = seed_table(measures, seeds)
         text = seed_markdown(table, COLUMNS)
@@ -84,50 +83,18 @@ def run(config: DictConfig) -> None:
     print(f"tables and figures: {os.path.relpath(folder)}")
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Tables (CSV, JSON, Markdown) and figures of measured networks."""
-    comparison.to_csv(folder)
-    comparison.to_json(folder / "summary.json")
-    write_text(folder / "summary.md", markdown(comparison))
-    for measure, label in MEASURES.items():
-        values = {one.name: one.filters[measure].to_numpy() for one in comparison.networks}
-        lines = {
-            name.replace("_", " "): row[measure].value
-            for name, row in comparison.baselines.items()
-            if measure in row and not name.startswith("shuffled")
-        }
-        picture = figures.distributions(values, label=label, baselines=lines)
-        save_png(folder / "figures" / f"{measure}.png", picture)
-
-
-def markdown(comparison: Comparison) -> str:
-    """The table of networks and baselines for a README."""
-    lines = ["| | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |"]
-    lines.append("|---|" + "---|" * len(COLUMNS))
-    rows = [(one.name, one.summary) for one in comparison.networks] + list(comparison.baselines.items())
-    for name, row in rows:
-        cells = []
-        for column in COLUMNS:
-            estimate = row.get(column)
-            cells.append(
-                "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-            )
-        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    notes = ["", "95 % intervals by bootstrap over images."]
-    for one in comparison.differences:
-        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], p = {one.p:.3g}"
-        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}")
-    return "\n".join(lines + notes) + "\n"
-
-
-def save_png(path: Path, picture) -> None:
-    """Writes a picture whole or not at all."""
-    with replacing(path) as draft:
-        Image.fromarray(picture).save(draft, format="PNG", optimize=True)
-
-
-def _measured_runs(config: DictConfig) -> tuple[list[NetworkMeasures], list[int]]:
-    """Every run's measures and training seed."""
+def _measured_runs(
+    config: DictConfig, rule: RegionRule
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None, list[int]]:
+    """Every run's measures, those of the first run before training, and the training seeds."""
+    measured = partial(
+        measure_run,
+        resamples=config.resamples,
+        seed=config.seed,
+        readout=config.readout,
+        regions=rule,
+    )
+    before = None
     measures: list[NetworkMeasures] = []
     seeds = []
     names: list[str] = []
@@ -136,16 +103,10 @@ def _measured_runs(config: DictConfig) -> tuple[list[NetworkMeasures], list[int]
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
         names.append(name)
         seeds.append(found.config.seed)
-        measures.append(
-            measure_run(
-                found,
-                resamples=config.resamples,
-                seed=config.seed,
-                name=name,
-                readout=config.readout,
-            )
-        )
-    return measures, seeds
+        measures.append(measured(found, name=name))
+        if config.untrained and before is None:
+            before = measured(untrained(found))
+    return measures, before, seeds
 
 
 def _run_folders(given: list[str]) -> list[Path]:
@@ -160,22 +121,23 @@ def _run_folders(given: list[str]) -> list[Path]:
     return folders
 
 
-def _measured_network(config: DictConfig) -> NetworkMeasures:
+def _measured_network(
+    config: DictConfig, rule: RegionRule
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None]:
+    """The given network, and the same without its weights: random ones, of torchvision or the factory."""
     from interp_cnn.networks import load_network
 
     if config.get("data") is None:
         raise ValueError(
             "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
         )
-    if config.layer is None:
-        raise ValueError("layer is missing; name the layer whose filters are measured, such as layer=layer4")
     data = build_data(config.data)
     network = load_network(config.network, weights=config.weights)
-    layer = _layer_of(network, config.layer)
-    return measure_network(
-        network,
-        data.val_dataloader(),
-        layer=layer,
+    blank = torch.zeros(1, data.channels, *data.image_size)
+    measured = partial(
+        measure_network,
+        loader=data.val_dataloader(),
+        layer=_layer_of(network, config.layer, blank),
         name=config.network,
         kind="given",
         classes=data.classes,
@@ -183,13 +145,25 @@ def _measured_network(config: DictConfig) -> NetworkMeasures:
         image_size=tuple(data.image_size),
         background=data.background,
         readout=config.readout,
+        regions=rule,
         resamples=config.resamples,
         seed=config.seed,
     )
+    before = None
+    if config.untrained and config.weights is not None:
+        with torch.no_grad():
+            count = network(blank).shape[1]
+        torch.manual_seed(config.seed)
+        before = measured(load_network(config.network, num_classes=count))
+    return [measured(network)], before
 
 
-def _layer_of(network: torch.nn.Module, layer: str) -> str:
-    """The layer's name; torchvision's networks stand behind a normalisation, as `body`."""
+def _layer_of(network: torch.nn.Module, layer: str | None, images: Tensor) -> str:
+    """The layer's name, by default that of the last feature maps; torchvision's networks stand behind a
+    normalisation, as `body`.
+    """
+    if layer is None:
+        return last_feature_maps(network, images)
     names = [name for name, _ in network.named_modules() if name]
     for candidate in (layer, f"body.{layer}"):
         if candidate in names:

@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -93,6 +93,17 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
         layer: _assigned(state, layer.replace(".", "_"), data.background) for layer in template_masks(network)
     }
     return Run(folder, config, network.eval(), data, categories)
+
+
+def untrained(found: Run) -> Run:
+    """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
+    loaded, filters without categories.
+    """
+    model = OmegaConf.merge(found.config.model, {"weights": None, "mask": {"enabled": False}})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(found.config.seed)
+        network = network_for(model, found.data)
+    return replace(found, network=network.eval(), filter_categories={})
 
 
 def load_config(folder: Path) -> DictConfig:

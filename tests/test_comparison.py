@@ -8,6 +8,7 @@ from planted import SIZE, PlantedNetwork, planted_batches, planted_images
 
 from interp_cnn.evaluation.comparison import compare, measure_network
 from interp_cnn.evaluation.location_instability import location_instability
+from interp_cnn.evaluation.regions import RegionRule
 from interp_cnn.explanation.receptive_field import receptive_field
 
 OPTIONS = {
@@ -93,7 +94,7 @@ def test_probes_tell_the_filter_on_the_head_from_the_constant():
 def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
     options = OPTIONS | {"name": "masked", "parts": ("head", "tail"), "filter_categories": CATEGORIES}
     batches = planted_batches(per_class=60, masks=True)
-    measures = measure_network(PlantedNetwork(), batches, **options, region_radius=2.5)
+    measures = measure_network(PlantedNetwork(), batches, **options, regions=RegionRule(radius=2.5))
     table, summary = measures.filters, measures.summary
     # T_f leaves 0.5 % of the cells: all dots of filter 0, and about 3 cells per image of filter 2's noise.
     assert table["part_interpretability"][0] == 1.0 and table["part_interpretability_null"][0] < 0.3
@@ -104,6 +105,57 @@ def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
     assert summary["unique_detectors"].n == 120, "the background shows no part"
     with pytest.raises(ValueError, match="read twice"):
         measure_network(PlantedNetwork(), iter(batches), **options)
+
+
+def test_threshold_and_receptive_field_are_settings():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 5, stride=2, padding=2),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.LazyLinear(3),
+    )
+    network(torch.zeros(1, 3, SIZE, SIZE))
+    batches = planted_batches(parts=1, masks=True)
+    changes = {"layer": "1", "parts": ("head",), "filter_categories": torch.tensor([1, 2]), "probes": False}
+    maps = torch.cat([network[:2](batch.images) for batch in batches]).detach()
+    labels, masks = (torch.cat([getattr(one, name) for one in batches]) for name in ("labels", "part_masks"))
+    shares = []
+    for rule in (RegionRule(0.02, "exact"), RegionRule(0.02, radius=3.0), RegionRule(0.1, "exact")):
+        options = OPTIONS | {"name": "strided"} | changes
+        table = measure_network(network, batches, **options, regions=rule).filters
+        for index, category in enumerate((1, 2)):
+            values = maps[:, index].flatten().sort(descending=True).values
+            threshold = values[int(rule.tail * len(values))]
+            hits = []
+            for image in (labels == category).nonzero().flatten().tolist():
+                region = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+                for row, column in (maps[image, index] > threshold).nonzero().tolist():
+                    region |= _region_of(2 * row, 2 * column, rule)
+                inside, union = (region & masks[image, 0]).sum(), (region | masks[image, 0]).sum()
+                hits.append(bool(inside / union > 0.2))
+            # the streamed threshold lies at most 0.8 % above the exact one: single images may differ
+            shares.append(sum(hits) / len(hits))
+            assert table["part_interpretability"][index] == pytest.approx(shares[-1], abs=2 / 40)
+    assert 0 < shares[2] != shares[0], shares
+
+
+def _region_of(row, column, rule):
+    rows, columns = torch.arange(SIZE)[:, None] - row, torch.arange(SIZE)[None] - column
+    if rule.field == "exact":
+        return (rows.abs() <= 2) & (columns.abs() <= 2)
+    return rows.square() + columns.square() <= rule.radius**2
+
+
+def test_a_rule_for_regions_that_makes_no_sense_is_refused():
+    for values, part in (
+        ({"field": "box"}, "regions.field is 'box'; expected round or exact"),
+        ({"tail": 1.0}, "regions.tail is 1.0"),
+        ({"field": "exact", "radius": 3.0}, "with regions.field=round"),
+        ({"radius": -1.0}, "regions.radius is -1.0"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            RegionRule(**values)
 
 
 def test_scores_tell_what_a_filter_knows_about_the_label():

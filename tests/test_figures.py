@@ -216,7 +216,7 @@ def all_charts(theme):
         "distributions": figures.distributions(measure, label="instability", baselines=lines, theme=theme),
         "training_curves": figures.training_curves(curves(), theme=theme),
         "bars": figures.bars(
-            {"head": 0.7, "tail": -0.1}, label="share", intervals={"head": (0.6, 0.8)}, theme=theme
+            {"one": {"$head": 7, "tail": 1}, "other": {"tail": 3}}, label="filters", theme=theme
         ),
         "contact_sheet": figures.contact_sheet([image] * 5, ["$one$"] * 5, title="$x$", theme=theme),
     }
@@ -241,7 +241,7 @@ def test_charts_survive_nothing_constant_values_and_one_epoch():
     nothing = {"a": [], "b": [float("nan")]}
     assert figures.distributions(nothing, label="measure").size
     assert figures.distributions({"a": [1.0, 1.0]}, label="measure", baselines={"x": float("nan")}).size
-    assert figures.bars({"a": 0.0}, label="share").size
+    assert figures.bars({"a": {"head": 0}}, label="filters").size
     assert figures.training_curves(curves().query("epoch == 0")).size
     assert figures.heat_map(np.zeros((3, 5)), unit="activation").size
 

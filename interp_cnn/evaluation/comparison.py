@@ -105,13 +105,16 @@ class Comparison:
         write_text(folder / "differences.csv", self.differences_table().to_csv(index=False))
 
 
-def compare(measures: list[NetworkMeasures], *, seed: int = 0) -> Comparison:
+def compare(
+    measures: list[NetworkMeasures], *, seed: int = 0, untrained: NetworkMeasures | None = None
+) -> Comparison:
     """Networks side by side, with baselines on the first network's images and cells, and all paired
     differences.
 
     Args:
         measures: at least one network.
         seed: of the random baselines.
+        untrained: a network as it was before training, shown among the baselines.
     """
     if not measures:
         raise ValueError("measures is empty; expected at least one network")
@@ -121,6 +124,8 @@ def compare(measures: list[NetworkMeasures], *, seed: int = 0) -> Comparison:
     for one in measures:
         name = "shuffled_images" if len(measures) == 1 else f"shuffled_images ({one.name})"
         rows[name] = _shuffled(one, generator)
+    if untrained is not None:
+        rows["untrained"] = untrained.summary
     differences = [
         _difference(measure, one, two)
         for one, two in combinations(measures, 2)

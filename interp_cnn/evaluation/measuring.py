@@ -30,6 +30,7 @@ from interp_cnn.evaluation.judge import Judge, best_part
 from interp_cnn.evaluation.location_instability import strongest_category
 from interp_cnn.evaluation.observations import Observations
 from interp_cnn.evaluation.passes import Reader, first_pass, mask_pass
+from interp_cnn.evaluation.regions import RegionRule
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling, weighted_mean
 
 
@@ -50,6 +51,7 @@ class NetworkMeasures:
         judge: images and yardstick.
         draws: resampling of the images.
         samples: the figures behind `summary` with their replicates.
+        mean_image: (C, H, W) in [0, 1].
     """
 
     name: str
@@ -64,6 +66,7 @@ class NetworkMeasures:
     judge: Judge = field(repr=False)
     draws: Resampling = field(repr=False)
     samples: dict[str, Sampled] = field(repr=False)
+    mean_image: Tensor = field(repr=False)
 
 
 def measure_network(
@@ -80,7 +83,7 @@ def measure_network(
     filter_categories: Tensor | None = None,
     probes: bool = True,
     readout: str = "peak",
-    region_radius: float | None = None,
+    regions: RegionRule | None = None,
     top_images: int = 100,
     resamples: int = 500,
     seed: int = 0,
@@ -103,14 +106,14 @@ def measure_network(
         probes: also measure on a random view and a noisy copy of every image (three times the work).
         readout: where a map says that its part is: "peak", its maximum, or "template", the cell whose part
             template fits it best (`activations.template_fits`).
-        region_radius: pixels around a valid cell that count as its region in part interpretability; None for
-            two cells, see `regions.round_radius`.
+        regions: where parts have masks: valid cells and their pixels; None: `RegionRule`'s defaults.
         top_images: strongest images on which a filter is judged.
         resamples: of the images, for the intervals.
         seed: of the resampling; networks with the same seed and images are compared in pairs.
     """
     reader = Reader(network, loader, layer, image_size, readout)
-    seen = first_pass(reader, probes=probes, seed=seed)
+    rule = regions or RegionRule()
+    seen = first_pass(reader, probes=probes, seed=seed, tail=rule.tail)
     observed = seen.images
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
@@ -129,8 +132,8 @@ def measure_network(
     if probes:
         figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
     if seen.thresholds is not None and parts:
-        regions = mask_pass(reader, seen, categories, radius=region_radius, seed=seed)
-        found, extra = mask_figures(*regions, resamples=resamples, seed=seed)
+        against_masks = mask_pass(reader, seen, categories, rule=rule, seed=seed)
+        found, extra = mask_figures(*against_masks, resamples=resamples, seed=seed)
         figures, samples = figures | found, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
     samples |= network_figures(seen, draws)
@@ -143,7 +146,7 @@ def measure_network(
         4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
     )
     table.insert(5, "tracks", tracks.tolist())
-    found = (categories, observed, judge, draws, samples)
+    found = (categories, observed, judge, draws, samples, seen.mean_image)
     return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *found)
 
 

@@ -20,7 +20,7 @@ from interp_cnn.evaluation.noise import noisy
 from interp_cnn.evaluation.observations import ObservationRecorder, Observations
 from interp_cnn.evaluation.part_interpretability import GROUPS, PartInterpretability
 from interp_cnn.evaluation.quantile import StreamingThreshold
-from interp_cnn.evaluation.regions import Discs, round_radius
+from interp_cnn.evaluation.regions import RegionRule
 from interp_cnn.evaluation.translation import View, random_views
 from interp_cnn.explanation.activations import feature_maps_and_logits
 from interp_cnn.explanation.receptive_field import ReceptiveField, receptive_field
@@ -40,6 +40,7 @@ class Seen:
         disturbed: answers on noisy copies; None if not asked for.
         near, active: (G, D) summed concentration of the maps that are not silent, and their number.
         thresholds: (D,) T_f, None where parts have no masks.
+        mean_image: (C, H, W) in [0, 1].
     """
 
     images: Observations
@@ -50,6 +51,7 @@ class Seen:
     near: Tensor
     active: Tensor
     thresholds: Tensor | None
+    mean_image: Tensor
 
     def views(self) -> View:
         """The views' geometry, without pixels."""
@@ -90,14 +92,15 @@ class Reader:
         return self._field
 
 
-def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
+def first_pass(reader: Reader, *, probes: bool, seed: int, tail: float = 0.005) -> Seen:
     """Observe all images, and with `probes` a random view and a noisy copy of each, the same for every
-    network.
+    network. The share `tail` of a filter's activations exceeds its threshold.
     """
     shifts, noise = (torch.Generator().manual_seed(seed + stream) for stream in (0, 1))
     recorders: list[ObservationRecorder] = []
     threshold: StreamingThreshold | None = None
     near, active = torch.zeros(2, 0)
+    total: Tensor | float = 0.0
     geometry, seen = [], 0
     for batch, images in reader.batches():
         maps, logits = reader.answers(images)
@@ -111,8 +114,9 @@ def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
         near.index_add_(0, group, shares.nan_to_num().cpu())
         active.index_add_(0, group, alive.double().cpu())
         seen += len(images)
+        total = total + batch.images.double().sum(dim=0).cpu()
         if batch.part_masks is not None:
-            threshold = threshold or StreamingThreshold(maps.shape[1])
+            threshold = threshold or StreamingThreshold(maps.shape[1], tail=tail)
             threshold.update(maps)
         if probes:
             view = random_views(images, shifts)
@@ -128,16 +132,16 @@ def first_pass(reader: Reader, *, probes: bool, seed: int) -> Seen:
     observed = recorders[0].result()
     viewed, disturbed = (recorder.result() for recorder in recorders[1:]) if probes else (None, None)
     thresholds = None if threshold is None else threshold.thresholds()
-    return Seen(observed, viewed, offset, scale, disturbed, near[:seen], active[:seen], thresholds)
+    shares = (near[:seen], active[:seen])
+    return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, (total / seen).float())
 
 
 def mask_pass(
-    reader: Reader, seen: Seen, categories: Tensor, *, radius: float | None, seed: int
+    reader: Reader, seen: Seen, categories: Tensor, *, rule: RegionRule, seed: int
 ) -> tuple[PartInterpretability, NetworkDissection]:
     """Second pass: regions against part masks."""
     field, parts = seen.images.field, seen.images.landmarks.shape[1]
-    region = Discs(field, round_radius(field) if radius is None else radius)
-    interpretability = PartInterpretability(seen.thresholds, categories, parts, region=region)
+    interpretability = PartInterpretability(seen.thresholds, categories, parts, region=rule.regions(field))
     generator = torch.Generator().manual_seed(seed)
     dissection = NetworkDissection(seen.thresholds, parts, field, generator=generator)
     for batch, images in reader.batches():

@@ -6,14 +6,14 @@ function takes the maps that have one, (M, h, w), and gives (M, H, W).
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from interp_cnn.explanation.receptive_field import ReceptiveField
 
-Shape = Literal["round", "box"]
+FIELDS = ("round", "exact")
 
 
 def round_radius(field: ReceptiveField) -> float:
@@ -24,6 +24,39 @@ def round_radius(field: ReceptiveField) -> float:
     diameter.
     """
     return min(2 * sum(field.stride) / 2, sum(field.size) / 4)
+
+
+@dataclass(frozen=True)
+class RegionRule:
+    """Which cells of a filter's maps are valid, and which pixels they stand for.
+
+    Attributes:
+        tail: the share of all cells of all maps that exceeds the filter's threshold T_f. T_f is never below 0: a
+            silent cell is not valid, and an image without a valid cell has an empty region, which is a miss.
+        field: "round", discs around the receptive-field centres of the valid cells; or "exact", their whole
+            receptive fields.
+        radius: of the discs, in pixels; None: `round_radius`.
+    """
+
+    tail: float = 0.005
+    field: str = "round"
+    radius: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.field not in FIELDS:
+            raise ValueError(f"regions.field is {self.field!r}; expected {' or '.join(FIELDS)}")
+        if not 0 < self.tail < 1:
+            raise ValueError(f"regions.tail is {self.tail}; expected a share between 0 and 1")
+        if self.radius is not None and (self.field == "exact" or not self.radius >= 0):
+            raise ValueError(
+                f"regions.radius is {self.radius}; expected pixels, 0 or more, with regions.field=round"
+            )
+
+    def regions(self, field: ReceptiveField) -> Discs | Boxes:
+        """From valid cells to pixels, for the layer with this receptive field."""
+        if self.field == "exact":
+            return Boxes(field)
+        return Discs(field, round_radius(field) if self.radius is None else self.radius)
 
 
 class Discs:

@@ -32,7 +32,7 @@ def grad_cam(
     images, targets = check_question(images, targets)
     with evaluation_mode(network):
         if layer is None:
-            layer = _last_feature_maps(network, images[:1])
+            layer = last_feature_maps(network, images[:1])
         elif layer not in dict(network.named_modules()):
             raise ValueError(f"layer must be the name of a module of the network, got {layer!r}")
         feature_maps, gradient = _maps_and_gradient(network, images, targets, layer)  # (B, D, h, w) both
@@ -69,7 +69,7 @@ def _maps_and_gradient(
     return held[0].detach(), gradient
 
 
-def _last_feature_maps(network: nn.Module, images: Tensor) -> str:
+def last_feature_maps(network: nn.Module, images: Tensor) -> str:
     """The last module, pooling left out, that runs once and returns maps of more than one cell."""
     calls: list[tuple[str, nn.Module, Tensor]] = []
 
@@ -89,4 +89,4 @@ def _last_feature_maps(network: nn.Module, images: Tensor) -> str:
         maps = isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1
         if maps and id(output) not in pooled and runs.count(name) == 1:
             return name
-    raise ValueError("grad_cam found no module that returns feature maps (B, D, h, w): name one with layer=")
+    raise ValueError("the network has no module that returns feature maps (B, D, h, w): name one with layer=")

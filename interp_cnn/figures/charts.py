@@ -64,34 +64,46 @@ def distributions(
 
 
 def bars(
-    values: Mapping[str, float],
-    *,
-    label: str,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    baselines: Mapping[str, float] | None = None,
-    width: int = 520,
-    theme: Theme = LIGHT,
+    values: Mapping[str, Mapping[str, float]], *, label: str, width: int = 760, theme: Theme = LIGHT
 ) -> Rgb:
-    """Horizontal bars from zero, one per name, with optional intervals and labelled baselines."""
-    intervals = intervals or {}
-    ends = np.array(
-        [0.0, *values.values(), *(end for pair in intervals.values() for end in pair)], dtype=float
-    )
-    lines = _Baselines(baselines or {}, [ends[np.isfinite(ends)]], width)
-    figure = new_figure(width, 30 * len(values) + lines.height + 58, theme)
+    """Horizontal bars from zero, each with its number: a row per name, in it one bar per series.
+
+    Args:
+        values: series -> name -> value, 0 or more; rows in the order of the names' largest values.
+        label: of the axis.
+        width: in display pixels.
+        theme: light or dark.
+    """
+    found = {name: 0.0 for numbers in values.values() for name in numbers}
+    for name in found:
+        found[name] = max(numbers.get(name, 0.0) for numbers in values.values())
+    names = sorted(found, key=found.get, reverse=True)
+    figure = new_figure(width, len(names) * (14 * len(values) + 10) + 22 * len(values) + 62, theme)
     axes = style(figure.add_subplot(), theme)
-    axes.set_xlim(lines.low if np.nanmin(ends) < 0 else 0, lines.high)
+    axes.set(xlim=(0, 1.08 * (max(found.values(), default=0) or 1)), ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
-    for row, (name, value) in enumerate(values.items()):
-        axes.barh(row, value, height=0.62, color=series(theme, row)[0], zorder=2)
-        if name in intervals:
-            axes.plot(intervals[name], [row, row], color=theme.ink, linewidth=1.4, zorder=4)
-    axes.axvline(0, color=theme.faint, linewidth=0.8, zorder=3)
-    axes.set_yticks(range(len(values)), [plain(name, ROW_LETTERS) for name in values])
+    thickness = 0.8 / max(1, len(values))
+    for number, (who, numbers) in enumerate(values.items()):
+        rows = np.arange(len(names)) + (number - (len(values) - 1) / 2) * thickness
+        lengths = [numbers.get(name, 0.0) for name in names]
+        axes.barh(
+            rows, lengths, height=0.9 * thickness, color=series(theme, number)[0], zorder=2, label=plain(who)
+        )
+        for row, length in zip(rows, lengths, strict=True):
+            axes.annotate(
+                f"{length:g}",
+                (length, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=theme.ink,
+                fontsize=8.5,
+            )
+    axes.set_yticks(range(len(names)), [plain(name, ROW_LETTERS) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=theme.ink)
-    axes.invert_yaxis()
-    axes.set_xlabel(plain(label), color=theme.ink, fontsize=9.5)
-    lines.draw(axes, theme)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel(plain(label, 90), color=theme.ink, fontsize=9.5)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9.5, labelcolor=theme.ink)
     return rgb_of(figure)
 
 

@@ -201,6 +201,7 @@ BASELINES = {
     "oracle_other_part": "oracle, other part",
     "oracle_jitter": "oracle with noise",
     "shuffled_images": "shuffled images",
+    "untrained": "untrained network",
 }
 
 MEANINGS = {
@@ -212,6 +213,7 @@ MEANINGS = {
     "oracle_other_part": "the same, judged by the other parts only",
     "oracle_jitter": "the same, off by 5 % of the image diagonal at random",
     "shuffled_images": "the network's own positions, dealt to other images of the class",
+    "untrained": "the same layers with random weights and without masks",
 }
 
 

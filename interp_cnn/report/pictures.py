@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from interp_cnn import figures
 from interp_cnn.explanation.exemplars import Exemplars
@@ -98,15 +99,23 @@ def peak_places(exemplars: Exemplars, number: int) -> Rgb:
     """Where a filter's peaks lie, over all images: discs on the mean image, their area the number of
     images.
     """
-    mean = figures.to_rgb(exemplars.mean_image)
-    enlarged = within(mean, SIDE)
+    field = exemplars.field
+    counts = exemplars.peak_counts[number].flatten()
+    return places(exemplars.mean_image, field.cell_centres(), counts, spacing=min(field.stride))
+
+
+def places(
+    mean_image: ArrayLike, centres: ArrayLike, counts: ArrayLike, *, spacing: float, side: int = SIDE
+) -> Rgb:
+    """Centres (N, 2) in pixels, `spacing` apart, on the mean image (C, H, W), as discs whose area is `counts` (N,)."""
+    mean = figures.to_rgb(mean_image)
+    enlarged = within(mean, side)
     scale = len(enlarged) / len(mean)
-    stride = min(exemplars.field.stride) * scale
     return figures.draw_positions(
         enlarged,
-        exemplars.field.cell_centres(),
-        counts=exemplars.peak_counts[number].flatten(),
-        radius=max(3.0, 0.62 * stride),
+        centres,
+        counts=counts,
+        radius=max(3.0, 0.62 * spacing * scale),
         scale=scale,
     )
 
