@@ -146,6 +146,17 @@ def test_augmentation_is_for_training_draws_only():
     assert all(changed)
 
 
+def test_no_object_is_in_training_and_validation_neither_as_it_is_nor_mirrored():
+    data = PartDataModule(DigitsParts, augmentation={"flip": True})
+    data.setup()
+    train, val = data.train_set, data.val_set
+    assert not set(train.names) & set(val.names)
+    assert len(train) + len(val) == 1797  # mirror images are drawn, never added to the list
+    known = {scan.tobytes() for scan in (*train.scans, *train.scans[:, :, ::-1])}
+    assert not [name for name, scan in zip(val.names, val.scans, strict=True) if scan.tobytes() in known]
+    assert all(torch.equal(val[index].image, DigitsParts("val")[index].image) for index in range(3))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -7,7 +7,7 @@ from torch import nn
 from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.information_gradient import GRADIENTS
-from interp_cnn.model.interpretable_conv import kept_feature_maps, make_interpretable
+from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps, make_interpretable
 from interp_cnn.model.mutual_information import mutual_information
 from interp_cnn.model.templates import part_templates
 from interp_cnn.training.loss_weight import LossWeight
@@ -250,3 +250,46 @@ def test_a_loss_that_is_off_weighs_nothing_and_a_zero_gradient_does_not_divide_b
     weight = LossWeight(0.5, schedule="constant")
     weight.measure(maps.sum(), (maps * 0).sum(), maps)
     assert math.isfinite(weight.value(0, 10))
+
+
+RANKED = {
+    "num_classes": 3,
+    "partition_memory": 64,
+    "prior": "occurrence",
+    "class_conditional": 0.5,
+    "gradient": "autograd",
+}
+
+
+def trained_on(maps, labels):
+    """Loss, gradient of the maps and everything remembered, after three batches."""
+    loss, mask = FilterLoss(4, (5, 6), **RANKED), TemplateMask(4, beta_rule="spread")
+    for factor in (1.0, 0.5, 2.0):
+        variable = (maps * factor).requires_grad_()
+        mask.match_spread(variable.detach())
+        value = loss(variable, labels, BETA).loss
+        (slope,) = torch.autograd.grad(value, variable)
+    return {"loss": value.detach(), "slope": slope, "state": loss.state_dict() | mask.state_dict()}
+
+
+def train_on_a_rank(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    maps, labels = batch()
+    torch.save(trained_on(maps[rank::2], labels[rank::2]), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_remember_and_teach_what_one_does_with_all_images(tmp_path):
+    torch.multiprocessing.spawn(train_on_a_rank, args=(tmp_path,), nprocs=2)
+    whole = trained_on(*batch())
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, value in whole["state"].items():
+        assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name
+        if name != "images_seen":  # counts a process's own images
+            assert torch.allclose(ranks[0]["state"][name], value, atol=1e-5), name
+    assert torch.allclose((ranks[0]["loss"] + ranks[1]["loss"]) / 2, whole["loss"], atol=1e-5)
+    for rank in range(2):  # gradients of the ranks are averaged
+        assert torch.allclose(ranks[rank]["slope"] / 2, whole["slope"][rank::2], atol=1e-6)

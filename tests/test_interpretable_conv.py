@@ -1,10 +1,14 @@
 import copy
+import shutil
 
 import pytest
+import reference
 import torch
+import torchvision
 from torch import nn
 
 from interp_cnn.model.backbones import TOP_LAYERS, Normalise, SmallCNN, build_network
+from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import (
     MaskedLayer,
     TemplateMask,
@@ -165,6 +169,16 @@ def test_the_mask_works_in_half_precision(precision):
     assert masked.isfinite().all()
 
 
+@pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
+def test_autocast_moves_no_position(position):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(20, 5, 9, 9, generator=generator) * 5000
+    expected = peak_positions(maps, position=position)
+    for precision in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", precision):
+            assert torch.equal(peak_positions(maps, position=position), expected)
+
+
 def test_an_exported_network_equals_the_module():
     network = small().eval()
     images = torch.rand(2, 1, 32, 32)
@@ -196,19 +210,69 @@ def test_every_named_backbone_trains_a_step(name):
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
+def literally_masked(maps):
+    """The mask of the loops, map by map."""
+    masked = torch.empty_like(maps)
+    for image in range(maps.shape[0]):
+        for index in range(maps.shape[1]):
+            masked[image, index] = torch.from_numpy(reference.mask(maps[image, index].numpy(), 4.0, "l2"))
+    return masked
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer4.1.bn2"])
+def test_a_residual_network_is_masked_after_or_before_the_addition(layer):
+    torch.manual_seed(0)
+    plain = torchvision.models.resnet18(num_classes=3).eval()
+    network = make_interpretable(copy.deepcopy(plain), [layer])
+    last = plain.layer4[1]
+    images = torch.rand(1, 3, 96, 96)  # a grid of 3 x 3
+    with torch.no_grad():
+        stem = nn.Sequential(plain.conv1, plain.bn1, plain.relu, plain.maxpool)(images)
+        inputs = plain.layer4[0](plain.layer3(plain.layer2(plain.layer1(stem))))
+        branch = last.bn2(last.conv2(last.bn1(last.conv1(inputs)).relu()))
+        if layer == "layer4":
+            maps = literally_masked((branch + inputs).relu())
+        else:
+            maps = (literally_masked(branch.relu()) + inputs).relu()
+        expected = plain.fc(plain.avgpool(maps).flatten(1))
+        assert torch.allclose(network(images), expected, atol=1e-5)
+        assert not torch.allclose(plain(images), expected, atol=1e-3)
+
+
 @pytest.mark.slow
-def test_a_residual_network_is_masked_after_or_before_the_addition():
-    for layer in ("layer4", "layer4.1.bn2"):
-        network = build_network(
-            "resnet18",
-            num_classes=3,
-            channels=3,
-            image_size=(64, 64),
-            mean=(0.5,),
-            std=(0.25,),
-            layers=[layer],
-        )
-        assert network.eval()(torch.rand(1, 3, 64, 64)).isfinite().all()
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_equals_the_eager_one_in_maps_logits_loss_and_gradients():
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    make_interpretable(network, "1")
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 4
+    found = []
+    for run in (network, torch.compile(network)):
+        loss = FilterLoss(8, (6, 6), num_classes=4)
+        with kept_feature_maps(network) as maps:
+            logits = run(images)
+            kept = maps["1"]
+        total = logits.square().mean() + loss(kept, labels, network[1].mask.beta).loss
+        found.append([kept, logits, total, *torch.autograd.grad(total, list(network.parameters()))])
+    for eager, compiled in zip(*found, strict=True):
+        assert torch.allclose(eager, compiled, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
+def test_an_onnx_file_equals_the_module(position, tmp_path):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra onnx)")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra onnx)")
+    network = small(mask={"position": position}).eval()
+    images = torch.rand(2, 1, 32, 32)
+    file = str(tmp_path / "network.onnx")
+    torch.onnx.export(
+        network, (images,), file, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
+    )
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    more = torch.rand(5, 1, 32, 32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    assert torch.allclose(torch.from_numpy(found), network(more), atol=1e-5)
 
 
 def test_an_unknown_network_or_weights_file_is_named(tmp_path):

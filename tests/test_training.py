@@ -163,6 +163,24 @@ def test_every_parameter_is_optimised_once():
     assert sorted(listed) == sorted(id(p) for p in module.parameters())
 
 
+class Optimisers(Callback):
+    """The optimiser of every epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.seen.append(trainer.optimizers[0])
+
+
+def test_one_optimiser_with_its_moments_lives_through_all_epochs(tmp_path):
+    watch = Optimisers()
+    module = trained(tmp_path, data(), epochs=2, callbacks=[watch])
+    assert watch.seen[0] is watch.seen[1]
+    state = watch.seen[0].state
+    assert {int(state[parameter]["step"]) for parameter in module.parameters()} == {8}  # 2 epochs of 4 steps
+
+
 def test_the_filters_category_does_not_change_in_validation(tmp_path):
     digits = data()
     module = trained(tmp_path, digits, epochs=1)

@@ -9,7 +9,9 @@ Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, 
 """
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from interp_cnn.model.ranks import sum_over_ranks
 
 RULES = ("sum", "maximum")
 
@@ -56,11 +58,8 @@ class FilterCategories(nn.Module):
         maps = feature_maps.float()
         strength = maps.sum((2, 3)) if self.rule == "sum" else maps.amax((2, 3))  # (B, D)
         members = nn.functional.one_hot(labels, self.num_classes).to(strength.dtype)  # (B, K)
-        total = strength.T @ members  # (D, K)
-        count = members.sum(0)  # (K,)
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(total)
-            distributed.all_reduce(count)
+        total = sum_over_ranks(strength.T @ members)  # (D, K)
+        count = sum_over_ranks(members.sum(0))  # (K,)
         present = count > 0
         mean = total / count.clamp(min=1)
         decay = torch.where(self.seen, self.decay, 0.0)

@@ -21,8 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.model.filter_categories import FilterCategories
-from interp_cnn.model.information_gradient import GRADIENTS, LayerInformation, layer_information
+from interp_cnn.model.information_gradient import (
+    GRADIENTS,
+    LayerInformation,
+    layer_information,
+    log_mean_exp,
+)
 from interp_cnn.model.mutual_information import template_scores
+from interp_cnn.model.ranks import mean_over_ranks
 from interp_cnn.model.templates import part_templates, peak_positions
 
 SCALES = ("peak", "spread")
@@ -176,7 +182,7 @@ class FilterLoss(nn.Module):
         else:
             templates = part_templates(*self.grid, beta=float(beta.mean()), norm=self.norm).to(maps)
             observed = template_scores(maps, templates).std(0).mean(-1)
-        observed = _mean_over_ranks(observed).clamp(min=1e-6)
+        observed = mean_over_ranks(observed).clamp(min=1e-6)
         decay = 0.0 if self.batches == 0 else 0.98
         self.scale.mul_(decay).add_(observed, alpha=1 - decay)
         self.batches += 1
@@ -193,19 +199,15 @@ class FilterLoss(nn.Module):
         templates = part_templates(*self.grid, beta=float(beta.detach().mean()), norm=self.norm)
         gained = feature_maps.float() * settings.gain[:, None, None]
         scores = template_scores(gained, templates.to(gained))  # (B, D, T)
-        partition = scores.detach().logsumexp(0) - math.log(len(scores))
+        partition = log_mean_exp(scores.detach(), settings)
         log_posterior = (scores - partition + settings.log_prior).log_softmax(-1)[..., -1]  # (B, D)
         others = ~self.categories.own_images(labels)
-        return -(log_posterior * others).sum() / others.sum().clamp(min=1)
+        count = others.sum().float()
+        if settings.across_ranks:
+            count = mean_over_ranks(count)
+        return -(log_posterior * others).sum() / count.clamp(min=1)
 
 
 def _full_precision(values: Tensor) -> torch.autocast:
     """Autocast switched off: sums over cells overflow half precision."""
     return torch.autocast(values.device.type, enabled=False)
-
-
-def _mean_over_ranks(values: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-        values = values / torch.distributed.get_world_size()
-    return values

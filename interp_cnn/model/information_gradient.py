@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from interp_cnn.model.mutual_information import entropy_terms
+from interp_cnn.model.ranks import world_size
 from interp_cnn.model.templates import template_distances
 
 GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
@@ -49,8 +50,7 @@ class LayerInformation:
     @property
     def world_size(self) -> int:
         """Processes that share a batch."""
-        running = self.across_ranks and distributed.is_available() and distributed.is_initialized()
-        return distributed.get_world_size() if running else 1
+        return world_size() if self.across_ranks else 1
 
 
 class InformationValues(NamedTuple):
@@ -168,7 +168,7 @@ def _to_maps(weights: Tensor, templates: Tensor) -> Tensor:
 def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice):
     log_prior = _rows(settings.log_prior, block).to(maps.dtype)
     log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype))
-    batch_log_partition = _log_mean_exp(log_likelihood, settings)  # (c, T)
+    batch_log_partition = log_mean_exp(log_likelihood, settings)  # (c, T)
     log_partition = batch_log_partition
     if settings.log_partition is not None:
         share = settings.share
@@ -270,7 +270,7 @@ def _mean_over_images(values: Tensor, settings: LayerInformation) -> Tensor:
     return total / _images_of_all_ranks(values, settings)
 
 
-def _log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
+def log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
     """Log of the mean of exp over the first axis and over all ranks."""
     peak = scores.amax(0)
     if settings.world_size > 1:

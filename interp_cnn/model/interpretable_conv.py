@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.model.layer_shapes import layer_shapes
+from interp_cnn.model.ranks import mean_over_ranks
 from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
 
 BETA_RULES = ("fixed", "learned", "spread")
@@ -110,7 +111,8 @@ class TemplateMask(nn.Module):
         squared = windows_at(distances, centres, height, width).square()
         mass = maps.sum((2, 3))
         spread = ((squared * maps).sum((2, 3)) / mass.clamp(min=1e-9)).sqrt()  # (B, D) cells
-        mean_spread = (spread * mass).sum(0) / mass.sum(0).clamp(min=1e-9)
+        moment, weight = (mean_over_ranks(sums) for sums in ((spread * mass).sum(0), mass.sum(0)))  # (D,)
+        mean_spread = moment / weight.clamp(min=1e-9)
         target = 2 * (3 / mean_spread.clamp(min=1e-3)).clamp(1.5, 3.0)
         self.beta.lerp_(target.to(self.beta), rate)
 

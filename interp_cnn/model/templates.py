@@ -119,8 +119,8 @@ def peak_positions(
     columns = torch.arange(width, dtype=maps.dtype, device=maps.device)
     empty = mass <= 0
     safe_mass = mass.masked_fill(empty, 1.0)
-    row = (maps.sum(3) @ rows / safe_mass).masked_fill(empty, (height - 1) / 2).round().long()
-    column = (maps.sum(2) @ columns / safe_mass).masked_fill(empty, (width - 1) / 2).round().long()
+    row = ((maps.sum(3) * rows).sum(-1) / safe_mass).masked_fill(empty, (height - 1) / 2).round().long()
+    column = ((maps.sum(2) * columns).sum(-1) / safe_mass).masked_fill(empty, (width - 1) / 2).round().long()
     return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
@@ -162,7 +162,8 @@ def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> T
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     distances = template_distances(height, width, norm=norm, dtype=maps.dtype, device=maps.device).flatten(1)
     beta = torch.as_tensor(beta, dtype=maps.dtype, device=maps.device)
-    if beta.dim() == 0:
-        return maps @ (1 - beta * distances).clamp(min=-1)  # symmetric: template by cell
-    templates = (1 - beta[:, None, None] * distances).clamp(min=-1)  # (D, T, h*w)
-    return torch.einsum("bdx,dtx->bdt", maps, templates)
+    with torch.autocast(maps.device.type, enabled=False):  # rounded scores move positions
+        if beta.dim() == 0:
+            return maps @ (1 - beta * distances).clamp(min=-1)  # symmetric: template by cell
+        templates = (1 - beta[:, None, None] * distances).clamp(min=-1)  # (D, T, h*w)
+        return torch.einsum("bdx,dtx->bdt", maps, templates)

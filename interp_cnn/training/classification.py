@@ -23,6 +23,7 @@ from torch.nn import functional
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
+from interp_cnn.model.ranks import world_size
 from interp_cnn.training.equivariance import View, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
 
@@ -213,7 +214,7 @@ class Classification(LightningModule):
         self._log(f"{split}/spatial_entropy{suffix}", terms.spatial_entropy.mean(), images)
 
     def _log(self, tag: str, value: Tensor, images: int, *, prog_bar: bool = False) -> None:
-        across = torch.distributed.is_available() and torch.distributed.is_initialized()
+        across = world_size() > 1
         self.log(
             tag, value, on_step=False, on_epoch=True, batch_size=images, prog_bar=prog_bar, sync_dist=across
         )

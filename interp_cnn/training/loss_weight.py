@@ -11,7 +11,9 @@ equal to it; `measure` answers with the norms of the step itself, from which the
 """
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from interp_cnn.model.ranks import mean_over_ranks
 
 SCHEDULES = ("constant", "inverse_epoch", "warmup", "fade")
 
@@ -65,15 +67,14 @@ class LossWeight(nn.Module):
         Returns:
             () norm of the filter loss's gradient over the task's, in this step, not smoothed.
         """
-        norms = torch.stack(
-            [
-                torch.autograd.grad(loss, feature_maps, retain_graph=True)[0].float().norm()
-                for loss in (task_loss, filter_loss)
-            ]
+        norms = mean_over_ranks(
+            torch.stack(
+                [
+                    torch.autograd.grad(loss, feature_maps, retain_graph=True)[0].float().norm()
+                    for loss in (task_loss, filter_loss)
+                ]
+            )
         )
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(norms)
-            norms /= distributed.get_world_size()
         if bool(norms.isfinite().all()):
             decay = 0.0 if bool(self.filter_norm == 0) else 0.9
             self.task_norm.mul_(decay).add_(norms[0], alpha=1 - decay)
