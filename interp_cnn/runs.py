@@ -72,6 +72,8 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
     """
     folder = Path(folder)
     config = load_config(folder)
+    if config.training.get("kind") == "inversion":
+        raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
     if overrides is not None:
         config.data = OmegaConf.merge(config.data, overrides)
     data = build_data(config.data)

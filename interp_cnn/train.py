@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from interp_cnn.decoders import DecoderSettings, decoder_for
 from interp_cnn.explanation.exemplars import exemplars
 from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.files import write_text
-from interp_cnn.runs import build_data, load_checkpoint, load_config, network_for, write_json
+from interp_cnn.runs import build_data, load_checkpoint, load_config, load_run, network_for, write_json
 from interp_cnn.training.answers import Answers
 from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
@@ -35,7 +37,10 @@ def run(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    train(config, folder, resume=True)
+    if config.training.kind == "inversion":
+        invert(config, folder)
+    else:
+        train(config, folder, resume=True)
     print(f"run folder: {os.path.relpath(folder)}")
 
 
@@ -139,6 +144,33 @@ def _check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
             raise ValueError(
                 f"{checkpoint} holds weights, but no {name}: only a training's own can be gone on from"
             )
+
+
+def invert(config: DictConfig, folder: Path) -> Path:
+    """Trains a decoder for a layer of a trained network, on the data of its run."""
+    training = config.training
+    if training.run is None:
+        raise ValueError("training=inversion inverts a trained network; give training.run=RUN_FOLDER")
+    found = load_run(training.run, checkpoint="last")
+    settings = {
+        field.name: training[field.name] for field in fields(DecoderSettings) if field.name in training
+    }
+    started = time.time()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    layer = training.layer or found.layers[-1]
+    decoder_for(
+        found.network,
+        found.data,
+        layer=layer,
+        folder=folder,
+        settings=DecoderSettings(**settings, seed=config.seed),
+        trainer=OmegaConf.to_container(config.trainer),
+        label=f"decoder of {found.kind}",
+    )
+    seconds = round(time.time() - started, 2)
+    write_json(folder / "run.json", {**provenance(), "seed": config.seed, "seconds": seconds, "layer": layer})
+    return folder
 
 
 def classification(network: torch.nn.Module, config: DictConfig, data) -> Classification:

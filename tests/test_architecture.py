@@ -32,6 +32,7 @@ FLOORS = {
     "evaluation": {"data", "explanation", "files"},
     "runs": {"data", "model", "files", "tensor_files"},
     "networks": {"model", "tensor_files"},
+    "decoders": {"data", "explanation", "model", "networks", "runs", "training"},
     "subjects": {"data", "runs", "networks"},
     "questions": {"explanation", "subjects", "report"},
     "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},

@@ -13,26 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from interp_cnn.files import replacing
 from interp_cnn.training.checkpoints import WholeCheckpoints
-from interp_cnn.training.classification import Classification
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
 NOISE += ("`Trainer.fit` stopped", "Using bfloat16", "Using 16bit", "Restor", "LOCAL_RANK", "Starting with")
 
 
 def fit(
-    module: Classification,
+    module: LightningModule,
     data: LightningDataModule,
     *,
     folder: Path,
     epochs: int,
     seed: int,
+    monitor: str = "val/task_loss",
     patience: int | None = None,
     gradient_clip: float | None = 1.0,
     ckpt_path: Path | None = None,
@@ -48,6 +48,7 @@ def fit(
         folder: run folder, made when missing.
         epochs: number of epochs.
         seed: of everything random within an epoch.
+        monitor: the validation loss, lowest for the best weights.
         patience: epochs without a lower validation loss before it stops; None: never.
         gradient_clip: largest gradient norm, None: no limit.
         ckpt_path: checkpoint to go on from.
@@ -59,11 +60,11 @@ def fit(
         raise ValueError(f"training.epochs is {epochs}; expected at least 1")
     quiet_lightning()
     checkpoints = folder / "checkpoints"
-    best = ModelCheckpoint(checkpoints, filename="best", monitor="val/task_loss", save_last=True)
+    best = ModelCheckpoint(checkpoints, filename="best", monitor=monitor, save_last=True)
     best.CHECKPOINT_EQUALS_CHAR = "="
     every = [best, EpochSeed(seed), MetricsTable(folder / "metrics.csv"), ProgressBar(label), *callbacks]
     if patience is not None:
-        every.append(EarlyStopping("val/task_loss", patience=patience))
+        every.append(EarlyStopping(monitor, patience=patience))
     logger = TensorBoardLogger(folder, name=None, version="", default_hp_metric=False)
     options = {"use_distributed_sampler": False, "enable_model_summary": False, **(trainer or {})}
     fitting = Trainer(
@@ -81,6 +82,7 @@ def fit(
             ".*does not have many workers.*",
             ".*logging interval.*",
             ".*exists and is not empty.*",
+            ".*in eval mode at the start of training.*",  # a decoder's network, on purpose
         ):
             warnings.filterwarnings("ignore", message)
         fitting.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
