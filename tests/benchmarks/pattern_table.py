@@ -2,8 +2,9 @@
 
     python tests/benchmarks/pattern_table.py RUN DECODER [--images 100] [--occurrences 8]
 
-RUN is a classifier's run folder, DECODER what `train training=inversion training.run=RUN` made of it. Patterns are mined
-on validation images, half of which propose and half of which judge; occurrences that are drawn lie on the judging half.
+RUN is a classifier's run folder, DECODER what `train training=inversion training.run=RUN` made of it. Patterns are
+mined on validation images, half of which propose and half of which judge; drawn
+occurrences lie on the judging half.
 """
 
 import argparse
