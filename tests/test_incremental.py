@@ -25,6 +25,7 @@ from interp_cnn.explanation.incremental import IncrementalOcclusion
 from interp_cnn.explanation.occluders import Occluders
 from interp_cnn.explanation.occlusion import occlusion_drops, rank_agreement
 from interp_cnn.explanation.windows import disc, window_grid
+from interp_cnn.model.backbones import build_network
 
 SMALL = {
     "plain": small_network,
@@ -33,6 +34,16 @@ SMALL = {
     "squeeze and excite": SqueezeExcite,
     "template mask": Masked,
     "five convolutions": five_convolutions,
+    "interpretable": lambda: build_network(
+        "small_cnn",
+        num_classes=4,
+        channels=3,
+        image_size=(30, 34),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.3),
+        widths=(8, 12, 16, 16, 16),
+        extra_conv=True,
+    ),
 }
 
 
