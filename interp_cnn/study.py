@@ -50,12 +50,19 @@ def study(config: DictConfig, folder: Path) -> Path:
         if not isinstance(config[name], int) or config[name] < 2:
             raise ValueError(f"{name}={config[name]}: expected 2 or more")
     settings = OmegaConf.to_container(config.study, resolve=True)
-    kind = STUDIES[settings.pop("name")]
+    name = settings.pop("name")
+    if name not in STUDIES:
+        raise ValueError(f"study.name={name}: expected one of {', '.join(STUDIES)}")
+    kind = STUDIES[name]
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     chosen = kind(**values, seed=config.seed, resamples=config.resamples)
     started = time.time()
     runs = _runs(config, folder, kind.kinds)
     networks = {found.kind: found.network for found in runs}
+    if len(networks) < len(runs):
+        raise ValueError(
+            f"run={config.run}: two networks of one kind ({runs[0].kind}); give one of each kind"
+        )
     val_set = runs[0].data.val_set
     count = min(config.images, len(val_set))
     parts = {}
@@ -73,7 +80,7 @@ def study(config: DictConfig, folder: Path) -> Path:
         "network": f"{', '.join(networks)}: {runs[0].config.model.name}, "
         f"{sum(p.numel() for p in runs[0].network.parameters()):,} parameters, {_accuracy(measured)}",
     }
-    findings = chosen.findings(measured, once, facts)
+    findings = chosen.findings(measured, once, facts, tuple(networks))
     made = provenance()
     write_json(folder / "study.json", {**made, "configuration": OmegaConf.to_container(config, resolve=True)})
     date = datetime.now().strftime("%Y-%m-%d %H:%M")

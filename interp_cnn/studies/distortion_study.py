@@ -93,8 +93,10 @@ class DistortionStudy:
                 rows.append((picture, words))
         return [rows, len(shares), fill.name]
 
-    def findings(self, found: dict[str, np.ndarray], once: list, facts: dict[str, str]) -> Findings:
-        """The answer with its figures and tables."""
+    def findings(
+        self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
+    ) -> Findings:
+        """The answer with its figures and tables; `kinds` names the networks in their order."""
         averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
         table = self._table(found["logit"], averages)
         curves = self._curve_table(found, averages)

@@ -101,10 +101,10 @@ class DistractorStudy:
                     rows.append((drawn, f"{kind[:8]}., {name}"))
         return [rows, len(rows) // min(4, len(batch))]
 
-    def findings(self, found: dict[str, np.ndarray], once: list, facts: dict[str, str]) -> Findings:
-        """The answer with its figures and tables."""
-        networks = found["correct"].shape[1]
-        kinds = self.kinds[:networks] if networks > 1 else ("network",)
+    def findings(
+        self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
+    ) -> Findings:
+        """The answer with its figures and tables; `kinds` names the networks in their order."""
         averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
         where, gains = self._where(found, kinds, averages), self._gains(found, kinds, averages)
         facts = {

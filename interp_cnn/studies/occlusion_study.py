@@ -122,8 +122,10 @@ class OcclusionStudy:
         (network,) = list(networks.values())[:1]
         return cost_wall(network, batch.images[:1], self.sides)
 
-    def findings(self, found: dict[str, np.ndarray], once: list, facts: dict[str, str]) -> Findings:
-        """The answer with its figures and tables."""
+    def findings(
+        self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
+    ) -> Findings:
+        """The answer with its figures and tables; `kinds` names the networks in their order."""
         averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
         table, wall = self._table(found["measures"], averages), pd.DataFrame(once)
         cells = table[table.kind == "occlusion"]

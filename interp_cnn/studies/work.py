@@ -7,7 +7,6 @@ at all, so that a kill at any moment costs one part.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from interp_cnn import evaluation, explanation
+from interp_cnn.files import replacing
 
 Arrays = dict[str, NDArray]
 
@@ -61,9 +61,6 @@ def _part(path: Path, fingerprint: str, make: Callable[[], Arrays]) -> Arrays:
             if str(stored["fingerprint"]) == fingerprint:
                 return {name: stored[name] for name in stored.files if name != "fingerprint"}
     arrays = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, fingerprint=np.array(fingerprint), **arrays)
-    draft.replace(path)
     return arrays
