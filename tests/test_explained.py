@@ -170,7 +170,11 @@ def test_a_veil_is_thin_where_the_map_is_neutral_and_in_the_colours_of_the_bar_w
     picture = veil(rgb, values, bar).astype(int)
     support, oppose = colour_of(np.array([1.0, -1.0]), limits=bar.limits, colours=bar.colours).astype(int)
     assert np.abs(picture[0, 0] - support).max() < 20 and np.abs(picture[0, 1] - oppose).max() < 20
-    assert np.ptp(picture[4, 4]) <= 1 and picture[4, 4, 0] > 150
+    assert np.ptp(picture[4, 4]) <= 1 and picture[4, 4, 0] > 130
+    grounds = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 255)]
+    shades = [veil(ground, values, bar) @ np.array([0.299, 0.587, 0.114]) for ground in grounds]
+    assert min(shade[0, 0] for shade in shades) > max(shade[4, 4] for shade in shades)  # printed in grey
+    assert max(shade[0, 1] for shade in shades) < min(shade[4, 4] for shade in shades)
     outlined = veil(rgb, np.pad(np.ones((4, 4)), 2), bar, contours=True)
     assert (outlined == 255).all(axis=2).any()
 

@@ -34,6 +34,16 @@ def test_single_pixel_equals_one_image_at_a_time():
                     torch.testing.assert_close(together[b, 0, row, column], change, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("colours", ["each", "together"])
+def test_without_targets_single_pixel_gives_every_class_its_own_map(colours):
+    network, (images, _) = prepared(Functional(), size=8), images_and_targets(2, 8)
+    every = single_pixel(network, images, None, colours=colours, batch_size=50)
+    assert every.shape == (2, 5, 3 if colours == "each" else 1, 8, 8)
+    for target in range(5):
+        alone = single_pixel(network, images, torch.full((2,), target), colours=colours, batch_size=50)
+        torch.testing.assert_close(every[:, target], alone, rtol=0, atol=0)
+
+
 def test_single_pixel_equals_captum_with_the_changed_pixel_as_baseline():
     captum = pytest.importorskip("captum.attr")
     network, (images, targets) = prepared(Functional(), size=8), images_and_targets(2, 8)

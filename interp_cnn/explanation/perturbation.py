@@ -49,7 +49,7 @@ class SensitivityCheck:
 def single_pixel(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     *,
     step: float = 0.1,
     colours: str = "each",
@@ -60,24 +60,29 @@ def single_pixel(
     Args:
         network: images (B, C, H, W) -> logits (B, K).
         images: (B, C, H, W).
-        targets: (B,) classes.
+        targets: (B,) classes; None: every class, in the same passes.
         step: added to one pixel at a time; may be negative.
         colours: `each` colour of a pixel by itself, or all `together`.
         batch_size: images in one pass.
 
     Returns:
-        (B, C, H, W), or (B, 1, H, W) with all colours together.
+        (B, C, H, W), or (B, 1, H, W) with all colours together; without targets (B, K, C, H, W) or (B, K, 1, H, W).
     """
     check_positive(step=abs(step))
     if colours not in ("each", "together"):
         raise ValueError(f"colours must be 'each' or 'together', got {colours!r}")
-    images, targets = check_question(images, targets)
+    asked = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
+    images, asked = check_question(images, asked)
     B, C, H, W = images.shape
     parts = C if colours == "each" else 1
     entries = torch.arange(parts * H * W, device=images.device)
     with evaluation_mode(network), torch.no_grad():
-        score = target_logits(network(images), targets)
-        moved = _moved_scores(network, images, targets, entries, step, parts, batch_size)
+        logits = check_logits(network(images), B)
+        if targets is None:
+            moved = _moved_scores(network, images, None, entries, step, parts, batch_size)  # (B, N, K)
+            return (moved - logits[:, None]).transpose(1, 2).unflatten(2, (parts, H, W))
+        score = target_logits(logits, asked)
+        moved = _moved_scores(network, images, asked, entries, step, parts, batch_size)
     return (moved - score[:, None]).reshape(B, parts, H, W)
 
 
@@ -135,13 +140,15 @@ def _slopes(
 def _moved_scores(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     entries: Tensor,
     step: float,
     parts: int,
     batch_size: int,
 ) -> Tensor:
-    """The target logit after a step at each entry, (B, N); entries are positions in (parts, H, W)."""
+    """The target logit after a step at each entry, (B, N), without targets all logits (B, N, K); entries are positions
+    in (parts, H, W).
+    """
     B, C = images.shape[:2]
     pairs = torch.cartesian_prod(
         torch.arange(B, device=images.device), torch.arange(len(entries), device=images.device)
@@ -151,6 +158,8 @@ def _moved_scores(
         moved = images[part[:, 0]].unflatten(1, (parts, C // parts)).transpose(1, 2).flatten(2).clone()
         moved[torch.arange(len(part), device=images.device), :, entries[part[:, 1]]] += step
         moved = moved.unflatten(2, (parts, *images.shape[2:])).transpose(1, 2).flatten(1, 2)
-        logits = check_logits(network(moved), len(part))
-        answers.append(logits.gather(1, targets[part[:, 0]][:, None])[:, 0])
-    return torch.cat(answers).reshape(B, len(entries))
+        logits = network(moved)
+        answers.append(
+            check_logits(logits, len(part)) if targets is None else target_logits(logits, targets[part[:, 0]])
+        )
+    return torch.cat(answers).unflatten(0, (B, len(entries)))

@@ -66,7 +66,8 @@ def veil(image: Rgb, values: ArrayLike, bar: ColourBar, *, contours: bool = Fals
     """A map laid over the grey image as a veil: clear where the map is neutral, thick where it is strong.
 
     Args:
-        image: RGB of the map's size.
+        image: RGB of the map's size; drawn in the middle greys, so that what supports is lighter than any of its
+            pixels and what opposes darker, printed in grey too.
         values: (H, W).
         bar: colours and limits.
         contours: a light line around what supports most, a dark one around what opposes most (half the limit or
@@ -76,7 +77,7 @@ def veil(image: Rgb, values: ArrayLike, bar: ColourBar, *, contours: bool = Fals
     low, high = bar.limits
     strength = np.clip(np.abs(values) / max(abs(low), abs(high)), 0, 1)
     opacity = (0.12 + 0.83 * strength**0.7)[..., None]
-    grey = 24 + 0.8 * (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+    grey = 56 + 0.42 * (image @ np.array([0.299, 0.587, 0.114]))[..., None]
     mixed = opacity * colour_of(values, limits=bar.limits, colours=bar.colours) + (1 - opacity) * grey
     picture = np.round(mixed).astype(np.uint8)
     if contours:
