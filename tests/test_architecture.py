@@ -38,7 +38,7 @@ FLOORS = {
     "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation", "files"},
     "exports": {"report", "figures", "explanation", "model"},
-    "studies": {"data", "explanation", "evaluation", "figures"},
+    "studies": {"data", "explanation", "evaluation", "figures", "files"},
     "__init__": set(),
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work
