@@ -155,6 +155,21 @@ def test_blocks_of_filters_do_not_change_the_result(monkeypatch):
     assert torch.allclose(slope, torch.autograd.grad(pieces.value.sum(), maps)[0])
 
 
+def test_no_copy_of_the_scores_is_kept_for_the_backward_pass():
+    maps = maps_of(7, batch=64, filters=6).requires_grad_()
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(maps)
+    del kept[maps.untyped_storage().data_ptr()]
+    scores = 64 * 6 * 13 * maps.element_size()
+    assert 0 < sum(kept.values()) < 0.05 * scores
+
+
 @pytest.mark.parametrize("beta", [torch.tensor(3.7), torch.tensor([3.1, 4.2, 5.3])])
 def test_the_autograd_mode_passes_gradcheck_in_maps_and_beta(beta):
     maps = (maps_of(8) + 0.1).requires_grad_()

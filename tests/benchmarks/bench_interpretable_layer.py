@@ -1,12 +1,16 @@
 """What mask and loss cost: time of a training step against the plain twin, and memory against one copy of the scores.
 
-    python tests/benchmarks/bench_interpretable_layer.py [--repeats 9] [--device cuda]
+    python tests/benchmarks/bench_interpretable_layer.py [--repeats 9] [--device cuda] [--memory]
 
-Steps of both networks are taken in turn in one process, on one thread on the CPU; the ratio of the medians counts.
+Steps of both networks are taken in turn in one process, on one thread on the CPU; the ratio is the median of the
+ratios of two neighbouring steps. Memory is the peak of fresh processes (Linux).
 """
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps, template_masks
 
 CPU_CASES = (("small_cnn", 64, 64), ("resnet18", 128, 32), ("vgg16_bn", 64, 32))
+PARTS = ("plain", "mask", "loss", "both")
 CUDA_CASES = (("resnet18", 224, 64), ("vgg16_bn", 224, 64))
 
 
@@ -76,26 +81,32 @@ def step_ratio(name: str, size: int, batch: int, *, repeats: int, device: str) -
     return statistics.median(seconds[False]), statistics.median(seconds[True]), statistics.median(ratios)
 
 
-def memory_of_loss_and_mask(batch: int = 64, filters: int = 512, side: int = 14) -> tuple[float, float]:
-    """Peak MiB that forward and backward of mask and loss add to the maps and their gradient, and the lower bound."""
-    maps = torch.rand(batch, filters, side, side)
-    labels = torch.randint(0, 8, (batch,))
-    mask, loss = TemplateMask(filters, rectify=False), FilterLoss(filters, (side, side), num_classes=8)
-    gradient = torch.ones_like(maps)
+def added_memory(part: str, batch: int = 64, filters: int = 512, side: int = 14) -> float:
+    """Peak MiB that a step adds to the maps: below one convolution, with the mask, the loss, both or neither.
 
-    def once() -> None:
-        leaf = maps.detach().requires_grad_()
-        masked = mask(leaf)
-        value = loss(leaf, labels, mask.beta).loss
-        torch.autograd.backward([masked, value], [gradient, torch.ones(())])
-
-    once()
+    Runs in a process of its own (`peak_of`), whose allocator gives freed memory back at once.
+    """
+    maps = torch.rand(batch, filters, side, side).requires_grad_()
+    labels = torch.arange(batch) % 8
+    mask = TemplateMask(filters, rectify=False, enabled=part in ("mask", "both"))
+    loss = FilterLoss(filters, (side, side), num_classes=8)
+    above = torch.nn.Conv2d(filters, 8, 1)  # keeps its input for the backward pass, as any network does
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
-    once()
-    scores = batch * filters * (side * side + 1) * 4 / 2**20
-    kept_by_any_network = maps.numel() * 4 / 2**20  # the gradient of the maps
-    return _status("VmHWM") - before - kept_by_any_network, scores
+
+    def total() -> torch.Tensor:
+        value = above(mask(maps)).square().mean()
+        return value + loss(maps, labels, mask.beta).loss if part in ("loss", "both") else value
+
+    total().backward()
+    return _status("VmHWM") - before
+
+
+def peak_of(part: str) -> float:
+    """`added_memory` of a fresh process."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, "--memory-of", part]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
 def _status(key: str) -> float:
@@ -109,19 +120,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", action="store_true", help="measure memory only")
+    parser.add_argument("--memory-of", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.memory_of:
+        added_memory(arguments.memory_of, batch=8, filters=32)  # what the first call loads is not counted
+        print(added_memory(arguments.memory_of))
+        return
+    if not arguments.memory:
+        print_times(arguments.repeats, arguments.device)
+    if arguments.device == "cpu":
+        print_memory()
+
+
+def print_times(repeats: int, device: str) -> None:
+    """One line per network."""
     print("| network | pixels | batch | plain s | interpretable s | ratio |")
     print("|---|---|---|---|---|---|")
-    for name, size, batch in CPU_CASES if arguments.device == "cpu" else CUDA_CASES:
-        plain, ours, ratio = step_ratio(name, size, batch, repeats=arguments.repeats, device=arguments.device)
+    for name, size, batch in CPU_CASES if device == "cpu" else CUDA_CASES:
+        plain, ours, ratio = step_ratio(name, size, batch, repeats=repeats, device=device)
         print(f"| {name} | {size} | {batch} | {plain:.3f} | {ours:.3f} | {ratio:.3f} |", flush=True)
-    if arguments.device == "cpu":
-        peak, bound = memory_of_loss_and_mask()
-        print(
-            f"\nloss and mask at B=64, D=512, 14 x 14: {peak:.0f} MiB, one copy of the scores {bound:.0f} MiB, "
-        )
-        print(f"ratio {peak / bound:.2f}")
+
+
+def print_memory() -> None:
+    """What mask and loss add to the plain step, against one copy of the scores (B, D, h w + 1)."""
+    peaks = {part: peak_of(part) for part in PARTS}
+    scores = 64 * 512 * (14 * 14 + 1) * 4 / 2**20
+    print(f"\nB=64, D=512, 14 x 14, float32; one copy of the scores: {scores:.1f} MiB")
+    print("| part | peak MiB | more than plain | copies of the scores |")
+    print("|---|---|---|---|")
+    for part, peak in peaks.items():
+        more = peak - peaks["plain"]
+        print(f"| {part} | {peak:.1f} | {more:.1f} | {more / scores:.2f} |")
 
 
 if __name__ == "__main__":
