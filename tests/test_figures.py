@@ -216,7 +216,10 @@ def all_charts(theme):
         "distributions": figures.distributions(measure, label="instability", baselines=lines, theme=theme),
         "training_curves": figures.training_curves(curves(), theme=theme),
         "bars": figures.bars(
-            {"one": {"$head": 7, "tail": 1}, "other": {"tail": 3}}, label="filters", theme=theme
+            {"one": {"$head": 7, "tail": -1}, "other": {"tail": 3}},
+            label="filters",
+            intervals={"one": {"tail": (-2.5, 0.5)}},
+            theme=theme,
         ),
         "contact_sheet": figures.contact_sheet([image] * 5, ["$one$"] * 5, title="$x$", theme=theme),
     }

@@ -88,6 +88,8 @@ def test_a_study_writes_its_page_and_the_same_tables_again(name, tmp_path):
     small = ["images=4", "together=2", "shown=200", "resamples=20", "widths=[4,4,4,4,8]", "training.epochs=1"]
     if name == "occlusion":
         small += ["study.windows=[9]", "study.strides=[4]", "study.sides=[28]", "study.methods=[lrp]"]
+    if name == "distortion":
+        small += ["study.steps=4", "study.fills=[paper,noise]"]
     if name == "distractor":
         small += ["study.methods=[lrp,grad_cam]"]
     words = [sys.executable, "-m", "interp_cnn", "study", f"experiment={name}_study", *small]

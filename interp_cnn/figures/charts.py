@@ -64,23 +64,36 @@ def distributions(
 
 
 def bars(
-    values: Mapping[str, Mapping[str, float]], *, label: str, width: int = 760, theme: Theme = LIGHT
+    values: Mapping[str, Mapping[str, float]],
+    *,
+    label: str,
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    width: int = 760,
+    theme: Theme = LIGHT,
 ) -> Rgb:
     """Horizontal bars from zero, each with its number: a row per name, in it one bar per series.
 
     Args:
-        values: series -> name -> value, 0 or more; rows in the order of the names' largest values.
+        values: series -> name -> value; rows in the order of the names' largest values.
         label: of the axis.
+        intervals: series -> name -> (low, high), drawn as lines; the number then stands beyond the line.
         width: in display pixels.
         theme: light or dark.
     """
-    found = {name: 0.0 for numbers in values.values() for name in numbers}
-    for name in found:
-        found[name] = max(numbers.get(name, 0.0) for numbers in values.values())
+    intervals = intervals or {}
+    found = {
+        name: max(numbers.get(name, -np.inf) for numbers in values.values())
+        for series_ in values.values()
+        for name in series_
+    }
     names = sorted(found, key=found.get, reverse=True)
+    ends = [0.0, *(value for numbers in values.values() for value in numbers.values())]
+    ends += [end for pairs in intervals.values() for pair in pairs.values() for end in pair]
+    low, high = min(ends), max(ends)
+    room = 0.08 * (high - low or 1)
     figure = new_figure(width, len(names) * (14 * len(values) + 10) + 22 * len(values) + 62, theme)
     axes = style(figure.add_subplot(), theme)
-    axes.set(xlim=(0, 1.08 * (max(found.values(), default=0) or 1)), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlim=(low - room if low < 0 else 0, high + room), ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     thickness = 0.8 / max(1, len(values))
     for number, (who, numbers) in enumerate(values.items()):
@@ -89,10 +102,13 @@ def bars(
         axes.barh(
             rows, lengths, height=0.9 * thickness, color=series(theme, number)[0], zorder=2, label=plain(who)
         )
-        for row, length in zip(rows, lengths, strict=True):
+        for row, length, name in zip(rows, lengths, names, strict=True):
+            pair = intervals.get(who, {}).get(name, (length, length))
+            if pair != (length, length):
+                axes.plot(pair, [row, row], color=theme.ink, linewidth=1.4, zorder=4)
             axes.annotate(
-                f"{length:g}",
-                (length, row),
+                f"{length:.3g}",
+                (max(length, 0.0, *pair), row),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -101,7 +117,8 @@ def bars(
             )
     axes.set_yticks(range(len(names)), [plain(name, ROW_LETTERS) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=theme.ink)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.axvline(0, color=theme.faint, linewidth=0.8, zorder=3)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(float(end).is_integer() for end in ends)))
     axes.set_xlabel(plain(label, 90), color=theme.ink, fontsize=9.5)
     figure.legend(loc="outside upper left", frameon=False, fontsize=9.5, labelcolor=theme.ink)
     return rgb_of(figure)

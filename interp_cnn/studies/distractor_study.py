@@ -10,6 +10,7 @@ class, which does not saturate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -113,36 +114,30 @@ class DistractorStudy:
         }
         figures_ = [
             Figure(
-                f"{place}-{kind}",
-                lambda theme, t=where[where.network == kind], p=place, k=kind: figures.bars(
-                    dict(zip(t.method, t[p], strict=True)),
-                    label=f"share of positive relevance on the {p}, {k} network",
-                    intervals={
-                        m: (a, b) for m, a, b in zip(t.method, t[f"{p}_low"], t[f"{p}_high"], strict=True)
-                    },
-                    width=700,
-                    theme=theme,
+                place,
+                partial(
+                    _bars,
+                    where.rename(columns={place: "value", f"{place}_low": "low", f"{place}_high": "high"}),
+                    "method",
+                    f"share of positive relevance on the {place}",
                 ),
-                f"Share of the positive relevance on the {place}, {kind} network; lines: 95 % intervals. "
+                f"Share of the positive relevance on the {place}; lines: 95 % intervals. "
                 "even: every pixel alike; ink: the brightness itself.",
             )
             for place in ("digit", "strokes")
-            for kind in kinds
         ]
-        for kind in kinds:
-            figures_.append(
-                Figure(
-                    f"gain-{kind}",
-                    lambda theme, t=gains[gains.network == kind], k=kind: figures.bars(
-                        dict(zip(t.removed, t.gain, strict=True)),
-                        label=f"gain in log p/(1-p), {k} network",
-                        intervals={m: (a, b) for m, a, b in zip(t.removed, t.low, t.high, strict=True)},
-                        width=700,
-                        theme=theme,
-                    ),
-                    f"What painting pixels over does to the certainty of the {kind} network.",
-                )
+        figures_.append(
+            Figure(
+                "gain",
+                partial(
+                    _bars,
+                    gains.rename(columns={"gain": "value"}),
+                    "removed",
+                    "gain in log p/(1-p) by removal",
+                ),
+                "What painting pixels over does to the certainty; lines: 95 % intervals.",
             )
+        )
         pictures, columns = once
         figures_.append(
             Figure(
@@ -264,3 +259,13 @@ class DistractorStudy:
     ) -> Tensor:
         painted = answers(network, paper()(batch.images, hidden[:, None]))
         return (log_odds(painted, targets) - log_odds(logits, targets)).double()
+
+
+def _bars(table: pd.DataFrame, names: str, label: str, theme: figures.Theme):
+    """A bar for every row of a table with columns network, value, low and high."""
+    values, intervals = {}, {}
+    for kind, rows in table.groupby("network", sort=False):
+        values[kind] = dict(zip(rows[names], rows.value, strict=True))
+        pairs = zip(rows.low, rows.high, strict=True)
+        intervals[kind] = dict(zip(rows[names], pairs, strict=True))
+    return figures.bars(values, label=label, intervals=intervals, theme=theme)
