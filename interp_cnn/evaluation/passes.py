@@ -2,7 +2,11 @@
 
 The first leaves `Observations` of the images, of a random view of each and of a noisy copy of each, and
 counts activations for the thresholds. The second, made only where parts have masks, compares regions with
-masks. Nothing grows with the number of images but 8 bytes per image, filter and copy.
+masks.
+
+Feature maps, thresholds and overlaps are summed up as they come. Positions are not: judging draws images anew and
+ranks each filter's, which needs every peak. They grow by 8 bytes per image, filter and copy: 50,000 images and 512
+filters take 205 MB, with views and noise 614 MB.
 """
 
 from __future__ import annotations

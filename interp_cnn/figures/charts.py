@@ -100,7 +100,12 @@ def bars(
         rows = np.arange(len(names)) + (number - (len(values) - 1) / 2) * thickness
         lengths = [numbers.get(name, 0.0) for name in names]
         axes.barh(
-            rows, lengths, height=0.9 * thickness, color=series(theme, number)[0], zorder=2, label=plain(who)
+            rows,
+            lengths,
+            height=0.9 * thickness,
+            color=series(theme, number)[0],
+            zorder=2,
+            label=plain(who, 100),
         )
         for row, length, name in zip(rows, lengths, names, strict=True):
             pair = intervals.get(who, {}).get(name, (length, length))

@@ -100,13 +100,13 @@ def positions_sheet(one: NetworkMeasures) -> Rgb | None:
         return None
     picked = np.unique(np.linspace(0, len(ranked) - 1, SHOWN).round().astype(int))
     centres, spacing = observed.field.cell_centres(), min(observed.field.stride)
-    pictures, captions = [], []
+    how, pictures, captions = measure(str(ranking.name)), [], []
     for number, value in ranked.iloc[picked].items():
         mine = (observed.labels == one.categories[number]) & (observed.scores[:, number] > 0)
         counts = torch.bincount(observed.cells[mine, number].long(), minlength=len(centres))
         pictures.append(places(one.mean_image, centres, counts, spacing=spacing, side=SIDE))
-        captions.append(f"{number} {table['category'][number]}: {value:+.2f}")
-    title = f"{one.name}: where filters look (number, class: {measure(str(ranking.name)).title.lower()})"
+        captions.append(f"filter {number}, {table['category'][number]}: {how.write(value)}")
+    title = f"{one.name}: where filters look (number, class: {how.title.lower()})"
     return figures.contact_sheet(pictures, captions, columns=min(6, len(pictures)), title=title)
 
 
