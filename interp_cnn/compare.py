@@ -200,9 +200,9 @@ def summary_table(comparison: Comparison) -> Table:
     columns.
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table.add_column("", max_width=17, overflow="fold")
     for name, width in (("accuracy", 16), ("location instability", 16), ("tracking gain", 19), ("images", 7)):
-        table.add_column(name, justify="right", min_width=width)
+        table.add_column(name, justify="right", width=width, overflow="fold")
     for one in comparison.networks:
         table.add_row(one.name, *_cells(one.summary), style="bold")
     for name, row in comparison.baselines.items():

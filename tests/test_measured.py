@@ -1,5 +1,6 @@
 """Tables and figures of measured networks, and the command that writes them."""
 
+import io
 import json
 import math
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from planted import CENTRE, SIZE, PlantedNetwork, planted_batches
+from rich.console import Console
 
 from interp_cnn.cli import main
+from interp_cnn.compare import summary_table
 from interp_cnn.evaluation.comparison import compare, measure_network
 from interp_cnn.report.measured import coverage_line, markdown, positions_sheet, write_measures
 
@@ -50,6 +53,15 @@ def test_every_figure_of_the_table_has_its_interval_and_n(comparison):
     accuracy = comparison.networks[0].accuracy
     assert f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = 120" in text
     assert "1 of 4 filters follow a part; they cover 1 of 2 parts" in text
+
+
+def test_the_printed_table_cuts_nothing_in_80_columns(comparison):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(comparison))
+    text = console.export_text()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    landmarked = comparison.networks[0].summary["tracking_gain"].n
+    assert landmarked < 120 and f"120/{landmarked}" in text
 
 
 def test_the_untrained_network_is_a_row_among_the_baselines(comparison):

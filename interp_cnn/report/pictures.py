@@ -115,7 +115,7 @@ def places(
         enlarged,
         centres,
         counts=counts,
-        radius=max(3.0, 0.62 * spacing * scale),
+        radius=min(max(3.0, 0.62 * spacing * scale), side / 10),
         scale=scale,
     )
 
