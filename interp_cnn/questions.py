@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.differences import LogitDifferences
-from interp_cnn.explanation.logits import check_logits
+from interp_cnn.explanation.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.options import Options
 from interp_cnn.report.explained import ClassScore
 from interp_cnn.subjects import Picture, Subject
@@ -55,7 +55,7 @@ def posed(
         A network images -> logits; the output to explain for each image (B,); for each image the arguments of an
         `Answer` without its maps.
     """
-    with torch.no_grad():
+    with evaluation_mode(subject.network), torch.no_grad():
         logits = check_logits(subject.network(images), len(images)).cpu()
     if question.against_runner_up and logits.shape[1] < 2:
         raise ValueError(f"against=runner_up: {subject.name} knows one class only")

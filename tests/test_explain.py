@@ -56,6 +56,13 @@ def smooth():
 
 def chances():
     return nn.Sequential(build(), nn.Softmax(1))
+
+def each_chance():
+    return nn.Sequential(build(), nn.Sigmoid())
+
+class Noisy(Tiny):
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images))
 """
 CHEAP = "methods=[sensitivity_analysis,lrp]"
 
@@ -497,6 +504,15 @@ def test_a_corrupt_picture_stops_the_command_or_is_listed(place, capsys):
         (
             ["network=my_networks_to_explain:chances", *PHOTOS, "methods=[saliency]"],
             "without its final softmax",
+        ),
+        (["network=my_networks_to_explain:each_chance", *PHOTOS], "without its final sigmoid"),
+        (
+            ["network=my_networks_to_explain:each_chance", *PHOTOS, "against=runner_up", "batch_size=2"],
+            "without its final sigmoid",
+        ),
+        (
+            ["network=my_networks_to_explain:Noisy", *PHOTOS],
+            "drops values out at random in evaluation mode: dropout in the network's forward",
         ),
     ],
 )
