@@ -89,7 +89,7 @@ def bars(
     names = sorted(found, key=found.get, reverse=True)
     ends = [0.0, *(value for numbers in values.values() for value in numbers.values())]
     ends += [end for pairs in intervals.values() for pair in pairs.values() for end in pair]
-    low, high = min(ends), max(ends)
+    low, high = min(ends), max(ends) or (1.0 if min(ends) == 0 else 0.0)
     room = 0.08 * (high - low or 1)
     figure = new_figure(width, len(names) * (14 * len(values) + 10) + 22 * len(values) + 62, theme)
     axes = style(figure.add_subplot(), theme)
