@@ -156,7 +156,7 @@ def test_a_network_of_ones_own_is_measured_without_a_word_about_its_layer(tmp_pa
     assert (
         main([*words, "regions.field=exact", "regions.tail=0.05", "resamples=20", "hydra.run.dir=out"]) == 0
     )
-    assert "my_factory:network" in capfd.readouterr().out
+    assert "tables and figures: out" in capfd.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["networks"][0]["layer"] == "1", "the last feature maps"
     assert "untrained" not in summary["baselines"], "nobody knows what the factory gave"
