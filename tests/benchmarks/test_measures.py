@@ -1,4 +1,4 @@
-"""Throughput of the pure measures, in positions: `pytest --benchmark-enable
+"""Throughput of the pure measures, in positions: `pytest -n 0 --benchmark-enable
 tests/benchmarks/test_measures.py`.
 """
 
