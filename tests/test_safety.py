@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from interp_cnn import files
 from interp_cnn.files import alone_in, replacing, sweep
 from interp_cnn.runs import build_data, load_checkpoint, load_config
 from interp_cnn.tensor_files import read_tensors
@@ -196,3 +197,9 @@ def test_two_runs_do_not_share_a_folder_but_two_shares_of_one_do(theirs, ours, r
             other.kill()
     with alone_in(tmp_path):  # the lock of a killed process is gone
         pass
+
+
+def test_a_system_without_file_locks_works_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    with alone_in(tmp_path / "run"), alone_in(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
