@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation import activations
 from interp_cnn.explanation.watching import Watch
 
 
@@ -22,17 +23,13 @@ def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: the network drops values out or normalises by the batch all the same, or ends in probabilities.
     """
-    training = {module: module.training for module in network.modules()}
-    network.eval()
     watch = Watch(network)
     hook = network.register_forward_hook(watch.refuse_probabilities)
     try:
-        with watch:
+        with activations.evaluation_mode(network), watch:
             yield network
     finally:
         hook.remove()
-        for module, mode in training.items():
-            module.training = mode
 
 
 def check_question(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

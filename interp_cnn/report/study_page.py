@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +10,7 @@ from typing import Protocol
 import jinja2
 import pandas as pd
 
+from interp_cnn.report.explained_pages import Site
 from interp_cnn.report.pictures import Album
 from interp_cnn.report.writing import replaced_folder, write_text
 
@@ -26,17 +26,6 @@ class Findings(Protocol):
     tables: Mapping[str, pd.DataFrame]
     shown: pd.DataFrame
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class Site:
-    """What the report's base page asks for."""
-
-    title: str
-    tables: list[str]
-    networks: tuple = ()
-    samples: int = 0
-    made: str = ""
 
 
 def write_study(folder: Path, findings: Findings, *, command: str, made: str) -> Path:
