@@ -120,7 +120,9 @@ def _keys(command: str, overrides: list[str], groups: dict[str, list[str]]) -> d
         choice = value.split(",")[0]
         if choice in groups.get(key, ()):
             chosen[key] = choice
-    return {setting.key: setting.default for setting in settings.composed(command, chosen)}
+    found = {setting.key: setting.default for setting in settings.composed(command, chosen)}
+    inner = {name.rpartition(".")[0] for name in found}  # an experiment fills what is empty without it
+    return {key: default for key, default in found.items() if key not in inner}
 
 
 def _paths(start: str) -> list[str]:

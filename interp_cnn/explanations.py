@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from interp_cnn import explanation
@@ -24,6 +22,7 @@ from interp_cnn.explanation.asking import ImageMap, asked, fitting_batch
 from interp_cnn.explanation.methods import METHODS
 from interp_cnn.figures.plates import coarse
 from interp_cnn.networks import fingerprint
+from interp_cnn.progress import progress_bar
 from interp_cnn.questions import Question, posed
 from interp_cnn.report import explained
 from interp_cnn.report.explained import Answer, ImageRecord, Look, MapRecord
@@ -89,8 +88,8 @@ class Explanations:
         Raises:
             ValueError: an image that cannot be read (unless bad ones are skipped), or a question that a method refuses.
         """
-        bar = _bar()
-        task = bar.add_task("explaining", total=float(len(pictures)), images=f"0/{len(pictures)}")
+        bar = progress_bar(transient=True)
+        task = bar.add_task("explaining", total=float(len(pictures)), seen=f"0/{len(pictures)} images")
         with bar:
             for batch in self._batches(pictures, batch_size):
                 if not all(one.done for one in batch):
@@ -98,15 +97,15 @@ class Explanations:
                         batch, self._size(batch[0], batch_size), look, lambda share: bar.advance(task, share)
                     )
                 seen = len(self.names) + len(self.bad)
-                bar.update(task, images=f"{seen}/{len(pictures)}", completed=float(seen))
+                bar.update(task, seen=f"{seen}/{len(pictures)} images", completed=float(seen))
         self._write_quarantine()
         if not self.names:
             raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
 
     def draw(self, look: Look) -> None:
         """Draw the pictures that are missing or look different."""
-        bar = _bar()
-        task = bar.add_task("drawing", total=float(len(self.names)), images="")
+        bar = progress_bar(transient=True)
+        task = bar.add_task("drawing", total=float(len(self.names)), seen="")
         with bar:
             for number, name in enumerate(self.names):
                 folder = self.folder / "images" / name
@@ -116,7 +115,7 @@ class Explanations:
                     explained.draw(
                         folder, record, look, image=lambda picture=picture: picture.pixels().numpy()
                     )
-                bar.update(task, completed=number + 1.0, images=f"{number + 1}/{len(self.names)}")
+                bar.update(task, completed=number + 1.0, seen=f"{number + 1}/{len(self.names)} images")
 
     def common_scales(self) -> dict[str, float]:
         """For each method the size that its values stay within in every image of every network."""
@@ -254,21 +253,4 @@ def _map_record(name: str, one: ImageMap | str, grain: int | None) -> MapRecord:
     sums = {"sum": one.sum, "expected": one.expected}
     return MapRecord(
         name, method.unit, method.signed, grain=grain, cells=method.cells, **ends, **sums, **cost
-    )
-
-
-def _bar() -> Progress:
-    """How far, how long, how much longer; nothing where nobody watches."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[images]} images"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        speed_estimate_period=600,
-        transient=True,
     )

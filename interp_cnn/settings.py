@@ -87,13 +87,14 @@ def composed(command: str, choices: Mapping[str, str | None]) -> list[Setting]:
     """The settings of a command by their dotted names, under the choices made (default: its own ones)."""
     found = settings(command)
     for group, choice in {**chosen(command), **choices}.items():
-        if group != "experiment" and choice in groups().get(group, ()):
-            found += [replace(item, key=f"{group}.{item.key}") for item in settings(f"{group}/{choice}")]
+        if choice in groups().get(group, ()):
+            prefix = "" if group == "experiment" else f"{group}."  # an experiment speaks of all settings
+            found += [replace(item, key=f"{prefix}{item.key}") for item in settings(f"{group}/{choice}")]
     return found
 
 
 def check_kind(setting: Setting, value: Any) -> None:
-    """Refuse a word where the default is a number, true or false, or a list; null fits everywhere.
+    """Refuse a word where the default is a number, true or false, or a list of these; null fits everywhere.
 
     Only the kind is checked: what a number may be is the business of the room that takes it.
     """
@@ -102,13 +103,19 @@ def check_kind(setting: Setting, value: Any) -> None:
         case bool():
             fits, wanted = isinstance(value, bool), "true or false"
         case int() | float():
-            fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+            fits, wanted = _is_number(value), "a number"
         case list():
             fits, wanted = isinstance(value, Sequence) and not isinstance(value, str), "a list: [A,B]"
+            if fits and default and all(map(_is_number, default)):
+                fits, wanted = all(map(_is_number, value)), "a list of numbers: [1,2]"
         case _:
             return
     if value is not None and not fits:
         raise ValueError(f"{setting.key}={value} does not fit: expected {wanted} (default {setting.default})")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read(name: str) -> str:

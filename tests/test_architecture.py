@@ -23,6 +23,7 @@ COMMANDS = {"compare", "train", "explain", "evaluate", "study", "export", "board
 COMMAND_LINE = {"__main__", "cli", "settings", "refusals", "completion"}
 FLOORS = {
     "files": set(),
+    "progress": set(),
     "tensor_files": set(),
     "data": {"files"},
     "model": {"tensor_files"},
@@ -35,10 +36,10 @@ FLOORS = {
     "decoders": {"data", "explanation", "model", "networks", "runs", "training"},
     "subjects": {"data", "runs", "networks"},
     "questions": {"explanation", "subjects", "report"},
-    "explanations": {"explanation", "networks", "questions", "subjects", "figures", "report"},
+    "explanations": {"explanation", "networks", "progress", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation", "files"},
     "exports": {"report", "figures", "explanation", "model"},
-    "studies": {"data", "explanation", "evaluation", "figures", "files"},
+    "studies": {"data", "explanation", "evaluation", "figures", "files", "progress"},
     "__init__": set(),
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from interp_cnn import evaluation, explanation
 from interp_cnn.files import replacing
+from interp_cnn.progress import progress_bar
 
 Arrays = dict[str, NDArray]
 
@@ -35,23 +34,12 @@ def done_in_parts(
     folder: Path, fingerprint: str, parts: dict[str, Callable[[], Arrays]], *, label: str
 ) -> list[Arrays]:
     """Every part's arrays, from its file or made now, with a bar that tells the time that is left."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} parts"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
-        speed_estimate_period=600,
-    )
-    found = []
-    with bar:
-        task = bar.add_task(label, total=len(parts))
+    found: list[Arrays] = []
+    with progress_bar() as bar:
+        task = bar.add_task(label, total=len(parts), seen=f"0/{len(parts)} parts")
         for name, make in parts.items():
             found.append(_part(folder / f"{name}.npz", fingerprint, make))
-            bar.advance(task)
+            bar.update(task, completed=len(found), seen=f"{len(found)}/{len(parts)} parts")
     return found
 
 
