@@ -13,30 +13,23 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
-from interp_cnn.data.parts import PartSample
+from interp_cnn.decoders import DecoderSettings
 from interp_cnn.evaluation.comparison import Comparison, Estimate, NetworkMeasures, compare, measure_network
 from interp_cnn.evaluation.regions import RegionRule
-from interp_cnn.explanation.exemplars import exemplars
-from interp_cnn.explanation.occlusion import occlusion_map
-from interp_cnn.report import Contents, Network, PixelMap, SampleImage, write_report
+from interp_cnn.explain import methods_of
+from interp_cnn.explanation.options import Options
+from interp_cnn.portraits import pages_beside, portrait, sample_images, training_curves
+from interp_cnn.report import Contents, write_report
 from interp_cnn.runs import Run, load_run, untrained
 from interp_cnn.train import provenance, train
 from interp_cnn.training.dashboard import add_measures
 
 SHOWN_ON_THE_BOARD = ("location_instability", "tracking_gain")
-DESCRIPTIONS = {
-    "interpretable": "template masks and mutual-information loss",
-    "plain": "the same layers, weights and data order, without mask and loss",
-    "mask_only": "template masks without the loss",
-    "loss_only": "the loss without the masks",
-}
 
 
 def run(config: DictConfig) -> None:
@@ -85,7 +78,8 @@ def report_on(
     runs: list[Run], folder: Path, config: DictConfig, *, seconds: dict[str, float]
 ) -> tuple[Path, Comparison]:
     """Measures and explains trained networks and writes tables and report into `folder`."""
-    measures, networks = [], []
+    methods = methods_of(config.methods)
+    measures = []
     for found in track(runs, description="measuring filters", transient=True):
         measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
     before = None
@@ -95,22 +89,20 @@ def report_on(
     comparison.to_csv(folder / "tables")
     comparison.to_json(folder / "tables" / "comparison.json")
     for found, measured in zip(runs, measures, strict=True):
-        layer = found.layers[-1]
         shown = {
             name: measured.summary[name].value for name in SHOWN_ON_THE_BOARD if name in measured.summary
         }
         add_measures(found.folder, shown, step=found.config.training.epochs)
-        networks.append(
-            Network(
-                name=found.kind,
-                layer=layer,
-                parameters=sum(p.numel() for p in found.network.parameters()),
-                summary=measured.summary,
-                filters=measured.filters,
-                exemplars=exemplars(found.network, found.data.val_dataloader(), layer=layer),
-                description=DESCRIPTIONS.get(found.kind, ""),
-            )
+    decoder = (
+        DecoderSettings(epochs=config.decoder_epochs, seed=config.seed) if config.decoder_epochs else None
+    )
+    networks = [
+        portrait(found, measured, decoder=decoder)
+        for found, measured in track(
+            list(zip(runs, measures, strict=True)), description="looking at filters", transient=True
         )
+    ]
+    options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
     first, second = runs[0].kind, runs[1].kind
     contents = Contents(
         title=f"{first} and {second} network on {_data_name(config)}",
@@ -119,15 +111,15 @@ def report_on(
         networks=networks,
         baselines=comparison.baselines,
         differences=comparison.differences_of(first, second),
-        samples=sample_images(runs, count=config.sample_images, occlusion=config.occlusion),
+        samples=sample_images(runs, count=config.sample_images, methods=methods, options=options),
         curves=pd.concat([training_curves(found) for found in runs]),
         reproduction={
             "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
             **provenance(),
             "seed": config.seed,
             "seconds": {kind: round(value, 1) for kind, value in seconds.items()},
-            "configuration": {found.kind: str(Path(found.folder.name) / "config.yaml") for found in runs},
         },
+        beside=pages_beside(folder / "report"),
     )
     return write_report(folder / "report", contents), comparison
 
@@ -167,34 +159,6 @@ def measure_run(
     )
 
 
-def sample_images(runs: list[Run], *, count: int, occlusion: DictConfig) -> list[SampleImage]:
-    """Validation images spread over the classes, with every network's occlusion map of the true class."""
-    val_set = runs[0].data.val_set
-    classes = runs[0].data.classes
-    chosen = _spread(torch.as_tensor(val_set.labels), count)
-    samples = [val_set[index] for index in chosen]
-    images = torch.stack([sample.image for sample in samples])
-    targets = torch.tensor([sample.label for sample in samples])
-    side = min(images.shape[2:])
-    window, stride = max(1, round(side * occlusion.window)), max(1, round(side * occlusion.stride))
-    maps: dict[str, Tensor] = {}
-    chances: dict[str, Tensor] = {}
-    for found in track(runs, description="occlusion maps", transient=True):
-        with torch.no_grad():
-            chances[found.kind] = found.network(images).softmax(1)
-        maps[found.kind] = occlusion_map(found.network, images, targets, window=window, stride=stride)
-    return [_sample_image(sample, place, classes, maps, chances) for place, sample in enumerate(samples)]
-
-
-def training_curves(found: Run) -> pd.DataFrame:
-    """metrics.csv in long form: epoch, split, quantity, value, network."""
-    table = pd.read_csv(found.folder / "metrics.csv")
-    long = table.melt(id_vars="epoch", var_name="tag").dropna(subset="value")
-    parts = long["tag"].str.split("/", n=1, expand=True)
-    long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=found.kind)
-    return long[["epoch", "split", "quantity", "value", "network"]]
-
-
 def summary_table(comparison: Comparison) -> Table:
     """The few numbers that are printed at the end, with 95 % intervals and the images behind them; fits 80
     columns.
@@ -224,34 +188,6 @@ def _cell(estimate: Estimate, style: str) -> str:
     numbers = (estimate.value, estimate.low, estimate.high)
     value, low, high = (format(number, style).replace("0.", ".", 1) for number in numbers)
     return value if low == "nan" else f"{value} [{low} {high}]"
-
-
-def _sample_image(
-    sample: PartSample,
-    place: int,
-    classes: tuple[str, ...],
-    maps: dict[str, Tensor],
-    chances: dict[str, Tensor],
-) -> SampleImage:
-    label = classes[sample.label]
-    predictions = {}
-    for kind, chance in chances.items():
-        best = int(chance[place].argmax())
-        predictions[kind] = (classes[best], float(chance[place, best]))
-    pixel_maps = [
-        PixelMap(kind, "occlusion", values[place].cpu().numpy(), "drop of the class's logit", label)
-        for kind, values in maps.items()
-    ]
-    return SampleImage(sample.name, sample.image.numpy(), label, predictions, pixel_maps)
-
-
-def _spread(labels: Tensor, count: int) -> list[int]:
-    """The first image of each class in turn, then the second, until there are `count`."""
-    order = []
-    members = [(labels == label).nonzero().flatten().tolist() for label in labels.unique()]
-    for turn in range(max(map(len, members))):
-        order += [found[turn] for found in members if turn < len(found)]
-    return order[:count]
 
 
 def _data_name(config: DictConfig) -> str:

@@ -82,14 +82,20 @@ def explain(config: DictConfig, folder: Path) -> Path:
     return page
 
 
-def _question(config: DictConfig) -> Question:
-    methods = STANDARD if config.methods is None else tuple(dict.fromkeys(map(str, config.methods)))
+def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the methods that are asked for, each once; the standard set where none is."""
+    methods = STANDARD if asked is None else tuple(dict.fromkeys(map(str, asked)))
     for name in methods:
         if name not in METHODS:
             hint = nearest(name, list(METHODS))
             raise ValueError(f"methods: no method {name!r}; {hint or 'there are'} ({', '.join(METHODS)})")
     if not methods:
         raise ValueError(f"methods=[] asks nothing; there are {', '.join(METHODS)}")
+    return methods
+
+
+def _question(config: DictConfig) -> Question:
+    methods = methods_of(config.methods)
     if config.against not in (None, "none", "runner_up"):
         raise ValueError(f"against={config.against}: expected none or runner_up")
     for name in ("grain", "batch_size"):

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from interp_cnn.compare import DESCRIPTIONS, measure_run
+from interp_cnn.compare import measure_run
 from interp_cnn.evaluation.comparison import compare
 from interp_cnn.explanation.activations import feature_maps
 from interp_cnn.explanation.asking import asked
@@ -28,6 +28,7 @@ from interp_cnn.explanation.options import Options
 from interp_cnn.exports import card, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.networks import fingerprint
+from interp_cnn.portraits import DESCRIPTIONS
 from interp_cnn.refusals import nearest
 from interp_cnn.report.pages import distinct_slugs
 from interp_cnn.report.tables import exemplar_table
@@ -60,7 +61,7 @@ def run(config: DictConfig) -> None:
 def export(found: Run, config: DictConfig, place: Path) -> None:
     """Writes the parts of a loaded run into a folder and says what was written and what was there already."""
     target = ExportFolder(place)
-    origin = [fingerprint(found.network), OmegaConf.to_yaml(found.config, resolve=True), _code()]
+    origin = [fingerprint(found.network), found.configuration, _code()]
     strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
     parts: dict[str, Callable[[], Files]] = {
         "filters": lambda: _filters(found, strongest),

@@ -53,6 +53,11 @@ class Run:
         return self.config.model.kind
 
     @property
+    def configuration(self) -> str:
+        """The full configuration as text."""
+        return OmegaConf.to_yaml(self.config, resolve=True)
+
+    @property
     def layers(self) -> list[str]:
         """The interpretable layers: each one's output is the masked map."""
         return list(template_masks(self.network))

@@ -35,6 +35,7 @@ FLOORS = {
     "networks": {"model", "tensor_files"},
     "decoders": {"data", "explanation", "model", "networks", "runs", "training"},
     "subjects": {"data", "runs", "networks"},
+    "portraits": {"decoders", "evaluation", "explanation", "model", "report", "runs", "subjects"},
     "questions": {"explanation", "subjects", "report"},
     "explanations": {"explanation", "networks", "progress", "questions", "subjects", "figures", "report"},
     "report": {"evaluation", "figures", "explanation", "files"},

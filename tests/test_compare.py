@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from interp_cnn.compare import _spread
-
 SMALL = [
     "model.widths=[4,6,8,8,8]",
     "training.epochs=2",
@@ -28,10 +26,6 @@ def interp_cnn(*words: str, folder: Path) -> subprocess.CompletedProcess:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-def test_sample_images_are_spread_over_the_classes():
-    assert _spread(torch.tensor([1, 1, 1, 0, 0, 2]), 4) == [3, 0, 5, 4]
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from interp_cnn.explanation.exemplars import Exemplars
 from interp_cnn.explanation.receptive_field import ReceptiveField
 from interp_cnn.report import Contents, Network, PixelMap, write_report
 from interp_cnn.report import pages as pages_module
-from interp_cnn.report.filters import choices, class_name
+from interp_cnn.report.classes import MOST_IN_MATRIX, confusions
+from interp_cnn.report.filters import choices, class_name, network_view
 from interp_cnn.report.measures import Measure, in_order, measure
 from interp_cnn.report.numbers import duration, number, p_value, signed
 from interp_cnn.report.pages import distinct_slugs
@@ -253,6 +254,117 @@ def test_a_filter_page_says_how_many_of_its_strongest_images_show_its_category(p
         assert words in pages[f"filters/interpretable/{number_:04d}.html"].text
 
 
+def test_a_class_page_has_its_filters_best_first_and_its_images(pages, contents):
+    page = pages["classes/0001.html"]
+    for network in contents.networks:
+        slug, table = network.name, network.filters
+        mine = table[(table.category == "horse") & table.tracking_gain.notna()]
+        expected = [
+            f"../filters/{slug}/{number:04d}.html"
+            for number in mine.sort_values("tracking_gain")["filter"][::-1]
+        ]
+        cards = [it["href"] for it in page.all("a") if it.get("class") == "card" and slug in it["href"]]
+        assert cards == expected
+        mean = measure("tracking_gain").write(mine.tracking_gain.mean())
+        assert mean in page.text
+    images = [it["href"] for it in page.all("a") if it["href"].startswith("../images/0")]
+    assert images == ["../images/0001.html"]
+
+
+def test_the_confusion_matrix_names_classes_and_counts_images(pages, contents):
+    page = pages["classes.html"]
+    for network in contents.networks:
+        counts = network.confusion
+        for row, column in np.argwhere(counts).tolist():
+            words = f"{counts[row, column]} of {counts[row].sum()} {CLASSES[row]}: called {CLASSES[column]}"
+            assert words in [it.get("title") for it in page.all("td")]
+    cells = [it for it in page.all("td") if it.get("class", "").startswith(("right", "wrong"))]
+    assert len(cells) == 2 * len(CLASSES) ** 2
+
+
+def test_mistakes_are_listed_the_most_frequent_first_and_large_matrices_not_drawn():
+    counts = np.array([[5, 0, 1], [3, 2, 0], [0, 0, 4]])
+    network = replace(bare().networks[0], confusion=counts)
+    given = Contents("t", {}, ["a", "b", "c"], [network])
+    view = network_view(network, place=0, slug="x", classes=given.classes, album=None)
+    [found] = confusions(given, [view])
+    assert [(it.label, it.answer, it.count, it.of) for it in found.mistakes] == [
+        ("b", "a", 3, 5),
+        ("a", "c", 1, 6),
+    ]
+    assert [[cell.count for cell in cells] for _, cells in found.rows] == counts.tolist()
+    many = [str(number) for number in range(MOST_IN_MATRIX + 1)]
+    given = Contents("t", {}, many, [replace(network, confusion=np.eye(len(many), dtype=int))])
+    [found] = confusions(given, [view])
+    assert found.rows == [] and found.mistakes == []
+    with pytest.raises(ValueError, match=r"shape \(3, 3\); expected 1 x 1"):
+        Contents("t", {}, ["a"], [network])
+
+
+def test_filters_classes_and_images_lead_to_each_other(pages, contents):
+    filter_page = pages["filters/interpretable/0001.html"]
+    links = [it["href"] for it in filter_page.all("a")]
+    assert "../../classes/0001.html" in links
+    names = {name: f"images/{n:04d}.html" for n, name in enumerate(it.name for it in contents.samples)}
+    for network in contents.networks:
+        found = network.exemplars
+        for index in range(len(found)):
+            shown = [found.names[image] for image in found.image_numbers[index].tolist() if image >= 0]
+            here = {place for name, place in names.items() if name in shown}
+            page = pages[f"filters/{network.name}/{index:04d}.html"]
+            assert {
+                it["href"].removeprefix("../../") for it in page.all("a") if "/images/0" in it["href"]
+            } == here
+            for place in here:
+                back = [it["href"] for it in pages[place].all("a")]
+                assert f"../filters/{network.name}/{index:04d}.html" in back
+
+
+def test_a_filter_page_shows_mask_occlusion_and_decode_with_their_words(pages, folder):
+    page = pages["filters/interpretable/0001.html"]
+    pictures = [Path(it["src"]).name for it in page.all("img")]
+    for name in ("mask", "occlusion", "decode", "strongest"):
+        assert f"0001-{name}.png" in pictures
+    assert "What a decoder draws" in page.text and "through the filter's mask" in page.text
+    with Image.open(folder / "figures/filters/interpretable/0001-mask.png") as image:
+        assert image.width == 3 * 72 + 4
+
+
+def test_the_training_its_last_values_and_the_full_configuration_stand_on_the_first_page(pages, folder):
+    text = pages["index.html"].text
+    for words in (
+        "Full configuration: plain",
+        "note: <b> & more",
+        "20",
+        "80 s",
+        "61 s",
+        "training / validation",
+    ):
+        assert words in text
+    assert (folder / "data/config-plain.yaml").read_text().startswith("seed: 0")
+    answers = pd.read_csv(folder / "data/answers-plain.csv")
+    assert answers["class"].tolist() == list(CLASSES) and answers.shape == (4, 5)
+
+
+def test_other_pages_of_the_run_are_in_the_navigation(tmp_path):
+    index = write_report(
+        tmp_path / "report", replace(bare(), beside={"Patterns & more": "../patterns/index.html"})
+    )
+    for path in index.parent.rglob("*.html"):
+        root = "../" * (len(path.relative_to(index.parent).parts) - 1)
+        assert f"{root}../patterns/index.html" in Page(path).references
+        assert "Patterns & more" in Page(path).text
+
+
+def test_a_refused_map_says_why(tmp_path):
+    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
+    first, second = given.samples[0].maps
+    refused = replace(second, values=None, refused="no rule for <this> layer")
+    sample = replace(given.samples[0], maps=[first, refused])
+    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
+    assert "no map: no rule for <this> layer" in Page(index.parent / "images/0000.html").text
+
+
 def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_gives(pages):
     text = pages["index.html"].text
     for words in (
@@ -264,8 +376,8 @@ def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_give
         assert words in text
     heads = [it for it in pages["index.html"].all("th") if it.get("scope") == "col"]
     assert (
-        len(heads) == 1 + 5 + 1 + 2 + 1
-    )  # network and five primary measures; measure, two networks, difference
+        len(heads) == 1 + 5 + 1 + 2 + 1 + 5
+    )  # network and five primary measures; measure, two networks, difference; the training's last epoch
 
 
 def test_familiar_measures_come_first_and_chance_follows_what_it_belongs_to():
@@ -546,7 +658,6 @@ def test_without_a_test_the_verdict_says_so_and_without_numbers_nothing():
 
 
 def test_the_best_filters_are_the_best_by_the_measure_whatever_its_direction(folder, contents):
-    from interp_cnn.report.filters import network_view
     from interp_cnn.report.pictures import Album
 
     network = contents.networks[0]

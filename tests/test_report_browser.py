@@ -81,6 +81,8 @@ def test_every_page_opens_with_all_its_pictures_and_without_a_word_in_the_consol
         "filters/plain/0003.html",
         "images.html",
         "images/0001.html",
+        "classes.html",
+        "classes/0001.html",
     ):
         browser = show(place)
         broken = browser.execute_async_script(
@@ -228,6 +230,8 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(show, browser):
             "filters/plain/0003.html",
             "images.html",
             "images/0001.html",
+            "classes.html",
+            "classes/0001.html",
         ):
             show(place)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, place

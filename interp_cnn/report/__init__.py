@@ -8,7 +8,7 @@ which page
 the pages
 """
 
-from interp_cnn.report.contents import Contents, Network, PixelMap, SampleImage
+from interp_cnn.report.contents import Contents, Network, PixelMap, SampleImage, Sights
 from interp_cnn.report.pages import write_report
 
-__all__ = ["Contents", "Network", "PixelMap", "SampleImage", "write_report"]
+__all__ = ["Contents", "Network", "PixelMap", "SampleImage", "Sights", "write_report"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
@@ -35,6 +36,21 @@ class Difference(Protocol):
     p: float
 
 
+@dataclass(frozen=True, eq=False)
+class Sights:
+    """What is seen of D filters beside their maps; None: nobody looked.
+
+    Attributes:
+        masks: (D, N, h, w) in [0, 1], what the template mask lets through on each exemplar.
+        occlusion: (D, h, w), how far the filter's peak on its strongest image falls when a pixel is hidden.
+        decodes: (D, C, H, W) in [0, 1], what a decoder draws from the filter's map on its strongest image alone.
+    """
+
+    masks: ArrayLike | None = None
+    occlusion: ArrayLike | None = None
+    decodes: ArrayLike | None = None
+
+
 @dataclass(frozen=True)
 class Network:
     """One network: what it measured and what its filters look at.
@@ -48,6 +64,9 @@ class Network:
             category) and one per measure.
         exemplars: strongest images per filter, or None.
         description: one line about how it differs from the others.
+        sights: further pictures of the filters; they belong to exemplars.
+        confusion: (K, K) counts, rows the images' classes, columns the network's answers; None: not counted.
+        configuration: the full configuration of its training, as text.
     """
 
     name: str
@@ -57,6 +76,9 @@ class Network:
     filters: pd.DataFrame
     exemplars: Exemplars | None = None
     description: str = ""
+    sights: Sights = Sights()
+    confusion: ArrayLike | None = None
+    configuration: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,16 +88,18 @@ class PixelMap:
     Attributes:
         network: name of the network it explains.
         method: e.g. "occlusion".
-        values: (h, w), of the image's size or coarser.
+        values: (h, w), of the image's size or coarser; None where the method was refused.
         unit: what the values are, e.g. "logit drop".
         target: the class that is explained.
+        refused: why there is no map.
     """
 
     network: str
     method: str
-    values: ArrayLike
+    values: ArrayLike | None
     unit: str
     target: str
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,7 @@ class Contents:
         reproduction: how to get the same again: command, overrides, versions, seed, commit, machine,
             durations; nested
             mappings become tables.
+        beside: other pages to link to, title -> address from the report's folder.
     """
 
     title: str
@@ -124,6 +149,7 @@ class Contents:
     samples: Sequence[SampleImage] = ()
     curves: pd.DataFrame | None = None
     reproduction: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.networks:
@@ -140,3 +166,8 @@ class Contents:
             if network.exemplars is not None and len(network.exemplars) != len(network.filters):
                 found = f"{len(network.filters)} rows for {len(network.exemplars)} filters with exemplars"
                 raise ValueError(f"filters of {network.name}: {found}; expected one row per filter")
+            shape, classes = np.shape(network.confusion), len(self.classes)
+            if network.confusion is not None and shape != (classes, classes):
+                raise ValueError(
+                    f"confusion of {network.name}: shape {shape}; expected {classes} x {classes}"
+                )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from interp_cnn.explanation.exemplars import Exemplars
 from interp_cnn.report.contents import Network
+from interp_cnn.report.filter_pictures import FilterPictures, filter_pictures
 from interp_cnn.report.measures import NULL, Measure, in_order, measure
 from interp_cnn.report.numbers import is_known, number
-from interp_cnn.report.pictures import Album, Picture, activation_sheet, mean_map, patch_sheet, peak_places
+from interp_cnn.report.pictures import Album
 
 RANKING = ("tracking_gain", "offset_gain", "location_instability", "part_interpretability", "score")
 ON_A_CARD = ("location_instability", "tracking_gain", "offset_gain", "score")
 CHOSEN = 3
-PICTURES = ("patches", "map", "activation", "places")
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Strong:
-    """One of a filter's strongest images in words."""
+    """One of a filter's strongest images in words; `page` is its own, where it has one."""
 
     score: str
     label: str
     name: str
+    page: str
 
 
 @dataclass(frozen=True)
 class FilterView:
-    """One filter; pictures are None for a filter that never fires or without exemplars."""
+    """One filter; no pictures for a filter that never fires or without exemplars."""
 
     number: int
     page: str
@@ -51,12 +52,7 @@ class FilterView:
     part: str
     silent: bool
     values: dict[str, float]
-    patches: Picture | None
-    map: Picture | None
-    activation: Picture | None
-    places: Picture | None
-    peak: str
-    mean_peak: str
+    pictures: FilterPictures | None
     rows: list[Row]
     strongest: list[Strong]
 
@@ -130,9 +126,24 @@ class NetworkView:
 
 
 def network_view(
-    network: Network, *, place: int, slug: str, classes: Sequence[str], album: Album
+    network: Network,
+    *,
+    place: int,
+    slug: str,
+    classes: Sequence[str],
+    album: Album,
+    images: Mapping[str, str] | None = None,
 ) -> NetworkView:
-    """Draw the pictures of all filters of a network and put them beside their numbers."""
+    """Draw the pictures of all filters of a network and put them beside their numbers.
+
+    Args:
+        network: to show.
+        place: among the networks.
+        slug: its name in file names.
+        classes: names.
+        album: that saves the pictures.
+        images: name of an image -> its page, for those that have one.
+    """
     table = filter_measures(network)
     numbers = _measure_rows(table, network.filters)
     views = []
@@ -150,11 +161,11 @@ def network_view(
                 part=_tracked_part(network.filters.iloc[index]),
                 silent=found is not None and not fires,
                 values={name: float(table[name].iloc[index]) for name in table.columns},
-                peak=number(float(found.maps[index].max())) if fires else "",
-                mean_peak=number(max(0.0, float(found.mean_map[index].max()))) if fires else "",
+                pictures=filter_pictures(found, network.sights, index, base=base, words=words, album=album)
+                if fires
+                else None,
                 rows=numbers[index],
-                strongest=_strongest(found, index, classes) if fires else [],
-                **(_pictures(found, index, base, words, album) if fires else dict.fromkeys(PICTURES)),
+                strongest=_strongest(found, index, classes, images or {}) if fires else [],
             )
         )
     return NetworkView(place, network.name, slug, network.layer, network.description, views)
@@ -176,11 +187,8 @@ def filter_measures(network: Network) -> pd.DataFrame:
 
 def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]:
     """The measure that ranks the filters, and the best, middle and worst of them."""
-    known = {name for it in view.filters for name, value in it.values.items() if is_known(value)}
-    name = next((name for name in RANKING if name in known), "")
-    ranked = [it for it in view.filters if name and is_known(it.values[name]) and not it.silent]
-    sign = 1 if measure(name).better == "lower" else -1
-    ranked.sort(key=lambda it: (sign * it.values[name], it.number))
+    name = ranking(view)
+    ranked = ranked_by(name, [it for it in view.filters if name and is_known(it.values[name])])
     if len(ranked) <= 3 * CHOSEN:
         return name, [("All", ranked)] if ranked else []
     middle = (len(ranked) - CHOSEN) // 2
@@ -188,31 +196,37 @@ def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]
     return name, [(words, ranked[start : start + CHOSEN]) for words, start in groups]
 
 
+def ranking(view: NetworkView) -> str:
+    """The measure by which a network's filters are ranked; empty where nothing is known of them."""
+    known = {name for it in view.filters for name, value in it.values.items() if is_known(value)}
+    return next((name for name in RANKING if name in known), "")
+
+
+def ranked_by(name: str, filters: Sequence[FilterView]) -> list[FilterView]:
+    """Those that fire, the best by a measure first, those without a value last."""
+    sign = 1 if measure(name).better == "lower" else -1
+
+    def key(it: FilterView) -> tuple[bool, float, int]:
+        value = it.values.get(name, math.nan)
+        return (not is_known(value), sign * value if is_known(value) else 0.0, it.number)
+
+    return sorted((it for it in filters if not it.silent), key=key)
+
+
 def _tracked_part(row: pd.Series) -> str:
     """The part that a filter was found to track; empty where it tracks none or nobody looked."""
     return str(row["part"]) if row.get("tracks") and isinstance(row.get("part"), str) else ""
 
 
-def _pictures(found: Exemplars, index: int, base: str, words: str, album: Album) -> dict[str, Picture]:
-    """The four pictures of a filter, with palettes small enough for hundreds of filters."""
-    patches, activation = patch_sheet(found, index), activation_sheet(found, index)
-    means, places = mean_map(found.mean_map[index].numpy()), peak_places(found, index)
-    alt = f"Strongest images of {words}, its receptive field outlined"
-    return {
-        "patches": album.picture(f"{base}-patches", patches, alt, colours=128),
-        "map": album.picture(f"{base}-map", means, f"Mean map of {words}"),
-        "activation": album.picture(
-            f"{base}-activation", activation, f"Maps of {words} on its strongest images", colours=96
-        ),
-        "places": album.picture(f"{base}-places", places, f"Peaks of {words} on the mean image", colours=64),
-    }
-
-
-def _strongest(found: Exemplars, index: int, classes: Sequence[str]) -> list[Strong]:
+def _strongest(
+    found: Exemplars, index: int, classes: Sequence[str], pages: Mapping[str, str]
+) -> list[Strong]:
     columns = (found.image_numbers[index], found.labels[index], found.scores[index])
     rows = zip(*(values.tolist() for values in columns), strict=True)
     return [
-        Strong(number(score), class_name(label, classes), found.names[image])
+        Strong(
+            number(score), class_name(label, classes), found.names[image], pages.get(found.names[image], "")
+        )
         for image, label, score in rows
         if image >= 0
     ]

@@ -20,6 +20,7 @@ from interp_cnn.report.verdict import significance
 
 LINES = ("random_cell", "centre", "best_constant", "oracle")
 SPREAD = ("location_instability", "tracking_gain", "offset_gain", "part_interpretability")
+MOST_QUANTITIES = 4  # of the training, with their last values
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,45 @@ def curve_chart(contents: Contents, album: Album) -> Chart | None:
         lambda theme: figures.training_curves(contents.curves, width=1100, columns=4, theme=theme),
         f"Training curves by epoch: {quantities}",
     )
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """What the training of each network came to: the last epoch's values, training and validation."""
+
+    quantities: list[str]
+    rows: list[tuple[int, str, str, str, list[str]]]  # place, name, epochs, time, values
+
+
+def training_table(contents: Contents) -> TrainingTable | None:
+    """The last values of every quantity that all networks have; None without training."""
+    if contents.curves is None or contents.curves.empty:
+        return None
+    last = (
+        contents.curves.sort_values("epoch", kind="stable").groupby(["network", "split", "quantity"]).last()
+    )
+    common = contents.curves.groupby("quantity")["network"].nunique()
+    names = [str(name) for name in common.index[common == len(contents.networks)]]
+    names.sort(key=lambda name: ("accuracy" not in name, "loss" not in name))
+    names = names[:MOST_QUANTITIES]
+    seconds = contents.reproduction.get("seconds", {})
+    rows = []
+    for place, network in enumerate(contents.networks):
+        mine = contents.curves[contents.curves["network"] == network.name]
+        if mine.empty:
+            continue
+        values = [
+            " / ".join(
+                number(float(last.loc[key, "value"]))
+                if (key := (network.name, split, name)) in last.index
+                else "–"
+                for split in ("train", "val")
+            )
+            for name in names
+        ]
+        took = duration(seconds[network.name]) if network.name in seconds else "–"
+        rows.append((place, network.name, str(int(mine["epoch"].max()) + 1), took, values))
+    return TrainingTable(names, rows)
 
 
 def facts(contents: Contents) -> dict[str, str]:

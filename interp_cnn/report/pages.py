@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 
 from interp_cnn.figures.colours import COLOUR_MAPS, colour_table
+from interp_cnn.report.classes import ClassView, class_pages, class_views, confusions
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import NetworkView, choices, network_view
 from interp_cnn.report.measures import measure
@@ -29,9 +30,10 @@ from interp_cnn.report.overview import (
     parts_tracked,
     reproduction_rows,
     spread_charts,
+    training_table,
 )
 from interp_cnn.report.pictures import Album
-from interp_cnn.report.samples import SampleView, sample_views
+from interp_cnn.report.samples import SampleView, sample_pages, sample_views
 from interp_cnn.report.tables import write_tables
 from interp_cnn.report.verdict import verdict
 from interp_cnn.report.writing import replaced_folder, write_text
@@ -53,6 +55,8 @@ class Site:
     networks: list[NetworkView]
     samples: int
     tables: list[str]
+    classes: dict[str, str]
+    beside: dict[str, str]
 
 
 def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "green-red") -> Path:
@@ -71,21 +75,30 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
     folder = Path(folder)
     slugs = distinct_slugs([network.name for network in contents.networks])
     with replaced_folder(folder) as draft:
-        album = Album(draft)
+        album, images = Album(draft), sample_pages(contents.samples)
         tables = write_tables(draft, contents, slugs)
         networks = [
-            network_view(network, place=place, slug=slug, classes=contents.classes, album=album)
+            network_view(
+                network, place=place, slug=slug, classes=contents.classes, album=album, images=images
+            )
             for place, (network, slug) in enumerate(zip(contents.networks, slugs, strict=True))
         ]
         samples = sample_views(contents, networks, album, map_colours)
-        made = str(contents.reproduction.get("date", ""))
-        pages = _Pages(
-            draft, Site(contents.title[:1].upper() + contents.title[1:], made, networks, len(samples), tables)
+        site = Site(
+            title=contents.title[:1].upper() + contents.title[1:],
+            made=str(contents.reproduction.get("date", "")),
+            networks=networks,
+            samples=len(samples),
+            tables=tables,
+            classes=class_pages(contents),
+            beside=dict(contents.beside),
         )
+        pages = _Pages(draft, site)
         _write_overview(pages, contents, networks, samples, album)
+        _write_classes(pages, contents, class_views(contents, networks, samples))
         for network in networks:
             _write_network(pages, network, contents)
-        _write_samples(pages, samples)
+        _write_samples(pages, samples, COLOUR_WORDS[map_colours])
         for name in ("style.css", "script.js"):
             write_text(
                 draft / "assets" / name, (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
@@ -138,6 +151,8 @@ def _write_overview(
         samples=shown,
         colours_words=COLOUR_WORDS[shown[0].rows[0].colours] if shown else "",
         curves=curve_chart(contents, album),
+        training=training_table(contents),
+        configurations=[(it.name, it.configuration) for it in contents.networks if it.configuration],
         command=_command(contents.reproduction.get("command")),
         reproduction=reproduction_rows(contents.reproduction),
     )
@@ -168,11 +183,21 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         )
 
 
-def _write_samples(pages: _Pages, samples: list[SampleView]) -> None:
+def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView]) -> None:
+    if not classes:
+        return
+    found = confusions(contents, pages.site.networks)
+    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=found)
+    for it, before, after in _with_neighbours(classes):
+        pages.write(it.page, "class", here="classes", it=it, before=before, after=after)
+
+
+def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None:
     if samples:
         pages.write("images.html", "images", here="images", samples=samples)
     for sample, before, after in _with_neighbours(samples):
-        pages.write(sample.page, "image", here="images", sample=sample, before=before, after=after)
+        around = {"before": before, "after": after}
+        pages.write(sample.page, "image", here="images", sample=sample, colours_words=words, **around)
 
 
 def distinct_slugs(names: Sequence[str]) -> list[str]:

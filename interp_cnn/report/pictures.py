@@ -87,6 +87,31 @@ def activation_sheet(exemplars: Exemplars, number: int) -> Rgb:
     return _sheet(cells, len(maps))
 
 
+def mask_sheet(exemplars: Exemplars, masks: np.ndarray, number: int) -> Rgb:
+    """The same images whole, lit by the filter's mask (N, h, w): what it lets through is bright."""
+    cells = []
+    for image_number, mask in zip(exemplars.image_numbers[number], masks, strict=True):
+        if image_number >= 0:
+            image = within(figures.to_rgb(exemplars.images[int(image_number)]), CELL)
+            light = figures.resize_map(mask, image.shape[:2])[..., None]
+            cells.append((image * (0.15 + 0.85 * light)).astype(np.uint8))
+    return _sheet(cells, len(masks))
+
+
+def strongest_image(exemplars: Exemplars, number: int) -> Rgb:
+    """The image on which a filter fires most, as large as a picture."""
+    return within(figures.to_rgb(exemplars.images[int(exemplars.image_numbers[number, 0])]), SIDE)
+
+
+def occlusion_picture(
+    exemplars: Exemplars, values: np.ndarray, number: int
+) -> tuple[Rgb, tuple[float, float]]:
+    """What a filter needs of its strongest image: the fall of its peak (h, w) over the image, and the scale's ends."""
+    limits = figures.common_limits([values], colours="green-red")
+    image = strongest_image(exemplars, number)
+    return figures.overlay(image, values, limits=limits, colours="green-red"), limits
+
+
 def mean_map(values: np.ndarray) -> Rgb:
     """A filter's mean map, each cell a square, dark at 0 and light at its own maximum."""
     factor = max(1, -(-96 // max(values.shape)))
@@ -125,9 +150,9 @@ def sample_picture(sample: SampleImage, side: int = SIDE) -> Rgb:
     return within(figures.to_rgb(sample.image), side)
 
 
-def map_picture(sample: SampleImage, values: np.ndarray, limits: tuple[float, float], colours: str) -> Rgb:
-    """A pixel map over the sample image, each of its values a flat rectangle."""
-    return figures.overlay(sample_picture(sample), values, limits=limits, colours=colours, smooth=False)
+def map_picture(image: Rgb, values: np.ndarray, limits: tuple[float, float], colours: str) -> Rgb:
+    """A pixel map over a sample's picture, each of its values a flat rectangle."""
+    return figures.overlay(image, values, limits=limits, colours=colours, smooth=False)
 
 
 def _patch(image: Rgb, box: np.ndarray) -> Rgb:

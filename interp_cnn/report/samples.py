@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from interp_cnn.figures import common_limits
-from interp_cnn.figures.colours import as_array
+from interp_cnn.figures.colours import Rgb, as_array
 from interp_cnn.report.contents import Contents, PixelMap, SampleImage
-from interp_cnn.report.filters import NetworkView
+from interp_cnn.report.filters import FilterView, NetworkView
 from interp_cnn.report.numbers import minus
 from interp_cnn.report.pictures import Album, Picture, map_picture, sample_picture
 from interp_cnn.report.wording import method_title
 
+WITHIN_SCALE = 0.995  # the share of a row's values that its colours span
+MOST_FILTERS = 12  # named on an image's page, of each network
+Firing = list[tuple[int, FilterView]]
+
 
 @dataclass(frozen=True)
 class MapView:
-    """One network's map of a row; None where it has none."""
+    """One network's map of a row; no picture where it has none, then `refused` may say why."""
 
     network: NetworkView
     picture: Picture | None
     prediction: str
+    refused: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class MapRow:
 
 @dataclass(frozen=True)
 class SampleView:
-    """One sample image."""
+    """One sample image; `firing` names filters whose strongest images it is among, with its rank there."""
 
     page: str
     name: str
@@ -47,60 +53,96 @@ class SampleView:
     picture: Picture
     predictions: list[tuple[NetworkView, str, str]]
     rows: list[MapRow]
+    firing: list[tuple[NetworkView, Firing]]
+
+
+def sample_pages(samples: Sequence[SampleImage]) -> dict[str, str]:
+    """Name of a sample image -> its page; of images with one name the first."""
+    pages: dict[str, str] = {}
+    for index, sample in enumerate(samples):
+        pages.setdefault(sample.name, f"{_base(index)}.html")
+    return pages
 
 
 def sample_views(
     contents: Contents, networks: list[NetworkView], album: Album, map_colours: str
 ) -> list[SampleView]:
     """Draw every sample image and its maps."""
-    everything = [it for sample in contents.samples for it in sample.maps]
+    everything = [it for sample in contents.samples for it in sample.maps if it.values is not None]
     methods = list(dict.fromkeys(it.method for it in everything))
     # One look per method in the whole report: signed as soon as one of its maps has an opposing pixel.
     signed = {method: any(_lowest(it) < 0 for it in everything if it.method == method) for method in methods}
+    firing = _firing(networks)
     views = []
     for index, sample in enumerate(contents.samples):
-        base = f"images/{index:04d}"
-        picture = album.picture(
-            f"{base}-image", sample_picture(sample), f"{sample.name}, class {sample.label}"
-        )
+        base, image = _base(index), sample_picture(sample)
+        picture = album.picture(f"{base}-image", image, f"{sample.name}, class {sample.label}", colours=256)
         rows = []
         for method in methods:
             maps = [it for it in sample.maps if it.method == method]
             if maps:
                 colours = map_colours if signed[method] else "heat"
-                rows.append(_row(sample, maps, networks, album, f"{base}-{methods.index(method)}", colours))
+                place = f"{base}-{methods.index(method)}"
+                rows.append(_row(sample, image, maps, networks, album, place, colours))
         predictions = [
             (network, says, f"{100 * probability:.1f}\u00a0%")
             for network in networks
             if network.name in sample.predictions
             for says, probability in [sample.predictions[network.name]]
         ]
-        views.append(SampleView(f"{base}.html", sample.name, sample.label, picture, predictions, rows))
+        seen = [(it, firing[it.slug][sample.name]) for it in networks if sample.name in firing[it.slug]]
+        views.append(SampleView(f"{base}.html", sample.name, sample.label, picture, predictions, rows, seen))
     return views
+
+
+def _base(index: int) -> str:
+    return f"images/{index:04d}"
+
+
+def _firing(networks: Sequence[NetworkView]) -> Mapping[str, Mapping[str, Firing]]:
+    """For each network, name of an image -> the filters that have it among their strongest, strongest first."""
+    found: dict[str, dict[str, Firing]] = {network.slug: {} for network in networks}
+    for network in networks:
+        for it in network.filters:
+            for rank, strong in enumerate(it.strongest, 1):
+                found[network.slug].setdefault(strong.name, []).append((rank, it))
+        for filters in found[network.slug].values():
+            filters.sort(key=lambda pair: (pair[0], pair[1].number))
+            del filters[MOST_FILTERS:]
+    return found
 
 
 def _row(
     sample: SampleImage,
+    image: Rgb,
     maps: list[PixelMap],
     networks: list[NetworkView],
     album: Album,
     base: str,
     colours: str,
 ) -> MapRow:
-    limits = common_limits([it.values for it in maps], colours=colours)
+    limits = _limits([as_array(it.values) for it in maps if it.values is not None], colours)
     views = []
     for network in networks:
         found = next((it for it in maps if it.network == network.name), None)
         picture = None
-        if found is not None:
-            rgb = map_picture(sample, as_array(found.values), limits, colours)
+        if found is not None and found.values is not None:
+            rgb = map_picture(image, as_array(found.values), limits, colours)
             alt = f"{found.method} of {network.name} on {sample.name} for class {found.target}"
             picture = album.picture(f"{base}-{network.slug}", rgb, alt, colours=256)
         says, probability = sample.predictions.get(network.name, ("", 0.0))
-        views.append(MapView(network, picture, f"{says} {100 * probability:.0f}\u00a0%" if says else ""))
+        words = f"{says} {100 * probability:.0f}\u00a0%" if says else ""
+        views.append(MapView(network, picture, words, found.refused if found is not None else ""))
     targets = " and ".join(dict.fromkeys(it.target for it in maps))
-    low, high = (minus(f"{limit:+.3g}" if limit else "0") for limit in limits)
+    low, high = (minus(f"{limit:+.3g}" if limits[0] < 0 else f"{limit:.3g}") for limit in limits)
     return MapRow(method_title(maps[0].method), targets, maps[0].unit, colours, low, high, views)
+
+
+def _limits(maps: list[np.ndarray], colours: str) -> tuple[float, float]:
+    """One scale for all maps, which a few pixels alone do not stretch: the rest would go pale."""
+    largest = max((float(np.nanquantile(np.abs(it), WITHIN_SCALE)) for it in maps), default=0.0)
+    clipped = [np.clip(it, -largest, largest) for it in maps] if largest > 0 else maps
+    return common_limits(clipped, colours=colours)
 
 
 def _lowest(it: PixelMap) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from interp_cnn.explanation.exemplars import Exemplars
+from interp_cnn.figures.colours import as_array
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import class_name, filter_measures
 from interp_cnn.report.numbers import p_of, value_of
@@ -28,13 +29,25 @@ def write_tables(folder: Path, contents: Contents, slugs: list[str]) -> list[str
             files[f"exemplars-{slug}"] = exemplar_table(
                 network.exemplars, network.filters["filter"], contents.classes
             )
+        if network.confusion is not None:
+            counts = pd.DataFrame(as_array(network.confusion), columns=list(contents.classes))
+            counts.insert(0, "class", list(contents.classes))
+            files[f"answers-{slug}"] = counts
     if contents.curves is not None:
         files["curves"] = contents.curves
     for name, table in files.items():
         write_text(folder / f"data/{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     save_json(folder / "data/measures.json", _nested(contents))
     save_json(folder / "data/reproduction.json", contents.reproduction)
-    return [f"data/{name}.csv" for name in files] + ["data/measures.json", "data/reproduction.json"]
+    configurations = {
+        f"data/config-{slug}.yaml": network.configuration
+        for network, slug in zip(contents.networks, slugs, strict=True)
+        if network.configuration
+    }
+    for place, text in configurations.items():
+        write_text(folder / place, text)
+    tables = [f"data/{name}.csv" for name in files]
+    return [*tables, "data/measures.json", "data/reproduction.json", *configurations]
 
 
 def measures_table(contents: Contents) -> pd.DataFrame:
