@@ -65,6 +65,7 @@ def twins(config: DictConfig) -> dict[str, DictConfig]:
             "mask": {"enabled": False},
             "loss_weight": {"ratio": 0.0},
             "equivariance": 0.0,
+            "diversity": 0.0,
         },
     )
     if kind == "plain":

@@ -193,10 +193,12 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         filter_loss=OmegaConf.to_container(config.model.filter_loss),
         loss_weight=OmegaConf.to_container(config.model.loss_weight),
         equivariance=config.model.equivariance,
+        diversity=config.model.diversity,
         views=training.views,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
         warmup_share=training.warmup_share,
+        mask_growth=training.mask_growth,
         label_smoothing=training.label_smoothing,
         compile_network=training.compile,
     )

@@ -1,16 +1,28 @@
 """The equivariance loss: a literal second computation, and what it says of filters that are known."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from interp_cnn.model.interpretable_conv import TemplateMask
-from interp_cnn.model.templates import expected_positions, part_templates
-from interp_cnn.training.equivariance import equivariance_loss, random_view
+from interp_cnn.model.templates import expected_positions, part_templates, position_posterior
+from interp_cnn.training.equivariance import crowding_loss, equivariance_loss, random_view
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def positions(maps, gain, beta=4.0):
+    posterior = position_posterior(maps, gain=gain, beta=torch.as_tensor(beta))
+    return expected_positions(posterior, *maps.shape[2:])
+
+
+def loss_of(maps, view, temperature):
+    """The loss as a training takes it, for filters of scale 1."""
+    gain = torch.full(maps.shape[1:2], temperature)
+    posterior = position_posterior(maps, gain=gain, beta=torch.tensor(4.0))
+    return equivariance_loss(posterior, maps.amax((2, 3)), view, tuple(maps.shape[2:]))
 
 
 def blobs(size=16, count=64):
@@ -27,7 +39,7 @@ def test_a_blob_lies_in_the_view_where_the_view_says():
     expected = view.places(places[:, None])[:, 0]
     inside = (expected.abs() < 0.8).all(1)
     gain = torch.tensor([30.0])
-    found = expected_positions(view.images, gain=gain, beta=torch.tensor(4.0))[:, 0]
+    found = positions(view.images, gain)[:, 0]
     assert inside.sum() > 20
     assert (found - expected)[inside].abs().max() < 0.12
 
@@ -35,7 +47,7 @@ def test_a_blob_lies_in_the_view_where_the_view_says():
 def test_posterior_mean_equals_the_sum_over_templates():
     maps = torch.rand(3, 2, 4, 5, dtype=torch.float64, generator=generator())
     gain = torch.tensor([2.0, 0.5], dtype=torch.float64)
-    found = expected_positions(maps, gain=gain, beta=torch.tensor(4.0))
+    found = positions(maps, gain)
     templates = part_templates(4, 5, dtype=torch.float64)[:-1]
     for image in range(3):
         for channel in range(2):
@@ -48,20 +60,16 @@ def test_posterior_mean_equals_the_sum_over_templates():
 
 def test_one_steepness_for_all_filters_equals_the_same_for_each():
     maps = torch.rand(2, 3, 4, 4)
-    one, each = (
-        expected_positions(maps, gain=torch.ones(3), beta=beta)
-        for beta in (torch.tensor(3.0), torch.full((3,), 3.0))
-    )
+    one, each = (positions(maps, torch.ones(3), beta) for beta in (3.0, torch.full((3,), 3.0)))
     assert torch.allclose(one, each, atol=1e-6)
 
 
 def test_a_filter_that_follows_pays_little_and_a_fixed_one_pays_all():
     images, _ = blobs()
     view = random_view(images, generator(1), colour=0.0)
-    settings = {"scale": torch.ones(1), "temperature": 30.0, "mask": TemplateMask(1)}
-    following = equivariance_loss(torch.cat([images, view.images]), view, **settings)
+    following = loss_of(torch.cat([images, view.images]), view, 30.0)
     flat = torch.ones(128, 1, 16, 16)  # the posterior's mean is the middle
-    fixed = equivariance_loss(flat, view, **settings)
+    fixed = loss_of(flat, view, 30.0)
     assert following < 0.05
     assert 0.7 < fixed < 1.1  # views that lose the middle are not counted
 
@@ -71,19 +79,40 @@ def test_the_gradient_teaches_a_flat_map_to_follow():
     view = random_view(images, generator(1), colour=0.0)
     both = torch.cat([images, view.images])
     sharpness = torch.tensor(0.01, requires_grad=True)
-    loss = equivariance_loss(
-        functional.relu(sharpness * both), view, scale=torch.ones(1), temperature=3.0, mask=TemplateMask(1)
-    )
-    loss.backward()
+    loss_of(functional.relu(sharpness * both), view, 3.0).backward()
     assert sharpness.grad < 0
 
 
 def test_maps_that_are_zero_everywhere_cost_nothing_and_have_a_finite_gradient():
     view = random_view(torch.rand(2, 3, 8, 8), generator())
     maps = torch.zeros(4, 2, 4, 4, requires_grad=True)
-    loss = equivariance_loss(maps, view, scale=torch.ones(2), temperature=3.0, mask=TemplateMask(2))
-    loss.backward()
+    loss = loss_of(maps, view, 3.0)
+    (
+        loss
+        + crowding_loss(
+            position_posterior(maps, gain=torch.ones(2), beta=torch.tensor(4.0)), maps.amax((2, 3))
+        )
+    ).backward()
     assert loss == 0 and maps.grad.isfinite().all()
+
+
+def test_crowding_is_1_for_filters_at_one_cell_and_0_when_they_cover_the_image():
+    cells = torch.eye(6)[None]  # (1, D, T): each of six filters is sure of a cell of its own
+    assert crowding_loss(cells, torch.ones(1, 6)).abs() < 1e-6
+    assert crowding_loss(cells[:, :1].expand(1, 6, 6), torch.ones(1, 6)) == pytest.approx(1.0)
+    assert crowding_loss(cells, torch.tensor([[1.0, 0, 0, 0, 0, 0]])) == pytest.approx(
+        1.0
+    )  # silent ones do not count
+
+
+def test_crowding_equals_the_entropy_of_the_mean_posterior():
+    posterior = torch.rand(3, 4, 5, dtype=torch.float64, generator=generator()).softmax(-1)
+    heights = torch.rand(3, 4, dtype=torch.float64, generator=generator(1))
+    expected = 0.0
+    for image in range(3):
+        mean = sum(heights[image, d] * posterior[image, d] for d in range(4)) / heights[image].sum()
+        expected += (1 - float(-(mean * mean.log()).sum()) / np.log(5)) / 3
+    assert float(crowding_loss(posterior, heights)) == pytest.approx(expected)
 
 
 def test_the_same_seed_gives_the_same_views_in_the_range_of_pixels():
@@ -95,7 +124,12 @@ def test_the_same_seed_gives_the_same_views_in_the_range_of_pixels():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"equivariance": -1.0}, "0 .off."), ({"views": 3}, "1 or 2")]
+    ("options", "words"),
+    [
+        ({"equivariance": -1.0}, "0 .off."),
+        ({"diversity": -1.0}, "diversity is -1.0"),
+        ({"views": 3}, "1 or 2"),
+    ],
 )
 def test_a_wrong_weight_or_number_of_views_is_named(options, words):
     from interp_cnn.model.backbones import SmallCNN

@@ -155,6 +155,21 @@ def test_the_gradient_through_a_network_equals_the_mask_held_constant():
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+def test_half_a_mask_is_half_way_between_the_map_and_the_masked_map():
+    mask = TemplateMask(3).double()
+    maps = torch.rand(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    masked = mask(maps).detach()
+    mask.strength = 0.5
+    half = mask(maps)
+    assert torch.allclose(half, (maps + masked) / 2)
+    with torch.no_grad():
+        assert torch.equal(half, mask(maps))
+    (gradient,) = torch.autograd.grad(half.sum(), maps)
+    assert torch.allclose(gradient * maps, half)  # the mask is a constant
+    mask.strength = 0.0
+    assert torch.equal(mask(maps), maps)
+
+
 def test_normalise_speaks_in_pixels():
     layer = Normalise((0.5, 0.4, 0.3), (0.2, 0.1, 0.4))
     images = torch.rand(2, 3, 4, 4)

@@ -154,6 +154,17 @@ def test_the_logged_gradient_ratio_is_the_one_of_that_very_step(monkeypatch):
     assert abs(ratios[2] - 0.3) > 1e-3  # the norms are smoothed, so the target is not met exactly
 
 
+def test_masks_grow_from_nothing_to_full_strength_by_the_given_part_of_the_steps(tmp_path):
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *unused):
+            seen.append(pl_module.masks["conv5"].strength)
+
+    trained(tmp_path, data(), module={"mask_growth": 0.5}, callbacks=[Watch()])
+    assert seen == pytest.approx([min(1.0, step / (len(seen) / 2)) for step in range(len(seen))])
+
+
 def test_every_parameter_is_optimised_once():
     digits = data()
     module = module_for(digits, mask={"beta_rule": "learned"})

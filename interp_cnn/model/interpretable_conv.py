@@ -65,6 +65,7 @@ class TemplateMask(nn.Module):
         self.beta_rule = beta_rule
         self.enabled = enabled
         self.rectify = rectify
+        self.strength = 1.0  # share of the mask that is applied: a training may let it grow
         self.keep_maps = False
         self.kept_maps: Tensor | None = None
         if beta_rule == "learned":
@@ -86,7 +87,7 @@ class TemplateMask(nn.Module):
         )
         if feature_maps.requires_grad and not torch.compiler.is_exporting():
             return _MaskedMaps.apply(feature_maps, positions, self)
-        return feature_maps * self.masks_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
+        return feature_maps * self._factors(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
 
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
@@ -96,6 +97,10 @@ class TemplateMask(nn.Module):
             return windows_at((1 - beta * distances).clamp(min=0), positions, height, width)
         steepness = beta[:, None, None]  # (D, 1, 1)
         return (1 - steepness * windows_at(distances, positions, height, width)).clamp(min=0)
+
+    def _factors(self, positions: Tensor, height: int, width: int) -> Tensor:
+        masks = self.masks_at(positions, height, width)
+        return masks if self.strength == 1 else masks.mul_(self.strength).add_(1 - self.strength)
 
     @torch.no_grad()
     def match_spread(self, feature_maps: Tensor, *, rate: float = 0.05) -> None:
@@ -127,12 +132,12 @@ class _MaskedMaps(torch.autograd.Function):
     def forward(ctx, feature_maps: Tensor, positions: Tensor, mask: TemplateMask) -> Tensor:
         ctx.mask = mask
         ctx.save_for_backward(positions)
-        return mask.masks_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype).mul_(feature_maps)
+        return mask._factors(positions, *feature_maps.shape[2:]).to(feature_maps.dtype).mul_(feature_maps)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (positions,) = ctx.saved_tensors
-        masks = ctx.mask.masks_at(positions, *gradient.shape[2:]).to(gradient.dtype)
+        masks = ctx.mask._factors(positions, *gradient.shape[2:]).to(gradient.dtype)
         return masks.mul_(gradient), None, None
 
 

@@ -134,8 +134,8 @@ def _bank(kernel: Tensor, height: int, width: int) -> Tensor:
     return _windows(kernel, height, width).flip(0, 1).reshape(height * width, height, width)
 
 
-def expected_positions(feature_maps: Tensor, *, gain: Tensor, beta: Tensor, norm: str = "l2") -> Tensor:
-    """Posterior mean of each map's position under a uniform prior over the positive templates.
+def position_posterior(feature_maps: Tensor, *, gain: Tensor, beta: Tensor, norm: str = "l2") -> Tensor:
+    """p(T_mu | x) under a uniform prior over the positive templates; differentiable.
 
     Args:
         feature_maps: (B, D, h, w), not negative.
@@ -144,15 +144,18 @@ def expected_positions(feature_maps: Tensor, *, gain: Tensor, beta: Tensor, norm
         norm: their distance.
 
     Returns:
-        (B, D, 2), (x, y) from -1 (outer edge, left or top) to 1; differentiable.
+        (B, D, h * w), row-major cells.
     """
-    height, width = feature_maps.shape[2:]
-    scores = _positive_scores(feature_maps, beta, norm) * gain[:, None]
+    return (_positive_scores(feature_maps, beta, norm) * gain[:, None]).softmax(-1)
+
+
+def expected_positions(posterior: Tensor, height: int, width: int) -> Tensor:
+    """Mean position under `position_posterior` (B, D, h * w): (B, D, 2), (x, y) from -1 (left or top edge) to 1."""
     y, x = (
-        (torch.arange(size, device=scores.device) + 0.5) * 2 / size - 1 for size in (height, width)
+        (torch.arange(size, device=posterior.device) + 0.5) * 2 / size - 1 for size in (height, width)
     )  # centres of the cells
     cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(height * width, 2)
-    return scores.softmax(-1) @ cells.to(scores.dtype)
+    return posterior @ cells.to(posterior.dtype)
 
 
 def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> Tensor:

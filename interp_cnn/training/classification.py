@@ -24,7 +24,8 @@ from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.ranks import world_size
-from interp_cnn.training.equivariance import View, equivariance_loss, random_view
+from interp_cnn.model.templates import position_posterior
+from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
 
 OBJECTIVES = ("softmax", "logistic")
@@ -44,10 +45,12 @@ class Classification(LightningModule):
         filter_loss: arguments of `FilterLoss`.
         loss_weight: arguments of `LossWeight`.
         equivariance: weight of the equivariance loss after its first epoch, in which it rises; no effect with one view.
+        diversity: weight of the crowding loss, likewise.
         views: 1, or 2: every image and a random view of it in each step.
         learning_rate: peak of AdamW's one-cycle schedule.
         weight_decay: of the weights of convolutions and linear layers; biases and norms have none.
         warmup_share: part of the steps in which the learning rate rises.
+        mask_growth: part of the steps in which the masks grow from nothing to their full strength.
         label_smoothing: of the softmax objective.
         channels_last: keep images and weights channels-last in memory: the same numbers, about 1.3 times as fast.
         compile_network: run the network through torch.compile.
@@ -66,10 +69,12 @@ class Classification(LightningModule):
         filter_loss: dict | None = None,
         loss_weight: dict | None = None,
         equivariance: float = 0.0,
+        diversity: float = 0.0,
         views: int = 1,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.05,
         warmup_share: float = 0.2,
+        mask_growth: float = 0.0,
         label_smoothing: float = 0.0,
         channels_last: bool = True,
         compile_network: bool = False,
@@ -79,9 +84,13 @@ class Classification(LightningModule):
             raise ValueError(f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if views not in (1, 2):
             raise ValueError(f"views is {views}; expected 1 or 2")
-        if not equivariance >= 0:
-            raise ValueError(f"equivariance is {equivariance}; expected 0 (off) or more")
+        for name, weight in (("equivariance", equivariance), ("diversity", diversity)):
+            if not weight >= 0:
+                raise ValueError(f"{name} is {weight}; expected 0 (off) or more")
+        if not 0 <= mask_growth <= 1:
+            raise ValueError(f"mask_growth is {mask_growth}; expected a share from 0 to 1")
         self.equivariance = equivariance
+        self.diversity = diversity
         self.views = views
         self.network = network
         self.num_classes = num_classes
@@ -89,6 +98,7 @@ class Classification(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_share = warmup_share
+        self.mask_growth = mask_growth
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.masks = template_masks(network)  # a plain dict: the modules belong to the network
@@ -112,6 +122,7 @@ class Classification(LightningModule):
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         """Task loss plus weighted filter losses of one batch."""
+        self._grow_masks()
         images, labels, view = batch.images, batch.labels, None
         if self.views == 2:
             seed = int(torch.randint(2**62, ()))  # of the epoch's own stream: a resumed run draws the same
@@ -122,8 +133,8 @@ class Classification(LightningModule):
             total = task_loss = self.task_loss(logits, labels)
             for name, mask in self.masks.items():
                 total = total + self._filter_loss(name, mask, maps[name], labels, task_loss)
-                if view is not None and self.equivariance > 0:
-                    total = total + self._equivariance_loss(name, mask, maps[name], view)
+                if view is not None and self.equivariance + self.diversity > 0:
+                    total = total + self._position_loss(name, mask, maps[name], view)
         self._log_task("train", task_loss, logits, labels)
         return total
 
@@ -176,6 +187,12 @@ class Classification(LightningModule):
         """(D,) category of every filter, by layer."""
         return {name: self.filter_losses[_key(name)].categories.assigned for name in self.masks}
 
+    def _grow_masks(self) -> None:
+        if self.mask_growth > 0:
+            steps = self.mask_growth * int(self.trainer.estimated_stepping_batches)
+            for mask in self.masks.values():
+                mask.strength = min(1.0, self.global_step / max(1.0, steps))
+
     def _filter_loss(self, name, mask, maps: Tensor, labels: Tensor, task_loss: Tensor) -> Tensor | float:
         loss, weight = self.filter_losses[_key(name)], self.loss_weights[_key(name)]
         if mask.beta_rule == "spread":
@@ -193,14 +210,21 @@ class Classification(LightningModule):
             self._log(f"train/gradient_ratio{self._suffix(name)}", factor * measured, len(labels))
         return factor * terms.loss
 
-    def _equivariance_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
-        filter_loss = self.filter_losses[_key(name)]
-        loss = equivariance_loss(
-            maps, view, scale=filter_loss.scale, temperature=filter_loss.temperature, mask=mask
+    def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
+        """Equivariance and diversity of the places of the filters, in nobody's precision but float32."""
+        told = self.filter_losses[_key(name)]
+        posterior = position_posterior(
+            maps.float(), gain=told.temperature / told.scale, beta=mask.beta.detach(), norm=mask.norm
         )
+        heights = maps.detach().float().amax((2, 3)) / told.scale
+        loss = equivariance_loss(posterior, heights, view, tuple(maps.shape[2:]))
         self._log(f"train/equivariance_loss{self._suffix(name)}", loss.detach(), len(maps))
-        epoch = self.global_step / max(1, self.trainer.num_training_batches)
-        return self.equivariance * min(1.0, epoch) * loss
+        total = self.equivariance * loss
+        if self.diversity > 0:
+            crowding = crowding_loss(posterior, heights)
+            self._log(f"train/crowding_loss{self._suffix(name)}", crowding.detach(), len(maps))
+            total = total + self.diversity * crowding
+        return min(1.0, self.global_step / max(1, self.trainer.num_training_batches)) * total
 
     def _log_task(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         accuracy = (logits.argmax(1) == labels).float().mean()

@@ -49,8 +49,8 @@ def random_view(
     generator: torch.Generator,
     *,
     flip: bool = True,
-    zoom: float = 0.3,
-    shift: float = 0.25,
+    zoom: float = 0.25,
+    shift: float = 0.15,
     colour: float = 0.5,
 ) -> View:
     """One random view of every image, mirrored at the border.
@@ -79,22 +79,33 @@ def random_view(
     return View((seen * gains[:, :, None, None]).clamp(0, 1), matrix, offset)
 
 
-def equivariance_loss(feature_maps: Tensor, view: View, *, scale: Tensor, temperature: float, mask) -> Tensor:
+def equivariance_loss(posterior: Tensor, heights: Tensor, view: View, grid: tuple[int, int]) -> Tensor:
     """Mean squared miss of the positions in the views, relative to a constant's; ().
 
     Args:
-        feature_maps: (2 B, D, h, w): maps of the images, then of their views.
+        posterior: (2 B, D, h * w) `position_posterior` of the maps of the images, then of their views.
+        heights: (2 B, D) peaks of these maps, 1 where they are as high as usual.
         view: of the images.
-        scale: (D,) typical height of each filter's peak.
-        temperature: nats that a map of that height scores at its own template.
-        mask: the layer's `TemplateMask`, whose templates are used.
+        grid: (h, w).
     """
-    maps = feature_maps.float()
-    positions = expected_positions(maps, gain=temperature / scale, beta=mask.beta.detach(), norm=mask.norm)
-    before, after = positions.chunk(2)  # (B, D, 2)
+    before, after = expected_positions(posterior, *grid).chunk(2)  # (B, D, 2)
     places = view.places(before)
-    heights = (maps.detach().amax((2, 3)) / scale).chunk(2)
-    weight = (heights[0] * heights[1]).clamp(max=LARGEST_WEIGHT) * (places.detach().abs() < 1).all(-1)
+    first, second = heights.detach().chunk(2)
+    weight = (first * second).clamp(max=LARGEST_WEIGHT) * (places.detach().abs() < 1).all(-1)
     missed = (weight * (after - places).square().sum(-1)).sum()
     middle = view.places(torch.zeros_like(before[:, :1])).square().sum(-1).mean()
     return missed / (weight.sum() * middle).clamp(min=1e-6)
+
+
+def crowding_loss(posterior: Tensor, heights: Tensor) -> Tensor:
+    """How much the filters of an image look at one and the same place; ().
+
+    1 - H(mean over filters of p(T | x), weighted by their peaks) / log(h w): 0 when the filters together cover
+    the image evenly, 1 when all look at one cell. The arguments are those of `equivariance_loss`.
+
+    Source: the diversity term of Thewlis, Bilen, Vedaldi, ICCV 2017, for more filters than places.
+    """
+    weight = heights.detach().clamp(max=LARGEST_WEIGHT**0.5)
+    covered = torch.einsum("bd,bdt->bt", weight, posterior) / weight.sum(1, keepdim=True).clamp(min=1e-6)
+    entropy = -(covered * covered.clamp(min=1e-12).log()).sum(1)
+    return 1 - entropy.mean() / math.log(posterior.shape[2])
