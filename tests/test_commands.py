@@ -444,7 +444,7 @@ def test_nearest_prefers_the_same_last_part_and_keeps_to_what_is_alike():
         ("interp-cnn compare data=di", ["data=digits"]),
         ("interp-cnn compare data=digits,mn", ["data=digits,mnist", "data=digits,mnist_strokes"]),
         ("interp-cnn compare model.mask.b", ["model.mask.beta=", "model.mask.beta_rule="]),
-        ("interp-cnn compare model.", ["model.equivariance=", "model.extra_conv=", "model.filter_loss."]),
+        ("interp-cnn compare model.", ["model.diversity=", "model.equivariance=", "model.extra_conv="]),
         ("interp-cnn compare data=animal_parts data.neg", ["data.negatives="]),
         ("interp-cnn compare data.neg", []),
         ("interp-cnn explain data=animal_parts data.neg", ["data.negatives="]),
