@@ -21,6 +21,7 @@ from interp_cnn.runs import load_checkpoint, write_json
 from interp_cnn.training.inversion import Inversion
 from interp_cnn.training.run import fit
 
+RECORD = "decoder.json"
 SCALE_BATCHES = 16  # of training images, for the channels' scale
 
 
@@ -60,22 +61,11 @@ def decoder_for(
     """
     asked = {"network": fingerprint(network), "layer": layer, **asdict(settings)}
     network.eval().requires_grad_(False)
-    filters, height, width = layer_shapes(
-        network, [layer], image_size=tuple(data.image_size), channels=data.channels
-    )[layer]
     torch.manual_seed(settings.seed)
-    scale = scale_of(network, data, layer=layer).cpu()
-    decoder = Upconvolution(
-        filters,
-        grid=(height, width),
-        image_size=tuple(data.image_size),
-        channels=data.channels,
-        scale=scale,
-    )
-    record, last = folder / "decoder.json", folder / "checkpoints" / "last.ckpt"
-    started = folder / "started.json"
-    if not _is(record, asked):
-        going_on = last.is_file() and _is(started, asked)
+    decoder = _untrained(network, data, layer)
+    last, started = folder / "checkpoints" / "last.ckpt", folder / "started.json"
+    if _read(folder / RECORD) != asked:
+        going_on = last.is_file() and _read(started) == asked
         write_json(started, asked)
         module = Inversion(
             network,
@@ -98,8 +88,34 @@ def decoder_for(
             label=label,
             trainer=trainer,
         )
-        write_json(record, asked)
-    state = load_checkpoint(last)["state_dict"]
+        write_json(folder / RECORD, asked)
+    return _trained(decoder, network, last)
+
+
+def decoder_in(folder: Path, network: nn.Module, data: PartDataModule, *, layer: str) -> Upconvolution | None:
+    """The decoder of a folder, however it was trained; None where it belongs to another network or layer.
+
+    Raises:
+        FileNotFoundError: no decoder there.
+    """
+    record = _read(folder / RECORD)
+    if record is None:
+        raise FileNotFoundError(f"{folder} holds no decoder; train training=inversion makes one")
+    if (record["network"], record["layer"]) != (fingerprint(network), layer):
+        return None
+    return _trained(_untrained(network, data, layer), network, folder / "checkpoints" / "last.ckpt")
+
+
+def _untrained(network: nn.Module, data: PartDataModule, layer: str) -> Upconvolution:
+    size = tuple(data.image_size)
+    filters, height, width = layer_shapes(network, [layer], image_size=size, channels=data.channels)[layer]
+    scale = scale_of(network, data, layer=layer).cpu()
+    return Upconvolution(filters, grid=(height, width), image_size=size, channels=data.channels, scale=scale)
+
+
+def _trained(decoder: Upconvolution, network: nn.Module, checkpoint: Path) -> Upconvolution:
+    """The decoder with the weights of a checkpoint, where the network is."""
+    state = load_checkpoint(checkpoint)["state_dict"]
     prefix = "decoder."
     decoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
@@ -116,8 +132,8 @@ def scale_of(network: nn.Module, data: PartDataModule, *, layer: str) -> Tensor:
     return channel_scale(feature_maps(network, batch.to(device), layer) for batch in images)
 
 
-def _is(record: Path, asked: dict) -> bool:
+def _read(record: Path) -> dict | None:
     try:
-        return json.loads(record.read_text(encoding="utf-8")) == asked
+        return json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None

@@ -2,9 +2,12 @@
 
     interp-cnn explain run=outputs/train/... methods=[occlusion,lrp]
     interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
+    interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
+What layers stand for (`what=[patterns]`), and pictures that a decoder draws of it (`reconstructions`), have pages of
+their own (`gallery`).
 """
 
 import os
@@ -20,6 +23,10 @@ from interp_cnn.data.images import skips
 from interp_cnn.explanation.methods import METHODS, STANDARD
 from interp_cnn.explanation.options import Options, window_of
 from interp_cnn.explanations import Explanations
+from interp_cnn.gallery.settings import settings_of
+from interp_cnn.gallery.showing import show
+from interp_cnn.gallery.sources import sources_of
+from interp_cnn.gallery.verifying import examined
 from interp_cnn.questions import Question
 from interp_cnn.refusals import nearest
 from interp_cnn.report.explained import Look
@@ -37,6 +44,7 @@ from interp_cnn.subjects import (
 )
 from interp_cnn.train import provenance
 
+WHAT = ("maps", "patterns", "reconstructions")
 SCALES = {
     "none": "one per method and image",
     "images": "one per method over all images",
@@ -54,8 +62,13 @@ def run(config: DictConfig) -> None:
 
 def explain(config: DictConfig, folder: Path) -> Path:
     """Explains the images of a composed `explain` configuration in a folder; returns the first page."""
-    question, look = _question(config), _look(config)
+    what, question, look = _what(config.what), _question(config), _look(config)
     everything, networks = _pictures_and_networks(config)
+    beside = {"What layers stand for": "patterns.html"} if "maps" in what and len(what) > 1 else {}
+    if what != {"maps"}:
+        page = _gallery(config, folder, networks, what, "patterns.html" if beside else "index.html")
+        if "maps" not in what:
+            return page
     _check_target(question.target, networks)
     pictures = spread(everything, config.limit)
     if question.target == "true" and not all(picture.label for picture in pictures):
@@ -73,13 +86,46 @@ def explain(config: DictConfig, folder: Path) -> Path:
     made = provenance()
     about = _about(config, networks, question, count=len(found.names), command=made["command"])
     write_json(folder / "explain.json", {**made, "question": OmegaConf.to_container(config, resolve=True)})
-    page = write_pages(
-        folder, found.names, about, look, ["explain.json", *(["quarantine.csv"] if found.bad else [])]
-    )
+    others = ["explain.json", *(["quarantine.csv"] if found.bad else [])]
+    page = write_pages(folder, found.names, about, look, others, beside=beside)
     more = f" of {len(everything)} (limit=null: all)" if len(pictures) < len(everything) else ""
     left_out = f", {len(found.bad)} left out (quarantine.csv)" if found.bad else ""
     print(f"{len(found.names)} images{more} explained{left_out}: {os.path.relpath(page)}")
     return page
+
+
+def _gallery(
+    config: DictConfig, folder: Path, networks: Sequence[Subject], what: set[str], first: str
+) -> Path:
+    """Mines, draws, verifies, and writes the pages of what layers stand for."""
+    device = _device(config.device)
+    sections = (OmegaConf.to_container(config[name]) for name in ("patterns", "reconstructions"))
+    mining, drawing = settings_of(*sections, seed=config.seed, device=device.type)
+    if config.images is not None:
+        raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
+    data = networks[0].data if config.get("data") is None else _data(config.data, networks[0])
+    for one in networks:
+        one.network.to(device)
+    sources = sources_of(networks, data, layer=config.patterns.layer, unmasked=config.patterns.unmasked)
+    drawing = drawing if "reconstructions" in what else None
+    found = examined(folder / "patterns", sources, data, mining, drawing)
+    made = provenance()
+    write_json(folder / "patterns" / "patterns.json", {**made, "question": OmegaConf.to_container(config)})
+    page = show(folder, found, data, mining, command=made["command"], first=first)
+    print(f"{sum(len(one.units.concepts) for one in found)} patterns and filters: {os.path.relpath(page)}")
+    return page
+
+
+def _what(given: ListConfig | str) -> set[str]:
+    words = [given] if isinstance(given, str) else list(given)
+    for word in words:
+        if word not in WHAT:
+            raise ValueError(
+                f"what: nothing is called {word!r}; {nearest(word, WHAT) or 'there are'} ({', '.join(WHAT)})"
+            )
+    if not words:
+        raise ValueError(f"what=[] asks nothing; there are {', '.join(WHAT)}")
+    return {*words}
 
 
 def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from interp_cnn import decoders
 from interp_cnn import train as command
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
-from interp_cnn.decoders import DecoderSettings, decoder_for
+from interp_cnn.decoders import DecoderSettings, decoder_for, decoder_in
 from interp_cnn.model.backbones import build_network
 
 
@@ -36,6 +36,11 @@ def test_a_decoder_is_trained_once_and_anew_for_other_weights(data, tmp_path, mo
     maps = torch.rand(2, 8, 4, 4)
     assert torch.equal(first(maps), again(maps)) and first(maps).shape == (2, 1, 16, 16)
     assert not again.training and (tmp_path / "metrics.csv").is_file()
+    found = decoder_in(tmp_path, network, data, layer="conv5")
+    assert torch.equal(first(maps), found(maps))
+    assert decoder_in(tmp_path, network, data, layer="conv4") is None
+    with pytest.raises(FileNotFoundError, match="holds no decoder"):
+        decoder_in(tmp_path / "elsewhere", network, data, layer="conv5")
     with torch.no_grad():
         network.head.bias += 1
     monkeypatch.setattr(decoders, "fit", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("anew")))

@@ -472,6 +472,10 @@ def test_a_corrupt_picture_stops_the_command_or_is_listed(place, capsys):
         (["network=torchvision:resnet81", *PHOTOS], "did you mean resnet18 or"),
         ([MINE, *PHOTOS, "methods=[oclusion]"], "no method 'oclusion'; did you mean occlusion?"),
         ([MINE, *PHOTOS, "methods=[]"], "methods=[] asks nothing"),
+        ([MINE, *PHOTOS, "what=[pattern]"], "nothing is called 'pattern'; did you mean patterns?"),
+        ([MINE, *PHOTOS, "what=[]"], "what=[] asks nothing"),
+        ([MINE, *PHOTOS, "what=[patterns]"], "what=[patterns] asks run=..., or data=..."),
+        ([MINE, *PHOTOS, "what=[patterns]", "patterns.kinds=[sets]"], "no kind 'sets'"),
         (
             [MINE, *PHOTOS, "target=foxx"],
             "target=foxx: my_networks_to_explain:build knows no such class; did you mean fox",

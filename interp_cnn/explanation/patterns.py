@@ -96,6 +96,7 @@ def mine_patterns(
     false_discovery_rate: float = 0.05,
     null_draws: int = 0,
     background: int | None = None,
+    judging: Tensor | None = None,
 ) -> MinedPatterns:
     """Patterns of every category.
 
@@ -109,12 +110,14 @@ def mine_patterns(
         false_discovery_rate: largest share of false patterns among the result.
         null_draws: swap-randomised tables per category; 0: none.
         background: category without patterns.
+        judging: (N,) bool, the images that judge; None: half of every category, drawn.
 
     Raises:
         ValueError: a bound out of its range, or a category with fewer than two images.
     """
     _check(min_support, lengths, quota, most_overlap)
-    judging = split_in_halves(transactions.labels, generator=generator)
+    if judging is None:
+        judging = split_in_halves(transactions.labels, generator=generator)
     swaps = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     proposing = transactions.of(~judging)
     categories = [label for label in transactions.labels.unique().tolist() if label != background]

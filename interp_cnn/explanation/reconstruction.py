@@ -52,6 +52,7 @@ class Verification:
         control: (M,) float64, share of unrelated concepts that fire; NaN where there are none.
         rank: (M,) float64, 1 for the concept that is strongest in its own picture.
         own_class: (M,) float64, 1 where the network sees the concept's category.
+        pictures: (M, C, H, W) uint8, what was drawn.
         other_class: name of another network -> the same for it.
     """
 
@@ -62,6 +63,7 @@ class Verification:
     control: Tensor
     rank: Tensor
     own_class: Tensor
+    pictures: Tensor
     other_class: dict[str, Tensor]
 
     def of(self, values: Tensor, concept: int) -> float:
@@ -109,7 +111,12 @@ class Reconstructor:
         return self._refined(drawn, maps, kept) if mode == "refine" else drawn
 
     def verified(
-        self, image_of: Callable[[int], Tensor], concepts: Sequence[Concept], *, mode: str = "window"
+        self,
+        image_of: Callable[[int], Tensor],
+        concepts: Sequence[Concept],
+        *,
+        mode: str = "window",
+        advance: Callable[[int], None] = lambda count: None,
     ) -> Verification:
         """Draws every occurrence of every concept and shows the pictures to the network.
 
@@ -117,6 +124,7 @@ class Reconstructor:
             image_of: image number -> (C, H, W).
             concepts: at least one, with the occurrences to draw.
             mode: one of `MODES`.
+            advance: hears of every so many pictures that are done.
         """
         device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
         pairs = [
@@ -144,17 +152,18 @@ class Reconstructor:
                     (near * apart).sum(dim=1) / apart.sum(dim=1),  # 0 / 0 is NaN: no unrelated concept
                     1 + (strongest > mine).sum(dim=1).double(),
                     (logits.argmax(dim=1).cpu() == categories).double(),
+                    (drawn * 255).round().to(torch.uint8).cpu(),
                     *((_seen(other, drawn) == categories).double() for other in self.others.values()),
                 )
             )
-        reactivated, control, rank, own_class, *others = (
+            advance(len(chosen))
+        reactivated, control, rank, own_class, drawn, *others = (
             torch.cat(row) for row in zip(*answers, strict=True)
         )
         numbers = torch.tensor(pairs)
         other_class = dict(zip(self.others, others, strict=True))
-        return Verification(
-            mode, numbers[:, 0], numbers[:, 1], reactivated, control, rank, own_class, other_class
-        )
+        answers = (reactivated, control, rank, own_class, drawn, other_class)
+        return Verification(mode, numbers[:, 0], numbers[:, 1], *answers)
 
     def _fires_near(self, maps: Tensor, concepts: Sequence[Concept], cells: Tensor) -> Tensor:
         """(B, Q) whether each concept fires within the tolerance of each picture's cell."""
@@ -170,7 +179,7 @@ class Reconstructor:
         typical = torch.ones(len(concepts))
         for number, one in enumerate(concepts):
             found = []
-            for piece in one.occurrences.split(self.batch_size):
+            for piece in one.occurrences.split(self.batch_size) if len(one.occurrences) else ():
                 images = torch.stack([image_of(image) for image in piece[:, 0].tolist()]).to(device)
                 strengths = self.rule.strengths(feature_maps(self.network, images, self.layer), [one])[:, 0]
                 found.append(strengths.cpu()[torch.arange(len(piece)), piece[:, 1], piece[:, 2]])

@@ -128,7 +128,13 @@ class ImageView:
 
 
 def write_pages(
-    folder: Path, names: Sequence[str], about: About, look: Look, others: Sequence[str] = ()
+    folder: Path,
+    names: Sequence[str],
+    about: About,
+    look: Look,
+    others: Sequence[str] = (),
+    *,
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Write pages and the table of all images and return the first page.
 
@@ -138,6 +144,7 @@ def write_pages(
         about: what the pages say beside the images.
         look: how the maps were drawn.
         others: further files to link to.
+        beside: further pages of the site, title -> address.
     """
     _write_table(folder, names)
     environment = jinja2.Environment(
@@ -147,7 +154,9 @@ def write_pages(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(site=Site(about.title, [TABLE, *others]), gradient=_gradient, about=about)
+    environment.globals.update(
+        site=Site(about.title, [TABLE, *others], beside=beside or {}), gradient=_gradient, about=about
+    )
     environment.filters["url"] = lambda text: quote(text, safe="/")
     for name in ("style.css", "script.js", "explained.css"):
         text = (files("interp_cnn.report") / "templates" / name).read_text("utf-8")

@@ -69,7 +69,8 @@
         count += fits;
       }
       list.append(...sorted.map((card) => card.item));
-      shown.textContent = count === cards.length ? `${count} filters` : `${count} of ${cards.length} filters`;
+      const what = form.dataset.what || "filters";
+      shown.textContent = count === cards.length ? `${count} ${what}` : `${count} of ${cards.length} ${what}`;
       none.hidden = count > 0;
       const state = new URLSearchParams();
       for (const field of fields) {

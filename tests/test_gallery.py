@@ -1,0 +1,214 @@
+"""Galleries: stages that are made once, pages that hold together, and numbers that add up."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.digits import DigitsParts
+from interp_cnn.gallery import verifying
+from interp_cnn.gallery.mining import spread_images
+from interp_cnn.gallery.settings import Drawing, Mining, settings_of
+from interp_cnn.gallery.showing import show, window_boxes
+from interp_cnn.gallery.sources import sources_of
+from interp_cnn.gallery.stages import kept
+from interp_cnn.gallery.tables import summary_table, units_table
+from interp_cnn.gallery.verifying import examined
+from interp_cnn.model.backbones import build_network
+from interp_cnn.model.upconvolution import Upconvolution
+from interp_cnn.report.gallery import Unit
+from interp_cnn.subjects import Subject
+
+MINING = Mining(images=120, min_support=0.02, quota=1, null_draws=0, shown=2, false_discovery_rate=1.0)
+DRAWING = Drawing(("window", "channels"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    data = PartDataModule(DigitsParts, batch_size=64, image_size=16, distractors=0, scale=(1.5, 1.5))
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def subjects(data):
+    found = []
+    for seed, (name, enabled) in enumerate({"interpretable": True, "plain <b>": False}.items()):
+        torch.manual_seed(seed)
+        options = {"image_size": (16, 16), "mean": data.mean, "std": data.std, "mask": {"enabled": enabled}}
+        network = build_network("small_cnn", num_classes=10, channels=1, widths=(4, 4, 6, 6, 8), **options)
+        found.append(Subject(name, network, data.classes, 1, (16, 16), data))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("gallery")
+
+
+@pytest.fixture(scope="module")
+def found(place, subjects, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verifying, "decoder_for", untrained)
+        return examined(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
+
+
+def untrained(network, data, **options):
+    torch.manual_seed(0)
+    return Upconvolution(8, grid=(4, 4), image_size=(16, 16), channels=1).eval()
+
+
+@pytest.fixture(scope="module")
+def page(place, found, data):
+    return show(place, found, data, MINING, command="interp-cnn explain", first="index.html")
+
+
+def test_a_masked_network_is_asked_with_and_without_its_mask(subjects, data):
+    names = [(source.name, source.layer) for source in sources_of(subjects, data)]
+    assert names == [
+        ("interpretable, masked map", "conv5"),
+        ("interpretable, unmasked map", "conv5.layer"),
+        ("plain <b>", "conv5"),
+    ]
+    assert len(sources_of(subjects, data, unmasked=False)) == 2
+    [source] = sources_of(subjects[1:], data, layer="conv3")
+    assert source.layer == "conv3" and source.field.grid == (4, 4)
+    with pytest.raises(ValueError, match="other classes"):
+        sources_of([replace(subjects[0], classes=("a",))], data)
+
+
+def test_every_source_is_judged_on_the_same_images_with_occurrences_of_its_class(found, data):
+    images = spread_images(data, MINING.images)
+    assert len({one.source.name for one in found}) == 3 and {one.units.kind for one in found} == {
+        "patterns",
+        "filters",
+    }
+    judging = {tuple(one.units.judging.tolist()) for one in found}
+    assert len(judging) == 1 and len(next(iter(judging))) == pytest.approx(60, abs=6)
+    for one in found:
+        for concept in one.units.concepts:
+            assert len(concept.channels) in ((1,) if one.units.kind == "filters" else (2, 3, 4))
+            numbers = concept.occurrences[:, 0].tolist()
+            assert len(numbers) == len(set(numbers)) <= 2 and set(numbers) <= set(one.units.judging.tolist())
+            assert {images[number].label for number in numbers} <= {concept.category}
+        assert set(one.pictures) == {"window", "channels", "full"}
+        shown = sum(len(concept.occurrences) for concept in one.units.concepts)
+        assert one.pictures["window"]["pictures"].shape == (shown, 1, 16, 16)
+        assert one.effects.shape == (len(one.units.concepts), 2)
+
+
+def test_the_other_network_is_asked_for_the_class_too(found):
+    names = {one.source.subject: one.pictures["window"].keys() for one in found}
+    assert "class_of.plain <b>" in names["interpretable"] and "class_of.interpretable" in names["plain <b>"]
+
+
+def test_nothing_is_made_twice_and_other_weights_are_asked_again(place, found, subjects, data, monkeypatch):
+    monkeypatch.setattr(verifying, "decoder_for", untrained)
+    for name in ("mined", "_measured", "_verified", "_judged"):
+        monkeypatch.setattr(verifying, name, lambda *args, name=name, **kwargs: pytest.fail(f"{name} again"))
+    again = examined(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
+    for one, other in zip(found, again, strict=True):
+        assert [c.name for c in one.units.concepts] == [c.name for c in other.units.concepts]
+        pd.testing.assert_frame_equal(one.measures, other.measures)
+        assert np.array_equal(one.pictures["full"]["pictures"], other.pictures["full"]["pictures"])
+    with pytest.raises(pytest.fail.Exception, match="mined again"):
+        examined(place / "patterns", sources_of(subjects, data), data, replace(MINING, top=5), None)
+
+
+def test_a_stage_survives_its_own_damage_and_heeds_its_question(tmp_path):
+    path, calls = tmp_path / "stage.npz", []
+
+    def make():
+        calls.append(1)
+        return {"values": np.arange(3), "words": np.array("text")}
+
+    for question in ({"a": 1}, {"a": 1}, {"a": 2}):
+        stored = kept(path, question, make)
+        assert stored["values"].tolist() == [0, 1, 2] and str(stored["words"]) == "text"
+    assert len(calls) == 2
+    path.write_bytes(path.read_bytes()[:50])
+    assert kept(path, {"a": 2}, make)["values"].tolist() == [0, 1, 2] and len(calls) == 3
+
+
+def test_tables_have_a_row_per_unit_and_means_over_units(found, data):
+    units = units_table(found, data.classes)
+    summary = summary_table(found, units).set_index(["source", "kind", "measure"])
+    assert len(units) == sum(len(one.units.concepts) for one in found)
+    for one in found:
+        key = (one.source.name, one.units.kind)
+        mine = units[(units.source == key[0]) & (units.kind == key[1])]
+        assert summary.value[(*key, "kept")] == len(mine)
+        assert summary.value[(*key, "confidence")] == pytest.approx(mine.confidence.mean())
+        window = one.pictures["window"]
+        for number, value in enumerate(mine.window_reactivation):
+            drawn = window["reactivation"][window["concepts"] == number]
+            assert value == pytest.approx(drawn.sum() / len(drawn)) if len(drawn) else np.isnan(value)
+        low, high = (summary[end][(*key, "coverage")] for end in ("low", "high"))
+        assert low <= summary.value[(*key, "coverage")] <= high
+        assert 0 < summary.value[(one.source.name, "decoder", "nre")] < 2
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.links = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes))
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+
+
+def test_pages_link_to_what_is_there_escape_names_and_describe_their_pictures(page, place, found):
+    pages = sorted(place.glob("*.html"))
+    assert page == place / "index.html" and len(pages) == 1 + len(found)
+    for one in pages:
+        text = one.read_text("utf-8")
+        assert "plain <b>" not in text and "undefined" not in text.lower()
+        tags = Tags(text)
+        for link in tags.links:
+            if not link.startswith(("data:", "#")):
+                assert (place / link.replace("%3C", "<").replace("%3E", ">")).is_file(), link
+        assert all(image["alt"] and image["loading"] == "lazy" for image in tags.images)
+    gallery = next(one for one in pages if "patterns.html" in one.name).read_text("utf-8")
+    assert gallery.count("<article") == len(re.findall("real patches</figcaption>", gallery)) > 0
+    assert "<td>–</td>" not in gallery
+
+
+def test_a_card_says_when_its_pictures_do_not_bring_it_back():
+    def unit(**values):
+        return Unit(0, "1", "a", np.zeros((0, 1, 4, 4)), np.zeros((0, 4)), {}, np.zeros((2, 2)), values, ())
+
+    assert unit().reactivates is None
+    assert unit(window_reactivation=0.5, window_control=0.1).reactivates is True
+    assert unit(window_reactivation=0.25, window_control=0.1).reactivates is False
+    assert unit(window_reactivation=0.1, window_control=float("nan")).reactivates is False
+
+
+def test_window_boxes_hold_the_cells_around_and_end_at_the_border(subjects, data):
+    [source] = sources_of(subjects[1:], data)  # stride 4
+    boxes = window_boxes(source.field, torch.tensor([[0, 0], [1, 2]])).tolist()
+    (_, _, right, bottom), (left, top, _, _) = boxes
+    assert boxes[0][:2] == [0, 0] and right == bottom and 6 <= right <= 10
+    assert left - top == 4 and boxes[1][3] - top == 12
+
+
+@pytest.mark.parametrize(
+    ("patterns", "reconstructions", "sentence"),
+    [
+        ({"kinds": ["pattern"]}, {}, "no kind 'pattern'"),
+        ({"kinds": []}, {}, "mines nothing"),
+        ({"quota": 0}, {}, "patterns.quota=0"),
+        ({}, {"modes": ["windows"]}, "no mode 'windows'"),
+    ],
+)
+def test_wrong_settings_are_named(patterns, reconstructions, sentence):
+    drawing = {"modes": ["window"], "decoders": [], "epochs": None, **reconstructions}
+    with pytest.raises(ValueError, match=sentence):
+        settings_of(patterns, drawing, seed=0, device="cpu")
