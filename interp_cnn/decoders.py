@@ -5,6 +5,7 @@ decoder.json                              written last: what the decoder belongs
 """
 
 import json
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,12 +28,13 @@ SCALE_BATCHES = 16  # of training images, for the channels' scale
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """How a decoder is trained; see `Inversion`."""
+    """How a decoder is trained; see `Inversion`. Many steps of few images do better than few of many."""
 
     epochs: int = 6
-    learning_rate: float = 4e-3
-    feature_weight: float = 0.05
-    whole: float = 0.25
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    feature_weight: float = 1.0
+    whole: float = 0.2
     seed: int = 0
 
 
@@ -76,9 +78,11 @@ def decoder_for(
             learning_rate=settings.learning_rate,
             seed=settings.seed,
         )
+        batches = copy(data)
+        batches.batch_size = settings.batch_size
         fit(
             module,
-            data,
+            batches,
             folder=folder,
             epochs=settings.epochs,
             seed=settings.seed,

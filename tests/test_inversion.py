@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from interp_cnn.data.parts import collate
 from interp_cnn.model.upconvolution import Upconvolution
-from interp_cnn.training.inversion import Inversion
+from interp_cnn.training.inversion import BEYOND, Inversion
 
 
 def small_network():
@@ -38,7 +38,10 @@ def test_losses_equal_their_definition_and_masked_cells_do_not_count():
     pixel_error, feature_error = module.losses(images, maps, masks)
     pictures = module.decoder(maps * masks)
     again = module.network[:3](pictures)
-    torch.testing.assert_close(pixel_error, ((pictures - images) ** 2).mean())
+    weights = torch.full((48, 48), BEYOND)
+    weights[8:32, 0:40] = 1  # the kept cells and those around them, of four pixels each
+    expected = ((pictures - images) ** 2 * weights / weights.mean()).mean()
+    torch.testing.assert_close(pixel_error, expected)
     torch.testing.assert_close(feature_error, ((again - maps)[:, 2:5, 3:7, 1:9] ** 2).mean())
     feature_error.backward()
     assert all(parameter.grad is None for parameter in module.network.parameters())

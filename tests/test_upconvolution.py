@@ -39,20 +39,21 @@ def test_scaling_a_channel_and_its_scale_changes_nothing():
     torch.testing.assert_close(plain(maps), scaled(maps * scaled.scale))
 
 
-def test_masks_are_windows_channels_both_or_everything():
-    maps = torch.zeros(4000, 10, 6, 5)
+def test_masks_are_windows_channels_or_everything():
+    maps = torch.zeros(4000, 10, 9, 8)
     masks = random_masks(maps, generator=seeded(), whole=0.25)
     assert set(masks.unique().tolist()) == {0.0, 1.0} and masks.shape == maps.shape
     window, kept = masks.amax(dim=1), masks.amax(dim=(2, 3))
     assert torch.equal(masks, kept[:, :, None, None] * window[:, None])  # a box times a choice of channels
-    full = masks.flatten(1).all(dim=1).float().mean()
-    all_channels, all_cells = kept.all(dim=1), window.flatten(1).all(dim=1)
-    assert 0.25 <= full < 0.33
-    assert abs((all_channels & ~all_cells).float().mean() - 0.23) < 0.06
-    assert abs((~all_channels & all_cells).float().mean() - 0.25) < 0.06
-    assert abs((~all_channels & ~all_cells).float().mean() - 0.2) < 0.08
-    sides = window.amax(dim=2).sum(dim=1)[kept.any(dim=1)]
-    assert sides.min() == 3 and sides.max() == 6
+    windowed, thinned = ~window.flatten(1).all(dim=1) & kept.any(dim=1), ~kept.all(dim=1)
+    assert not (windowed & thinned).any()
+    assert abs(windowed.float().mean() - 0.5) < 0.04 and abs(thinned.float().mean() - 0.25) < 0.04
+    assert abs(kept[thinned].mean() - 0.25) < 0.05  # the mean of u^3
+    inside = windowed & ~window[:, [0, -1]].any(dim=(1, 2)) & ~window[:, :, [0, -1]].any(dim=(1, 2))
+    cells = window[inside].sum(dim=(1, 2))
+    assert cells.min() == 9 and (cells == 9).float().mean() > 0.5 and cells.max() > 12
+    assert window[windowed].sum(dim=(1, 2)).min() == 4  # cut at a corner
+    assert window[windowed].mean(dim=0).min() > 0.02  # no cell is left out
     assert torch.equal(masks, random_masks(maps, generator=seeded(), whole=0.25))
     assert random_masks(maps[:50], generator=seeded(), whole=1.0).all()
 

@@ -69,8 +69,9 @@ class Upconvolution(nn.Module):
 def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: float = 0.25) -> Tensor:
     """Random masks (B, D, h, w) of zeros and ones: what a decoder must learn to draw from.
 
-    A share `whole` of the images keeps everything. The others keep a window of random place and size, at least
-    3 x 3 cells where the grid has them, or a random share of the channels, or both, a third of them each.
+    A share `whole` of the images keeps everything. Of the others two thirds keep a window, cut at the border, around a
+    random cell: in most cases 3 x 3 cells, what will be asked of the decoder most, else of any larger size. A third
+    keeps a random share of the channels, in most cases a small one.
 
     Args:
         feature_maps: (B, D, h, w), for shape and device.
@@ -80,20 +81,23 @@ def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: flo
     count, filters, height, width = feature_maps.shape
     kind = torch.rand(count, generator=generator)
     windowed = (kind >= whole) & (kind < whole + (1 - whole) * 2 / 3)
-    thinned = kind >= whole + (1 - whole) / 3
+    thinned = kind >= whole + (1 - whole) * 2 / 3
     rows, columns = (_intervals(count, size, generator) for size in (height, width))
     window = rows[:, :, None] & columns[:, None, :] | ~windowed[:, None, None]  # (B, h, w)
-    share = torch.rand(count, 1, generator=generator)
+    share = torch.rand(count, 1, generator=generator) ** 3
     kept = (torch.rand(count, filters, generator=generator) < share) | ~thinned[:, None]  # (B, D)
     masks = kept[:, :, None, None] & window[:, None]
     return masks.to(feature_maps)
 
 
 def _intervals(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Random intervals as rows (count, size) bool, each of at least three cells (or all of a smaller grid)."""
+    """Random intervals as rows (count, size) bool around a random cell, cut at the border: of three cells (on a grid of
+    twelve, in two of three cases) or more.
+    """
     smallest = min(3, size)
-    lengths = torch.randint(smallest, size + 1, (count, 1), generator=generator)
-    starts = (torch.rand(count, 1, generator=generator) * (size - lengths + 1)).long()
+    longer = torch.rand(count, 1, generator=generator) ** 6 * (size - smallest + 1)
+    lengths = smallest + longer.long()
+    starts = torch.randint(size, (count, 1), generator=generator) - lengths // 2
     cells = torch.arange(size)
     return (cells >= starts) & (cells < starts + lengths)
 

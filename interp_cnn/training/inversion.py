@@ -1,19 +1,24 @@
 """Training a decoder to draw what a layer's feature maps saw, also where only a part of them is left.
 
     pictures = decoder(maps o mask)
-    loss = mean (pictures - images)^2 + weight * mean over kept cells of (maps' - maps)^2 / scale^2
+    loss = mean n (pictures - images)^2 + weight * mean over kept cells of (maps' - maps)^2 / scale^2
 
 with maps' the same layer's maps of the pictures: without this feature matching pictures have a good pixel error,
 but the network does not see the class in them (Dosovitskiy and Brox, "Generating Images with Perceptual Similarity
-Metrics based on Deep Networks", NIPS 2016, arXiv 1602.02644). The network itself is never trained. Tags are
-`<split>/<quantity>`.
+Metrics based on Deep Networks", NIPS 2016, arXiv 1602.02644). n is 1 near kept cells and `BEYOND` elsewhere, over its
+mean: what lies far from everything that is kept cannot be known, and a decoder that must guess it there is not free to
+leave it empty, which is what a network with masks needs to find its peak where it was. The network itself is never
+trained. Tags are `<split>/<quantity>`.
 """
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from interp_cnn.model.upconvolution import Upconvolution, random_masks
+
+BEYOND = 0.1  # weight of pixels that are further than a cell from all kept ones
 
 
 class Inversion(LightningModule):
@@ -35,9 +40,9 @@ class Inversion(LightningModule):
         decoder: Upconvolution,
         *,
         layer: str,
-        feature_weight: float = 0.05,
-        whole: float = 0.25,
-        learning_rate: float = 2e-3,
+        feature_weight: float = 1.0,
+        whole: float = 0.2,
+        learning_rate: float = 3e-3,
         seed: int = 0,
     ):
         super().__init__()
@@ -82,7 +87,8 @@ class Inversion(LightningModule):
     def losses(self, images: Tensor, maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Pixel error and feature error of the pictures that are drawn from masked maps."""
         pictures = self.decoder(maps * masks)
-        pixel_error = (pictures - images).square().mean()
+        nearness = pixel_weights(masks, tuple(images.shape[2:]))
+        pixel_error = (nearness * (pictures - images).square()).mean()
         difference = (self.feature_maps(pictures) - maps) / self.decoder.scale * masks
         return pixel_error, difference.square().sum() / masks.sum().clamp(min=1)
 
@@ -119,3 +125,13 @@ class Inversion(LightningModule):
 
     def _log(self, tag: str, value: Tensor, images: int) -> None:
         self.log(tag, value, on_step=False, on_epoch=True, batch_size=images)
+
+
+def pixel_weights(masks: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W): 1 within a cell of those that masks (B, D, h, w) keep anything of, `BEYOND` elsewhere, over the
+    image's mean.
+    """
+    near = functional.max_pool2d(masks.amax(dim=1, keepdim=True), 3, stride=1, padding=1)
+    near = functional.interpolate(near, size=image_size, mode="nearest")
+    weights = BEYOND + (1 - BEYOND) * near
+    return weights / weights.mean(dim=(1, 2, 3), keepdim=True)

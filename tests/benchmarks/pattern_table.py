@@ -39,7 +39,7 @@ def main() -> None:
     found = load_run(asked.run, checkpoint="last")
     network, data, layer = found.network, found.data, found.layers[-1]
     training = OmegaConf.load(asked.decoder / "config.yaml").training
-    names = ("epochs", "learning_rate", "feature_weight", "whole")
+    names = ("epochs", "batch_size", "learning_rate", "feature_weight", "whole")
     settings = DecoderSettings(**{name: training[name] for name in names})
     decoder = decoder_for(network, data, layer=layer, folder=asked.decoder, settings=settings)
     count = min(asked.images, len(data.val_set))
