@@ -26,7 +26,7 @@ from interp_cnn.explanation.options import Options
 from interp_cnn.portraits import pages_beside, portrait, sample_images, training_curves
 from interp_cnn.report import Contents, write_report
 from interp_cnn.runs import Run, load_run, untrained
-from interp_cnn.train import provenance, train
+from interp_cnn.train import leave_to_the_first, provenance, train
 from interp_cnn.training.dashboard import add_measures
 
 SHOWN_ON_THE_BOARD = ("location_instability", "tracking_gain")
@@ -45,6 +45,7 @@ def run(config: DictConfig) -> None:
         train(settings, folder / kind, label=f"training {kind}", resume=True)
         runs.append(load_run(folder / kind, checkpoint="last"))
         seconds[kind] = time.time() - before
+    leave_to_the_first()
     page, comparison = report_on(runs, folder, config, seconds=seconds)
     console.print(summary_table(comparison))
     took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())

@@ -68,6 +68,8 @@ def decoder_for(
     last, started = folder / "checkpoints" / "last.ckpt", folder / "started.json"
     if _read(folder / RECORD) != asked:
         going_on = last.is_file() and _read(started) == asked
+        if not going_on:  # or a further process of this training would go on from another decoder
+            last.unlink(missing_ok=True)
         write_json(started, asked)
         module = Inversion(
             network,

@@ -6,6 +6,7 @@
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
+With `shard=0/4` it takes a quarter of the images; called without, in the same folder, it joins the quarters.
 What layers stand for (`what=[patterns]`), and pictures that a decoder draws of it (`reconstructions`), have pages of
 their own (`gallery`).
 """
@@ -27,7 +28,7 @@ from interp_cnn.gallery.settings import settings_of
 from interp_cnn.gallery.showing import show
 from interp_cnn.gallery.sources import sources_of
 from interp_cnn.gallery.verifying import examined
-from interp_cnn.questions import Question
+from interp_cnn.questions import Question, check_target, device_named, share_of
 from interp_cnn.refusals import nearest
 from interp_cnn.report.explained import Look
 from interp_cnn.report.explained_pages import About, write_pages
@@ -61,24 +62,39 @@ def run(config: DictConfig) -> None:
 
 
 def explain(config: DictConfig, folder: Path) -> Path:
-    """Explains the images of a composed `explain` configuration in a folder; returns the first page."""
+    """Explains the images of a composed `explain` configuration in a folder; returns the first page, or the folder of a
+    share's images, which has no pages yet.
+    """
     what, question, look = _what(config.what), _question(config), _look(config)
+    share = share_of(config.shard)
     everything, networks = _pictures_and_networks(config)
     beside = {"What layers stand for": "patterns.html"} if "maps" in what and len(what) > 1 else {}
-    if what != {"maps"}:
+    if share is not None and "maps" not in what:
+        raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
+    if what != {"maps"} and share is None:
         page = _gallery(config, folder, networks, what, "patterns.html" if beside else "index.html")
         if "maps" not in what:
             return page
-    _check_target(question.target, networks)
+    check_target(question.target, networks)
     pictures = spread(everything, config.limit)
     if question.target == "true" and not all(picture.label for picture in pictures):
         raise ValueError("target=true, but not every image has a class; name their folders like the classes")
     found = Explanations(
-        folder, networks, question, device=_device(config.device), skip_bad=skips(config.on_error)
+        folder,
+        networks,
+        question,
+        device=device_named(config.device),
+        skip_bad=skips(config.on_error),
+        share=share or (0, 1),
     )
     over_images = config.shared_scale in ("images", "all")
     at_once = config.draw and not over_images
     found.add(pictures, batch_size=config.batch_size, look=look if at_once else None)
+    if share is not None:
+        print(
+            f"shard {config.shard}: {len(found.names)} images explained; a call without shard= joins all shards"
+        )
+        return folder
     if over_images:
         look = replace(look, limits=found.common_scales())
     if config.draw:
@@ -86,7 +102,7 @@ def explain(config: DictConfig, folder: Path) -> Path:
     made = provenance()
     about = _about(config, networks, question, count=len(found.names), command=made["command"])
     write_json(folder / "explain.json", {**made, "question": OmegaConf.to_container(config, resolve=True)})
-    others = ["explain.json", *(["quarantine.csv"] if found.bad else [])]
+    others = ["explain.json", "manifest.csv", *(["quarantine.csv"] if found.bad else [])]
     page = write_pages(folder, found.names, about, look, others, beside=beside)
     more = f" of {len(everything)} (limit=null: all)" if len(pictures) < len(everything) else ""
     left_out = f", {len(found.bad)} left out (quarantine.csv)" if found.bad else ""
@@ -98,7 +114,7 @@ def _gallery(
     config: DictConfig, folder: Path, networks: Sequence[Subject], what: set[str], first: str
 ) -> Path:
     """Mines, draws, verifies, and writes the pages of what layers stand for."""
-    device = _device(config.device)
+    device = device_named(config.device)
     sections = (OmegaConf.to_container(config[name]) for name in ("patterns", "reconstructions"))
     mining, drawing = settings_of(*sections, seed=config.seed, device=device.type)
     if config.images is not None:
@@ -242,29 +258,6 @@ def _size(side: int | None) -> tuple[int, int] | None:
 
 def _target(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)  # YAML reads true as a truth value
-
-
-def _check_target(asks: str, networks: Sequence[Subject]) -> None:
-    """Refuse a class that a network does not know before any work is done."""
-    for one in networks:
-        number = asks.isdecimal() and int(asks) < len(one.classes)
-        if asks not in ("predicted", "true", *one.classes) and not number:
-            hint = nearest(asks, ["predicted", "true", *one.classes])
-            known = (
-                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
-            )
-            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
-        raise ValueError(f"device={name} is not there: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _about(

@@ -3,11 +3,16 @@
 An image is done when its record says so (`report.explained`), and its record carries a fingerprint of everything that
 its maps depend on: pixels, weights, methods, options, code. Work that was interrupted goes on with the batches in which
 a record is missing or was made otherwise. Memory does not grow with the number of images.
+
+The images go in blocks of neighbours, and a process with a share of the work takes every so many-th block. Batches end
+where blocks end, so that the maps have the same bits, however many processes make them. Whoever takes all blocks
+afterwards finds the work of the shares done, and does what is missing.
+
+manifest.csv                  a row per image: the file of its maps, its checksum, the fingerprint
+manifest-0-of-2.csv, ...      the same of one share
 """
 
-import csv
 import hashlib
-import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,11 +31,12 @@ from interp_cnn.progress import progress_bar
 from interp_cnn.questions import Question, posed
 from interp_cnn.report import explained
 from interp_cnn.report.explained import Answer, ImageRecord, Look, MapRecord
-from interp_cnn.report.writing import write_text
+from interp_cnn.report.writing import written_table
 from interp_cnn.subjects import Picture, Subject
 
 log = logging.getLogger(__name__)
 WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
+BLOCK = 32  # images, where no batch size is given: the largest that `fitting_batch` gives
 CELLS_DRAWN = 40  # along an image's longer side: single pixels of a large image cannot be seen
 
 
@@ -55,6 +61,7 @@ class Explanations:
         question: what.
         device: where the networks compute.
         skip_bad: leave out images that cannot be read.
+        share: (k, n) to explain every n-th block of images, from the k-th on.
         names: folders of the explained images, in order.
         bad: images that were left out: name and reason.
     """
@@ -64,6 +71,7 @@ class Explanations:
     question: Question
     device: torch.device | str = "cpu"
     skip_bad: bool = False
+    share: tuple[int, int] = (0, 1)
     names: list[str] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
 
@@ -88,18 +96,25 @@ class Explanations:
         Raises:
             ValueError: an image that cannot be read (unless bad ones are skipped), or a question that a method refuses.
         """
+        blocks = self._blocks(pictures, batch_size or BLOCK)
         bar = progress_bar(transient=True)
-        task = bar.add_task("explaining", total=float(len(pictures)), seen=f"0/{len(pictures)} images")
-        with bar:
-            for batch in self._batches(pictures, batch_size):
+        count = sum(map(len, blocks))
+        task = bar.add_task("explaining", total=float(count), seen=f"0/{count} images")
+        with bar, written_table(self.folder / self._named("manifest")) as manifest:
+            manifest.writerow(("file", "maps", "sha256", "question"))
+            for batch in (batch for block in blocks for batch in self._batches(block, batch_size)):
                 if not all(one.done for one in batch):
                     self._explain(
                         batch, self._size(batch[0], batch_size), look, lambda share: bar.advance(task, share)
                     )
                 seen = len(self.names) + len(self.bad)
-                bar.update(task, seen=f"{seen}/{len(pictures)} images", completed=float(seen))
+                bar.update(task, seen=f"{seen}/{count} images", completed=float(seen))
+                for one in batch:
+                    record = explained.read_record(self.folder / "images" / one.name)
+                    place = f"images/{one.name}/{explained.MAPS}"
+                    manifest.writerow((one.picture.name, place, record.map_sha256, one.fingerprint))
         self._write_quarantine()
-        if not self.names:
+        if not self.names and self.bad:
             raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
 
     def draw(self, look: Look) -> None:
@@ -126,15 +141,29 @@ class Explanations:
                 scales[one.method] = max(scales.get(one.method, 0.0), one.scale)
         return scales
 
-    def _batches(self, pictures: Sequence[Picture], batch_size: int | None) -> Iterator[list[_Waiting]]:
+    def _blocks(self, pictures: Sequence[Picture], size: int) -> list[list[tuple[str, Picture]]]:
+        """This share's images with their folders; images of one name are told apart by their turn."""
+        folders: dict[str, Picture] = {}
+        for picture in pictures:
+            folder, turn = explained.folder_name(picture.name), 1
+            while folder in folders:
+                turn += 1
+                folder = explained.folder_name(f"{picture.name} {turn}")
+            folders[folder] = picture
+        named, (first, every) = list(folders.items()), self.share
+        return [named[start : start + size] for start in range(first * size, len(named), every * size)]
+
+    def _batches(
+        self, block: Sequence[tuple[str, Picture]], batch_size: int | None
+    ) -> Iterator[list[_Waiting]]:
         """Images of one size, as many as go together; the same ones whatever is explained already.
 
         In a batch of other images a convolution may round otherwise, so that interrupted work would not end with the
         same bits.
         """
         batch: list[_Waiting] = []
-        for picture in pictures:
-            one = self._looked_at(picture)
+        for name, picture in block:
+            one = self._looked_at(name, picture)
             if one is None:
                 continue
             if batch and (
@@ -143,7 +172,8 @@ class Explanations:
                 yield batch
                 batch = []
             batch.append(one)
-        yield batch
+        if batch:
+            yield batch
 
     def _size(self, one: _Waiting, batch_size: int | None) -> int:
         shape = tuple(one.pixels.shape)
@@ -152,7 +182,7 @@ class Explanations:
             self._sizes[shape] = batch_size or min(fitting_batch(it.network, pixels) for it in self.networks)
         return self._sizes[shape]
 
-    def _looked_at(self, picture: Picture) -> _Waiting | None:
+    def _looked_at(self, name: str, picture: Picture) -> _Waiting | None:
         """An image, and whether it is explained already; None for one that cannot be read."""
         try:
             pixels = picture.pixels()
@@ -162,23 +192,16 @@ class Explanations:
             log.warning("left out: %s", error)
             self.bad.append((picture.name, " ".join(str(error).split())))
             return None
-        name = self._new_name(picture)
         self.names.append(name)
         self._pictures[name] = picture
         content = hashlib.sha256(self._asks.encode())
         content.update(repr((tuple(pixels.shape), picture.name, picture.label)).encode())
         content.update(pixels.contiguous().numpy().tobytes())
-        record = explained.read_record(self.folder / "images" / name)
-        done = record is not None and record.question == content.hexdigest()
+        folder = self.folder / "images" / name
+        record = explained.read_record(folder)
+        asked_this = record is not None and record.question == content.hexdigest()
+        done = asked_this and explained.maps_are_whole(folder, record)
         return _Waiting(name, picture, pixels, content.hexdigest(), done)
-
-    def _new_name(self, picture: Picture) -> str:
-        """The image's folder; images of one name are told apart by their turn."""
-        name, turn = explained.folder_name(picture.name), 1
-        while name in self._pictures:
-            turn += 1
-            name = explained.folder_name(f"{picture.name} {turn}")
-        return name
 
     def _explain(
         self, batch: list[_Waiting], size: int, look: Look | None, advance: Callable[[float], None]
@@ -207,9 +230,9 @@ class Explanations:
                 answers[place].append(Answer(**head, maps=records[place]))
         for place, one in enumerate(batch):
             folder = self.folder / "images" / one.name
-            size = explained.write_maps(folder, maps[place])
+            written = explained.write_maps(folder, maps[place])
             about = (one.picture.name, one.picture.label, tuple(one.pixels.shape[1:]), one.fingerprint)
-            record = ImageRecord(*about, answers[place], size)
+            record = ImageRecord(*about, answers[place], *written)
             if look is None:
                 explained.write_record(folder, record)
             else:
@@ -222,13 +245,16 @@ class Explanations:
         return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
 
     def _write_quarantine(self) -> None:
-        path = self.folder / "quarantine.csv"
+        path = self.folder / self._named("quarantine")
         if not self.bad:
             path.unlink(missing_ok=True)
             return
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *self.bad])
-        write_text(path, text.getvalue())
+        with written_table(path) as table:
+            table.writerows([("file", "reason"), *self.bad])
+
+    def _named(self, table: str) -> str:
+        share, count = self.share
+        return f"{table}.csv" if count == 1 else f"{table}-{share}-of-{count}.csv"
 
 
 def _code() -> str:

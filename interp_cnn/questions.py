@@ -4,6 +4,7 @@ The class to explain may be the one that the network predicts, the image's own, 
 best other class, the question is what speaks for the one rather than the other.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.differences import LogitDifferences
 from interp_cnn.explanation.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.options import Options
+from interp_cnn.refusals import nearest
 from interp_cnn.report.explained import ClassScore
 from interp_cnn.subjects import Picture, Subject
 
@@ -103,3 +105,37 @@ def _rival(logits: Tensor, target: int) -> int:
     others = logits.clone()
     others[target] = -torch.inf
     return int(others.argmax())
+
+
+def check_target(asks: str, networks: Sequence[Subject]) -> None:
+    """Refuse a class that a network does not know before any work is done."""
+    for one in networks:
+        number = asks.isdecimal() and int(asks) < len(one.classes)
+        if asks not in ("predicted", "true", *one.classes) and not number:
+            hint = nearest(asks, ["predicted", "true", *one.classes])
+            known = (
+                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
+            )
+            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
+
+
+def share_of(shard: str | None) -> tuple[int, int] | None:
+    """(k, n) of `k/n`."""
+    if shard is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
+    if not found or not int(found[1]) < int(found[2]):
+        raise ValueError(f"shard={shard}: expected K/N with K from 0 to N-1, such as 0/4, 1/4, 2/4 and 3/4")
+    return int(found[1]), int(found[2])
+
+
+def device_named(name: str) -> torch.device:
+    """The device `cpu`, `cuda:1`, ..., or for `auto` a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        raise ValueError(f"device={name} is not there: {str(error).splitlines()[0]}") from error
+    return device

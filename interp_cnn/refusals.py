@@ -28,6 +28,7 @@ _UNKNOWN_KEY = [
     re.compile(r"Override \S+ looks like a config group override, but config group '(.+?)' does not exist"),
 ]
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid")
+_LOST_PROCESS = re.compile(r"gloo/transport|NCCL|TCPStore")
 _WORKER = re.compile(r"^Caught \w+ in DataLoader worker process.*^\w+: ", re.DOTALL | re.MULTILINE)
 _WRONG_CALL = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 
@@ -62,6 +63,11 @@ def sentence(error: BaseException, words: Sequence[str]) -> str | None:
             text = (
                 "a process that prepares images was lost (killed, often for want of memory); the same command with "
                 "the same hydra.run.dir goes on, data.workers=0 does without such processes"
+            )
+        case RuntimeError() if _LOST_PROCESS.search(str(error)):
+            text = (
+                "another process of this training ended (its own log in the run folder says why) or could not be "
+                "reached; the same command with the same hydra.run.dir goes on"
             )
         case _ if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):
             text = str(error)  # Lightning's word for a trainer that this machine cannot run

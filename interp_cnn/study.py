@@ -25,7 +25,7 @@ from interp_cnn.studies.distortion_study import DistortionStudy
 from interp_cnn.studies.distractor_study import DistractorStudy
 from interp_cnn.studies.occlusion_study import OcclusionStudy
 from interp_cnn.studies.work import done_in_parts, fingerprint_of
-from interp_cnn.train import provenance, train
+from interp_cnn.train import leave_to_the_first, provenance, train
 
 STUDIES = {"occlusion": OcclusionStudy, "distortion": DistortionStudy, "distractor": DistractorStudy}
 
@@ -111,6 +111,7 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
         settings.training.epochs = max(1, round(config.shown / _training_images(config)))
         train(settings, folder / kind, label=f"training {kind}", resume=True)
         runs.append(load_run(folder / kind, checkpoint="last"))
+    leave_to_the_first()
     return runs
 
 

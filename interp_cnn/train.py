@@ -41,6 +41,7 @@ def run(config: DictConfig) -> None:
         invert(config, folder)
     else:
         train(config, folder, resume=True)
+    leave_to_the_first()
     print(f"run folder: {os.path.relpath(folder)}")
 
 
@@ -102,6 +103,12 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
             {**provenance(), "seed": resolved.seed, "seconds": round(seconds, 2), "parameters": parameters},
         )
     return folder
+
+
+def leave_to_the_first() -> None:
+    """Ends all processes of a training but the first: what comes after it is work for one."""
+    if rank_zero_only.rank != 0:
+        sys.exit(0)
 
 
 def sound_checkpoint(path: Path) -> Path | None:

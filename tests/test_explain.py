@@ -9,6 +9,7 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pandas as pd
@@ -441,6 +442,60 @@ def test_a_full_disk_leaves_no_half_image_behind(place, monkeypatch, capsys):
     assert "No space left on device" in capsys.readouterr().err
     assert explain(MINE, *PHOTOS, CHEAP) == 0
     assert len(records(place / "out")) == 3
+
+
+# Shares
+
+
+@pytest.mark.parametrize("shares", [2, 3])
+def test_the_shares_of_several_processes_join_to_the_bits_of_one(shares, place, monkeypatch, capsys):
+    for number in range(5):  # 8 images in blocks of 2
+        copyfile(place / "photos" / "fox" / "1.png", place / "photos" / f"more{number}.png")
+    (place / "photos" / "bad.png").write_bytes(b"not an image")
+    words = (MINE, *PHOTOS, CHEAP, "batch_size=2", "draw=false", "limit=null", "on_error=skip")
+    assert explain(*words, out="whole") == 0
+    for share in reversed(range(shares)):
+        assert explain(*words, f"shard={share}/{shares}") == 0
+        assert not (place / "out" / "index.html").exists()
+    asked = counted(monkeypatch)
+    capsys.readouterr()
+    assert explain(*words) == 0
+    assert asked == [] and "8 images explained, 1 left out" in capsys.readouterr().out
+    resumed, whole = maps_of(place / "out"), maps_of(place / "whole")
+    assert resumed.keys() == whole.keys() and len(whole) == 8
+    for name, maps in whole.items():
+        assert all(np.array_equal(maps[key], resumed[name][key]) for key in maps)
+    joined, once = ((place / out / "manifest.csv").read_text() for out in ("out", "whole"))
+    assert joined == once
+    rows = [
+        row
+        for share in range(shares)
+        for row in (place / "out" / f"manifest-{share}-of-{shares}.csv").read_text().splitlines()[1:]
+    ]
+    assert sorted(rows) == sorted(once.splitlines()[1:])
+    assert explain(*words) == 0 and (place / "out" / "manifest.csv").read_text() == once
+
+
+def test_a_flipped_bit_in_a_share_is_made_again_by_the_call_that_joins(place, monkeypatch):
+    words = (MINE, *PHOTOS, CHEAP, "batch_size=1", "draw=false")
+    for share in ("0/2", "1/2"):
+        assert explain(*words, f"shard={share}") == 0
+    before = maps_of(place / "out")
+    path = next((place / "out" / "images").glob("*/maps.npz"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    asked = counted(monkeypatch)
+    assert explain(*words) == 0
+    assert [count for _, count in asked] == [1, 1]  # two methods, one image
+    after = maps_of(place / "out")
+    assert all(np.array_equal(before[name][key], after[name][key]) for name in before for key in before[name])
+
+
+@pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2", "0/0"])
+def test_a_share_that_is_none_is_refused(shard, place, capsys):
+    assert explain(MINE, *PHOTOS, CHEAP, f"shard='{shard}'") == 2
+    assert "expected K/N with K from 0 to N-1" in capsys.readouterr().err
 
 
 # Refusals

@@ -52,7 +52,8 @@ def keep(folder, record, look=Look()):  # noqa: B008
         for one in answer.maps
         if not one.refused
     }
-    record = replace(record, map_bytes=explained.write_maps(folder, maps))
+    size, checksum = explained.write_maps(folder, maps)
+    record = replace(record, map_bytes=size, map_sha256=checksum)
     explained.draw(folder, record, look, image=lambda: IMAGE)
 
 
@@ -80,7 +81,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     record = a_record(networks=("interpretable", "plain"))
     keep(tmp_path, record)
     stored = explained.read_record(tmp_path)
-    assert stored == replace(record, map_bytes=stored.map_bytes, pictures=stored.pictures)
+    assert explained.maps_are_whole(tmp_path, stored)
+    written = {"map_bytes": stored.map_bytes, "map_sha256": stored.map_sha256, "pictures": stored.pictures}
+    assert stored == replace(record, **written)
     assert set(explained.read_maps(tmp_path)) == {"interpretable.lrp", "plain.lrp"}
     np.testing.assert_array_equal(explained.read_maps(tmp_path)["plain.lrp"], MAP)
 
@@ -289,7 +292,7 @@ def test_many_images_are_spread_over_pages(tmp_path):
     records = [a_record(f"{number}.png") for number in range(count)]
     names = [folder_name(record.file) for record in records]
     for name, record in zip(names, records, strict=True):
-        size = explained.write_maps(tmp_path / "images" / name, {"lrp": MAP})
+        size, _ = explained.write_maps(tmp_path / "images" / name, {"lrp": MAP})
         explained.write_record(tmp_path / "images" / name, replace(record, map_bytes=size))
     write_pages(tmp_path, names, About("many", {}, {}, ""), Look())
     pages = [tmp_path / name for name in ("index.html", "page-2.html", "page-3.html")]

@@ -1,6 +1,7 @@
 """Damaged files of every kind that is read: a value or one sentence, never another exception, never a hang.
 
 Real files are changed, cut and doubled by hypothesis: `pytest tests/test_fuzz.py --fuzz 2500` tries 2500 of each kind.
+So are the values of a run's configuration, and the words of command lines.
 """
 
 import json
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from interp_cnn import refusals
+from interp_cnn import cli, refusals
 from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.images import read_rgb
 from interp_cnn.report import explained
@@ -100,8 +101,8 @@ def checkpoint(folder: Path) -> Path:
 
 
 def record(folder: Path) -> Path:
-    size = explained.write_maps(folder, {"lrp": np.zeros((3, 3), np.float32)})
-    explained.write_record(folder, explained.ImageRecord("a.png", "cat", (3, 3), "q", [], size))
+    written = explained.write_maps(folder, {"lrp": np.zeros((3, 3), np.float32)})
+    explained.write_record(folder, explained.ImageRecord("a.png", "cat", (3, 3), "q", [], *written))
     return folder / explained.RECORD
 
 
@@ -135,14 +136,121 @@ def test_a_damaged_file_is_a_value_or_one_sentence(kind, tmp_path, pytestconfig)
     @given(CHANGES)
     def one(changes):
         path.write_bytes(damaged(whole, changes))
-        try:
-            with a_limit():
-                read(path)
-            outcomes["read"] += 1
-        except Exception as error:
-            said = refusals.sentence(error, ["train"])
-            assert said is not None and "\n" not in said, repr(error)
-            outcomes["refused"] += 1
+        _counted(lambda: read(path), outcomes)
 
     one()
     print(kind, json.dumps(outcomes))
+
+
+def _counted(read, outcomes):
+    try:
+        with a_limit():
+            read()
+        outcomes["read"] += 1
+    except Exception as error:
+        said = refusals.sentence(error, ["train"])
+        assert said is not None and "\n" not in said, repr(error)
+        outcomes["refused"] += 1
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    1e99,
+    float("nan"),
+    "",
+    "word",
+    "../../x",
+    "x" * 5000,
+    "\0",
+    [],
+    [1, [2]],
+    {},
+    {"_target_": "os.abort"},
+)
+KEYS = (
+    "_target_",
+    "dataset",
+    "root",
+    "image_size",
+    "batch_size",
+    "augmentation",
+    "seed",
+    "workers",
+    "balance",
+    "new",
+)
+
+
+def test_a_configuration_with_any_values_is_data_or_one_sentence(tmp_path, pytestconfig):
+    path = configuration(tmp_path)
+    whole, outcomes = OmegaConf.load(path), {"read": 0, "refused": 0}
+    values = st.one_of(
+        st.sampled_from(ODD), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.integers())
+    )
+
+    @settings(
+        max_examples=pytestconfig.getoption("--fuzz"),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.tuples(st.sampled_from(KEYS), values), min_size=1, max_size=3))
+    def one(changes):
+        content = OmegaConf.to_container(whole)
+        for key, value in changes:
+            # a huge number of workers or pixels is a wish, not damage
+            if key in ("workers", "image_size") and isinstance(value, int | float):
+                value = value if value < 64 else -value
+            content["data"][key] = value
+        path.write_text(json.dumps(content))  # JSON is YAML
+        _counted(lambda: build_data(load_config(tmp_path).data), outcomes)
+
+    one()
+    print("values", json.dumps(outcomes))
+
+
+TEXT = st.text(min_size=1, max_size=4)
+LINES = (
+    ["model.widths=[4,6,8,8,8]", "training.epochs=4", "data.scale=[1.5,2.0]"],
+    ["data=mnist", "data.root=/nowhere", "model=plain", "trainer.precision=32-true"],
+    ["+trainer.limit_train_batches=5", "~data.rotation", "seed=3", "training.patience=null"],
+    ["training.compile=true", "data.augmentation={flip:true,shift:0.1}", "model.loss_weight.ratio=0.5"],
+)
+
+
+def test_any_words_on_the_command_line_are_settings_or_one_sentence(capsys, pytestconfig):
+    outcomes = {"read": 0, "refused": 0}
+
+    @settings(
+        max_examples=pytestconfig.getoption("--fuzz"),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.sampled_from(LINES),
+        st.integers(0, 3),
+        st.integers(0, 40),
+        st.text(min_size=1, max_size=4),
+        st.booleans(),
+    )
+    def one(line, which, at, more, inside):
+        words = list(line)
+        word = words[which % len(words)]
+        at %= len(word)
+        words[which % len(words)] = word[:at] + more + word[at + (0 if inside else len(more)) :]
+        words = [word for word in words if not word.startswith("-")]  # flags are argparse's
+        with a_limit():
+            code = cli.main(["train", *words, "--cfg", "job"])
+        said = capsys.readouterr().err
+        assert code in (0, 2), (words, said)
+        assert "Traceback" not in said and (code == 0 or said.count("interp-cnn: ") == 1), (words, said)
+        outcomes["refused" if code else "read"] += 1
+
+    one()
+    print("command lines", json.dumps(outcomes))

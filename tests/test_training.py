@@ -139,7 +139,7 @@ def test_the_logged_gradient_ratio_is_the_one_of_that_very_step(monkeypatch):
     logged, maps = {}, []
     monkeypatch.setattr(module, "_log", lambda tag, value, images, **_: logged.update({tag: value}))
     module.masks["conv5"].register_forward_hook(lambda mask, *_: maps.append(mask.kept_maps))
-    module._trainer = type("Trainer", (), {"global_step": 0, "num_training_batches": 4, "max_epochs": 3})()
+    module._trainer = type("Trainer", (), {"current_epoch": 0, "num_training_batches": 4, "max_epochs": 3})()
     ratios = []
     for batch in islice(data().train_dataloader(), 3):
         logged.clear()

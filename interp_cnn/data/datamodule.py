@@ -5,8 +5,8 @@ one class and its options. Training order, placement and augmentation are functi
 a training that was killed and resumed, or that uses more workers, sees the same pixels in the same order.
 Validation goes through the images in order, in their fixed views.
 
-Across processes (torch.distributed) each rank takes every world-size-th image; training pads the last round
-so that all ranks make the same number of steps, validation leaves no image out and takes none twice. The
+Across processes (torch.distributed) each rank takes every world-size-th image; the last round is padded so that
+all ranks make the same number of steps, and in validation the sampler's `own` tells how many images count. The
 trainer must therefore run with `use_distributed_sampler=False`.
 """
 
@@ -95,17 +95,24 @@ class EpochSampler(Sampler[Draw]):
 
 
 class OrderedSampler(Sampler[int]):
-    """Every image once, in order, in its fixed view; a rank takes every world-size-th of them."""
+    """Every image once, in order, in its fixed view; a rank takes every world-size-th of them.
+
+    A rank with an image fewer than the first repeats one at its end: ranks that wait for each other in every batch
+    need the same number of batches. `own` is the number without it.
+    """
 
     def __init__(self, count: int, *, rank: int | None = None, world_size: int | None = None) -> None:
         self.count = count
         self.rank, self.world_size = shard(rank, world_size)
+        self.own = len(range(self.rank, count, self.world_size))
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.count, self.world_size))
+        return -(-self.count // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, self.count, self.world_size))
+        yield from range(self.rank, self.count, self.world_size)
+        if self.own < len(self):
+            yield self.count - 1
 
 
 def shard(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from interp_cnn.model.information_gradient import (
     log_mean_exp,
 )
 from interp_cnn.model.mutual_information import template_scores
-from interp_cnn.model.ranks import mean_over_ranks
+from interp_cnn.model.ranks import mean_over_ranks, sum_over_ranks
 from interp_cnn.model.templates import part_templates, peak_positions
 
 SCALES = ("peak", "spread")
@@ -138,7 +138,7 @@ class FilterLoss(nn.Module):
                     feature_maps, labels, beta, settings
                 )
         if self.training:
-            self._remember(values, feature_maps.shape[0])
+            self._remember(values, feature_maps)
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
 
     @torch.no_grad()
@@ -156,7 +156,8 @@ class FilterLoss(nn.Module):
         log_partition, share = None, 1.0
         if self.partition_memory and self.images_seen > 0:
             seen = min(float(self.images_seen), self.partition_memory)
-            log_partition, share = self.log_partition, feature_maps.shape[0] / (feature_maps.shape[0] + seen)
+            images = float(_images(feature_maps))
+            log_partition, share = self.log_partition, images / (images + seen)
         positions = own = None
         if labels is not None and self.gradient in GRADIENTS[2:]:
             positions = peak_positions(
@@ -172,7 +173,7 @@ class FilterLoss(nn.Module):
             norm=self.norm,
             positions=positions,
             own=own,
-            across_ranks=self.training,
+            across_ranks=True,
         )
 
     def _update_scale(self, feature_maps: Tensor, beta: Tensor) -> None:
@@ -187,12 +188,12 @@ class FilterLoss(nn.Module):
         self.scale.mul_(decay).add_(observed, alpha=1 - decay)
         self.batches += 1
 
-    def _remember(self, values, images: int) -> None:
+    def _remember(self, values, feature_maps: Tensor) -> None:
         if self.prior_kind == "occurrence":
             self.occurrence.mul_(0.98).add_(values.mean_posterior, alpha=0.02)
         if self.partition_memory:
             self.log_partition.copy_(values.log_partition)
-            self.images_seen.add_(images)
+            self.images_seen.add_(_images(feature_maps))
 
     def _class_conditional(self, feature_maps, labels, beta, settings) -> Tensor:
         """Mean of -log p(T- | x) over filters and images of other categories."""
@@ -206,6 +207,11 @@ class FilterLoss(nn.Module):
         if settings.across_ranks:
             count = mean_over_ranks(count)
         return -(log_posterior * others).sum() / count.clamp(min=1)
+
+
+def _images(feature_maps: Tensor) -> Tensor:
+    """Number of images of all processes, ()."""
+    return sum_over_ranks(feature_maps.new_tensor(float(feature_maps.shape[0]), dtype=torch.float32))
 
 
 def _full_precision(values: Tensor) -> torch.autocast:

@@ -125,8 +125,12 @@ class _LayerInformation(torch.autograd.Function):
 
 
 def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
-    """Filters in blocks: maps (B, c, h*w) float, templates (T, h*w) or (c, T, h*w), slice."""
-    batch, filters, height, width = feature_maps.shape
+    """Filters in blocks: maps (B, c, h*w) float, templates (T, h*w) or (c, T, h*w), slice.
+
+    The same blocks on all ranks, also where one has fewer images: they wait for each other in every block.
+    """
+    _, filters, height, width = feature_maps.shape
+    batch = max(1, math.ceil(_images_of_all_ranks(feature_maps, settings) / settings.world_size))
     cells = height * width
     dtype = torch.promote_types(feature_maps.dtype, torch.float32)
     distances = _distances(feature_maps, settings.norm, dtype)
@@ -135,7 +139,7 @@ def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
     size = max(1, min(filters, BLOCK_BYTES // bytes_per_filter))
     for start in range(0, filters, size):
         block = slice(start, min(start + size, filters))
-        maps = feature_maps[:, block].reshape(batch, -1, cells).to(dtype)
+        maps = feature_maps[:, block].flatten(2).to(dtype)
         templates = shared if shared is not None else _templates(beta[block, None, None], distances)
         yield maps, templates, block
 
@@ -272,7 +276,8 @@ def _mean_over_images(values: Tensor, settings: LayerInformation) -> Tensor:
 
 def log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
     """Log of the mean of exp over the first axis and over all ranks."""
-    peak = scores.amax(0)
+    lowest = scores.new_full((1, *scores.shape[1:]), -torch.inf)
+    peak = torch.cat([scores, lowest]).amax(0)  # also of no image, where a rank has none left
     if settings.world_size > 1:
         distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)
     return _mean_over_images((scores - peak).exp(), settings).log() + peak

@@ -129,6 +129,7 @@ class ImageRecord:
         question: fingerprint of everything that the maps depend on.
         answers: one per network.
         map_bytes: size of the file of maps.
+        map_sha256: its checksum.
         pictures: fingerprint of everything else that the pictures depend on, empty while there are none.
     """
 
@@ -138,6 +139,7 @@ class ImageRecord:
     question: str
     answers: Sequence[Answer]
     map_bytes: int = 0
+    map_sha256: str = ""
     pictures: str = ""
 
 
@@ -185,12 +187,17 @@ def map_key(network: str, method: str, networks: int) -> str:
     return method if networks == 1 else f"{network}.{method}"
 
 
-def write_maps(folder: Path, maps: Mapping[str, NDArray[np.float32]]) -> int:
-    """Write the raw maps of an image; returns the size of the file. A record of earlier maps goes first."""
+def write_maps(folder: Path, maps: Mapping[str, NDArray[np.float32]]) -> tuple[int, str]:
+    """Write the raw maps of an image; returns the file's size and checksum. A record of earlier maps goes first."""
     (folder / RECORD).unlink(missing_ok=True)
     content = npz_bytes(maps)
     write_bytes(folder / MAPS, content)
-    return len(content)
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
+def maps_are_whole(folder: Path, record: ImageRecord) -> bool:
+    """Whether the file of maps is the one that the record was written with, to the bit."""
+    return hashlib.sha256((folder / MAPS).read_bytes()).hexdigest() == record.map_sha256
 
 
 def read_maps(folder: Path) -> dict[str, NDArray[np.float32]]:

@@ -8,8 +8,6 @@ maps.csv                        a row per image, network and method
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +34,7 @@ from interp_cnn.report.explained import (
 )
 from interp_cnn.report.explained_costs import method_rows, short_seconds
 from interp_cnn.report.wording import method_title, reading
-from interp_cnn.report.writing import write_text
+from interp_cnn.report.writing import write_text, written_table
 
 IMAGES_ON_A_PAGE = 40
 TABLE = "maps.csv"
@@ -173,7 +171,8 @@ def write_pages(
         write_text(folder / page, text)
         for view in images:
             index = index_of[view.place.rpartition("/")[2]]
-            around = {"before": names[index - 1] if index else None, "after": (*names[index + 1 :], None)[0]}
+            after = names[index + 1] if index + 1 < len(names) else None
+            around = {"before": names[index - 1] if index else None, "after": after}
             text = environment.get_template("explained_image.html.j2").render(
                 root="../../", here="", image=view, back=page, files=(PANEL, MAPS, RECORD), **around
             )
@@ -217,19 +216,24 @@ def _map_view(record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBa
 
 
 def _write_table(folder: Path, names: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, record in read_records(folder, names):
-        for answer in record.answers:
-            start = (record.file, record.label, answer.network, answer.target, answer.against, answer.score)
-            for one in answer.maps:
-                error = "" if math.isnan(one.relative_error) else one.relative_error
-                numbers = (one.sum, one.expected, error, one.seconds, one.forward_passes, one.low, one.high)
-                writer.writerow(
-                    [*start, one.method, *numbers, one.unit, f"images/{name}/{MAPS}", one.refused]
+    with written_table(folder / TABLE) as writer:
+        writer.writerow(COLUMNS)
+        for name, record in read_records(folder, names):
+            for answer in record.answers:
+                start = (
+                    record.file,
+                    record.label,
+                    answer.network,
+                    answer.target,
+                    answer.against,
+                    answer.score,
                 )
-    write_text(folder / TABLE, text.getvalue())
+                for one in answer.maps:
+                    error = "" if math.isnan(one.relative_error) else one.relative_error
+                    cost = (one.seconds, one.forward_passes)
+                    numbers = (one.sum, one.expected, error, *cost, one.low, one.high)
+                    place = f"images/{name}/{MAPS}"
+                    writer.writerow([*start, one.method, *numbers, one.unit, place, one.refused])
 
 
 def _gradient(colours: str) -> str:

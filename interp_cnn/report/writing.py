@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -67,6 +68,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """A text in UTF-8."""
     write_bytes(path, content.encode("utf-8"))
+
+
+@contextmanager
+def written_table(path: Path) -> Iterator[Any]:
+    """A CSV writer to a file that appears at once, when the block ends well; no row is kept in memory."""
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file, lineterminator="\n")
 
 
 def save_png(path: Path, rgb: NDArray, *, colours: int | None = None) -> None:

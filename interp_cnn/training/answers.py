@@ -55,25 +55,28 @@ class Answers(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module, outputs: dict, batch, *unused) -> None:
         """Counts a batch's answers."""
-        labels = batch.labels.cpu()
+        labels = outputs["labels"].cpu()
         logits = outputs["logits"].detach().float().cpu()
         self.confusion += confusion_counts(logits.argmax(1), labels, len(self.confusion))
         self.bins += probability_counts(logits.softmax(1), labels)
         for tag, values in outputs["filters"].items():
-            self.terms[tag] = self.terms.get(tag, 0) + values.detach().float().cpu() * len(labels)
+            total = self.terms.setdefault(tag, torch.zeros(len(values)))
+            if len(labels):
+                total += values.detach().float().cpu() * len(labels)
         self.images += len(labels)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:
         """Adds this epoch's curves and distributions."""
         if trainer.sanity_checking:
             return
-        for counts in (self.confusion, self.bins):
+        images = torch.tensor(self.images)
+        for counts in (self.confusion, self.bins, images, *self.terms.values()):
             counts.copy_(trainer.strategy.reduce(counts.to(pl_module.device), reduce_op="sum").cpu())
         if not trainer.is_global_zero:
             return
         board, epoch = trainer.logger.experiment, trainer.current_epoch
         for tag, values in self.terms.items():
-            board.add_histogram(f"filters/{tag}", values / self.images, epoch)
+            board.add_histogram(f"filters/{tag}", values / images, epoch)
         for number, name in enumerate(trainer.datamodule.classes[:CURVES]):
             add_curve(board, f"class/{name}", self.bins[:, number], epoch)
 

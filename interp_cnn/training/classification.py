@@ -16,7 +16,7 @@ Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorB
 """
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +24,7 @@ from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.ranks import world_size
+from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.templates import position_posterior
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
@@ -41,7 +42,7 @@ class Classification(LightningModule):
         channels: image channels C.
         background: class that gets no filters, or None.
         objective: "softmax" (cross-entropy) or "logistic" (one sigmoid per category), the paper's two.
-        class_weights: (K,) weight of every class in the softmax objective, or None.
+        class_weights: (K,) weight of every class in the softmax objective, 1 in the mean over images; None: 1.
         filter_loss: arguments of `FilterLoss`.
         loss_weight: arguments of `LossWeight`.
         equivariance: weight of the equivariance loss after its first epoch, in which it rises; no effect with one view.
@@ -115,6 +116,12 @@ class Classification(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         self._run = torch.compile(network) if compile_network else network
+        self._batches_seen = 0
+
+    def setup(self, stage: str) -> None:
+        """Where several processes train together, each batch norm sees the images of all."""
+        if world_size() > 1:
+            share_batch_norms(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -124,6 +131,8 @@ class Classification(LightningModule):
         """Task loss plus weighted filter losses of one batch."""
         self._grow_masks()
         images, labels, view = batch.images, batch.labels, None
+        # not `global_step`, which counts several batches as one where gradients are accumulated
+        self._batches_seen = self.current_epoch * self.trainer.num_training_batches + batch_index
         if self.views == 2:
             seed = int(torch.randint(2**62, ()))  # of the epoch's own stream: a resumed run draws the same
             view = random_view(images, torch.Generator().manual_seed(seed))
@@ -142,27 +151,33 @@ class Classification(LightningModule):
         """Task loss, accuracy and the information of every layer; for all networks alike.
 
         Returns:
-            `logits` (B, K) and `filters`: tag -> (D,) of every layer.
+            `logits` (B, K), `labels` (B,) and `filters`: tag -> (D,) of every layer.
         """
-        filters = {}
+        filters, own = {}, own_images(self.trainer, batch, batch_index)
+        labels = batch.labels[:own]
         with kept_feature_maps(self.network) as maps:
-            logits = self.network(batch.images.contiguous(memory_format=self.memory_format))
-            self._log_task("val", self.task_loss(logits, batch.labels), logits, batch.labels)
+            logits = self.network(batch.images.contiguous(memory_format=self.memory_format))[:own]
+            self._log_task("val", self.task_loss(logits, labels), logits, labels)
             for name, mask in self.masks.items():
-                terms = self.filter_losses[_key(name)](maps[name], batch.labels, mask.beta)
-                self._log_terms("val", name, terms, len(batch.labels))
+                terms = self.filter_losses[_key(name)](maps[name][:own], labels, mask.beta)
+                self._log_terms("val", name, terms, own)
                 filters[f"mutual_information{self._suffix(name)}"] = terms.information
                 filters[f"spatial_entropy{self._suffix(name)}"] = terms.spatial_entropy
-        return {"logits": logits, "filters": filters}
+        return {"logits": logits, "labels": labels, "filters": filters}
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch in nats."""
         if self.objective == "logistic":
             truth = functional.one_hot(labels, self.num_classes).to(logits.dtype)
             return functional.binary_cross_entropy_with_logits(logits, truth) * self.num_classes
-        return functional.cross_entropy(
-            logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing
+        total = functional.cross_entropy(
+            logits,
+            labels,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
+        return total / len(labels)  # not by the weights of the batch: a batch cut in pieces has the same loss
 
     def configure_optimizers(self):
         """AdamW with a one-cycle learning rate over the whole training."""
@@ -201,9 +216,8 @@ class Classification(LightningModule):
             loss.observe(maps.detach(), labels, mask.beta)
             return 0.0
         terms = loss(maps, labels, mask.beta)
-        measured = weight.measure(task_loss, terms.loss, maps) if weight.due(self.global_step) else None
-        epoch = self.global_step / max(1, self.trainer.num_training_batches)
-        factor = weight.value(epoch, self.trainer.max_epochs or 1)
+        measured = weight.measure(task_loss, terms.loss, maps) if weight.due(self._batches_seen) else None
+        factor = weight.value(self._epoch, self.trainer.max_epochs or 1)
         self._log_terms("train", name, terms, len(labels))
         self._log(f"train/loss_weight{self._suffix(name)}", factor, len(labels))
         if measured is not None:
@@ -224,7 +238,12 @@ class Classification(LightningModule):
             crowding = crowding_loss(posterior, heights)
             self._log(f"train/crowding_loss{self._suffix(name)}", crowding.detach(), len(maps))
             total = total + self.diversity * crowding
-        return min(1.0, self.global_step / max(1, self.trainer.num_training_batches)) * total
+        return min(1.0, self._epoch) * total
+
+    @property
+    def _epoch(self) -> float:
+        """Epochs so far, with a fraction."""
+        return self._batches_seen / max(1, self.trainer.num_training_batches)
 
     def _log_task(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         accuracy = (logits.argmax(1) == labels).float().mean()
@@ -238,13 +257,27 @@ class Classification(LightningModule):
         self._log(f"{split}/spatial_entropy{suffix}", terms.spatial_entropy.mean(), images)
 
     def _log(self, tag: str, value: Tensor, images: int, *, prog_bar: bool = False) -> None:
-        across = world_size() > 1
-        self.log(
-            tag, value, on_step=False, on_epoch=True, batch_size=images, prog_bar=prog_bar, sync_dist=across
-        )
+        if not images:  # this rank has none left in the last round
+            return
+        self.log(tag, value, on_step=False, on_epoch=True, prog_bar=prog_bar, **over_ranks(images))
 
     def _suffix(self, name: str) -> str:
         return "" if len(self.masks) == 1 else f"_{name}"
+
+
+def over_ranks(images: int) -> dict:
+    """Arguments of `log` for a mean over the images of all processes.
+
+    Lightning takes the mean of the processes' numbers of images in whole numbers; times their count it is exact.
+    """
+    return {"batch_size": images * world_size(), "sync_dist": world_size() > 1}
+
+
+def own_images(trainer: Trainer, batch, batch_index: int) -> int:
+    """How many images of a validation batch are this process's; those behind them are repeated."""
+    loader = trainer.val_dataloaders
+    own = getattr(getattr(loader, "sampler", None), "own", None)  # of the data module's sampler
+    return len(batch) if own is None else max(0, min(own - batch_index * loader.batch_size, len(batch)))
 
 
 def _key(layer: str) -> str:

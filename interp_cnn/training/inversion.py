@@ -16,7 +16,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from interp_cnn.model.ranks import world_size
+from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.upconvolution import Upconvolution, random_masks
+from interp_cnn.training.classification import over_ranks, own_images
 
 BEYOND = 0.1  # weight of pixels that are further than a cell from all kept ones
 
@@ -68,6 +71,11 @@ class Inversion(LightningModule):
         self.network.eval()
         return self
 
+    def setup(self, stage: str) -> None:
+        """Where several processes train together, each batch norm sees the images of all."""
+        if world_size() > 1:
+            share_batch_norms(self.decoder)
+
     def forward(self, feature_maps: Tensor) -> Tensor:
         """Pictures (B, C, H, W) of feature maps (B, D, h, w)."""
         return self.decoder(feature_maps)
@@ -98,14 +106,17 @@ class Inversion(LightningModule):
             maps = self.feature_maps(batch.images)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         masks = random_masks(maps, generator=generator, whole=self.whole)
-        return self._total("train", batch, maps, masks)
+        return self._total("train", batch.images, maps, masks)
 
     def validation_step(self, batch, batch_index: int) -> None:
         """The same errors with the whole maps, and how often the network sees the same class in the picture."""
-        maps = self.feature_maps(batch.images)
-        self._total("val", batch, maps, torch.ones_like(maps))
-        same = self.network(self.decoder(maps)).argmax(1) == self.network(batch.images).argmax(1)
-        self._log("val/class_agreement", same.float().mean(), len(batch.images))
+        images = batch.images[: own_images(self.trainer, batch, batch_index)]
+        if not len(images):
+            return
+        maps = self.feature_maps(images)
+        self._total("val", images, maps, torch.ones_like(maps))
+        same = self.network(self.decoder(maps)).argmax(1) == self.network(images).argmax(1)
+        self._log("val/class_agreement", same.float().mean(), len(images))
 
     def configure_optimizers(self):
         """Adam with a one-cycle learning rate, for the decoder."""
@@ -116,15 +127,15 @@ class Inversion(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _total(self, split: str, batch, maps: Tensor, masks: Tensor) -> Tensor:
-        pixel_error, feature_error = self.losses(batch.images, maps, masks)
+    def _total(self, split: str, images: Tensor, maps: Tensor, masks: Tensor) -> Tensor:
+        pixel_error, feature_error = self.losses(images, maps, masks)
         total = pixel_error + self.feature_weight * feature_error
         for name, value in (("pixel_error", pixel_error), ("feature_error", feature_error), ("loss", total)):
-            self._log(f"{split}/{name}", value, len(batch.images))
+            self._log(f"{split}/{name}", value, len(images))
         return total
 
     def _log(self, tag: str, value: Tensor, images: int) -> None:
-        self.log(tag, value, on_step=False, on_epoch=True, batch_size=images)
+        self.log(tag, value, on_step=False, on_epoch=True, **over_ranks(images))
 
 
 def pixel_weights(masks: Tensor, image_size: tuple[int, int]) -> Tensor:

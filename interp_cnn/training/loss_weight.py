@@ -13,7 +13,7 @@ equal to it; `measure` answers with the norms of the step itself, from which the
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.model.ranks import mean_over_ranks
+from interp_cnn.model.ranks import sum_over_ranks, world_size
 
 SCHEDULES = ("constant", "inverse_epoch", "warmup", "fade")
 
@@ -67,14 +67,14 @@ class LossWeight(nn.Module):
         Returns:
             () norm of the filter loss's gradient over the task's, in this step, not smoothed.
         """
-        norms = mean_over_ranks(
-            torch.stack(
-                [
-                    torch.autograd.grad(loss, feature_maps, retain_graph=True)[0].float().norm()
-                    for loss in (task_loss, filter_loss)
-                ]
-            )
+        squares = torch.stack(
+            [
+                torch.autograd.grad(loss, feature_maps, retain_graph=True)[0].float().square().sum()
+                for loss in (task_loss, filter_loss)
+            ]
         )
+        # each process's gradients are world-size times those of the mean over processes
+        norms = sum_over_ranks(squares).sqrt() / world_size()
         if bool(norms.isfinite().all()):
             decay = 0.0 if bool(self.filter_norm == 0) else 0.9
             self.task_norm.mul_(decay).add_(norms[0], alpha=1 - decay)

@@ -17,6 +17,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from torch import distributed
 
 from interp_cnn.files import replacing
 from interp_cnn.training.checkpoints import WholeCheckpoints
@@ -88,6 +89,9 @@ def fit(
         fitting.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     if fitting.is_global_zero:
         _keep_best(best, checkpoints)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()  # or what comes next would see a share of the images only
     return fitting
 
 
@@ -140,7 +144,8 @@ class MetricsTable(Callback):
         row = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         row["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows = [old for old in self.rows if old["epoch"] != trainer.current_epoch]
-        self.rows.append({"epoch": trainer.current_epoch, **row})
+        # what is not measured in every epoch keeps its last value, in a resumed training too
+        self.rows.append({**(self.rows[-1] if self.rows else {}), "epoch": trainer.current_epoch, **row})
 
 
 class ProgressBar(TQDMProgressBar):
