@@ -3,7 +3,7 @@
     python tests/benchmarks/faults.py FOLDER [--tries 20] [--faults disk read-only worker checkpoint twice]
 
 disk         a file system (tmpfs, needs root) that fills up at a random moment, then gets room
-read-only    a run folder that cannot be written to: mounted so, or of another user
+read-only    a run folder that cannot be written to: mounted so, or made immutable (chattr +i, needs root)
 worker       the process that prepares images is killed at a random moment
 checkpoint   last.ckpt of an interrupted training is cut, or a byte in it changed
 twice        a second command in the folder of a running one
@@ -16,13 +16,11 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from kills import EXPLAIN, TRAIN, ended, finished, maps, started, weights
 
 ROOM = 64 << 20
-NOBODY = 65534
 
 
 @contextmanager
@@ -64,15 +62,16 @@ def full_disk(words, read, folder: Path, number: int, draw: random.Random, expec
 
 
 def read_only(words, read, folder: Path, number: int, draw: random.Random, expected) -> bool:
-    """Mounted for reading, or of somebody else."""
+    """Mounted for reading, or a folder in which nothing may be made."""
     place = folder / str(number)
     if number % 2:
         with small_disk(place, ROOM, more=",ro"):
             code = ended(started(words, place))
     else:
         place.mkdir(parents=True)
-        place.chmod(0o555)
-        code = ended(started(words, place, before=partial(os.setuid, NOBODY)))
+        subprocess.run(["chattr", "+i", str(place)], check=True)
+        code = ended(started(words, place))
+        subprocess.run(["chattr", "-i", str(place)], check=True)
     return report("read-only", words, code, in_a_sentence(place, code), said(place))
 
 

@@ -13,7 +13,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -52,8 +51,8 @@ EXPORT = [
 ]
 
 
-def started(words: list[str], place: Path, before: Callable[[], None] = lambda: None) -> int:
-    """Process that runs a command line in a folder, after `before`."""
+def started(words: list[str], place: Path) -> int:
+    """Process that runs a command line in a folder."""
     place.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -63,7 +62,6 @@ def started(words: list[str], place: Path, before: Callable[[], None] = lambda: 
             with (place.parent / f"{place.name}.txt").open("ab") as out:
                 os.dup2(out.fileno(), 1)
                 os.dup2(out.fileno(), 2)
-            before()
             sys.argv = ["interp-cnn", *words]
             code = cli.main(words)
         except SystemExit as leaving:
