@@ -28,7 +28,7 @@ from interp_cnn.gallery.settings import settings_of
 from interp_cnn.gallery.showing import show
 from interp_cnn.gallery.sources import sources_of
 from interp_cnn.gallery.verifying import examined
-from interp_cnn.questions import Question, check_target, device_named, share_of
+from interp_cnn.questions import Question, device_named, share_of, size_of
 from interp_cnn.refusals import nearest
 from interp_cnn.report.explained import Look
 from interp_cnn.report.explained_pages import About, write_pages
@@ -75,7 +75,7 @@ def explain(config: DictConfig, folder: Path) -> Path:
         page = _gallery(config, folder, networks, what, "patterns.html" if beside else "index.html")
         if "maps" not in what:
             return page
-    check_target(question.target, networks)
+    _check_target(question.target, networks)
     pictures = spread(everything, config.limit)
     if question.target == "true" and not all(picture.label for picture in pictures):
         raise ValueError("target=true, but not every image has a class; name their folders like the classes")
@@ -203,7 +203,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
         torch.manual_seed(config.seed)
         networks = [network_subject(config.network, weights=weights)]
     first = networks[0]
-    size, data = first.image_size or _size(config.image_size), first.data
+    size, data = first.image_size or size_of(config.image_size), first.data
     if config.images is None and config.get("data") is not None:
         data = _data(config.data, first)
         size = tuple(data.image_size)
@@ -250,14 +250,20 @@ def _data(config: DictConfig, subject: Subject) -> PartDataModule:
     return data
 
 
-def _size(side: int | None) -> tuple[int, int] | None:
-    if side is not None and (not isinstance(side, int) or side < 1):
-        raise ValueError(f"image_size={side}: expected pixels, 1 or more, or null for each image's own size")
-    return None if side is None else (side, side)
-
-
 def _target(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)  # YAML reads true as a truth value
+
+
+def _check_target(asks: str, networks: Sequence[Subject]) -> None:
+    """Refuse a class that a network does not know before any work is done."""
+    for one in networks:
+        number = asks.isdecimal() and int(asks) < len(one.classes)
+        if asks not in ("predicted", "true", *one.classes) and not number:
+            hint = nearest(asks, ["predicted", "true", *one.classes])
+            known = (
+                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
+            )
+            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
 
 
 def _about(
@@ -273,7 +279,7 @@ def _about(
         "network": names,
         "images": f"{count}, from {config.images or 'validation data'}",
         "explained": f"the logit of {asked}{against}",
-        "occlusion": f"{_windows(options, networks[0].image_size or _size(config.image_size))}, hidden pixels become "
+        "occlusion": f"{_windows(options, networks[0].image_size or size_of(config.image_size))}, hidden pixels become "
         + (str(options.fill) if options.fill is not None else "black" if grey else "the image's mean colour"),
         "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
         "scale": SCALES[config.shared_scale],

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from interp_cnn.explanation.differences import LogitDifferences
 from interp_cnn.explanation.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.options import Options
-from interp_cnn.refusals import nearest
 from interp_cnn.report.explained import ClassScore
 from interp_cnn.subjects import Picture, Subject
 
@@ -107,18 +106,6 @@ def _rival(logits: Tensor, target: int) -> int:
     return int(others.argmax())
 
 
-def check_target(asks: str, networks: Sequence[Subject]) -> None:
-    """Refuse a class that a network does not know before any work is done."""
-    for one in networks:
-        number = asks.isdecimal() and int(asks) < len(one.classes)
-        if asks not in ("predicted", "true", *one.classes) and not number:
-            hint = nearest(asks, ["predicted", "true", *one.classes])
-            known = (
-                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
-            )
-            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
-
-
 def share_of(shard: str | None) -> tuple[int, int] | None:
     """(k, n) of `k/n`."""
     if shard is None:
@@ -139,3 +126,10 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
         raise ValueError(f"device={name} is not there: {str(error).splitlines()[0]}") from error
     return device
+
+
+def size_of(side: int | None) -> tuple[int, int] | None:
+    """(H, W) of images of so many pixels a side; None for each image's own."""
+    if side is not None and (not isinstance(side, int) or side < 1):
+        raise ValueError(f"image_size={side}: expected pixels, 1 or more, or null for each image's own size")
+    return None if side is None else (side, side)
