@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from interp_cnn import refusals
 from interp_cnn.data.datamodule import OrderedSampler
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.shared_norms import share_batch_norms
@@ -90,6 +91,16 @@ def test_a_rank_with_an_image_fewer_repeats_one_that_does_not_count():
     first, second = (OrderedSampler(5, rank=rank, world_size=2) for rank in range(2))
     assert (list(first), first.own) == ([0, 2, 4], 3)
     assert (list(second), second.own) == ([1, 3, 4], 2)
+
+
+def test_a_lost_process_is_told_in_a_sentence():
+    for words in (
+        "[third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer",
+        "NCCL timeout",
+    ):
+        said = refusals.sentence(RuntimeError(words), ["train"])
+        assert "another process of this training ended" in said and "goes on" in said
+    assert refusals.sentence(RuntimeError("a bug of ours"), ["train"]) is None
 
 
 SMALL = ["model.widths=[4,6,8,8,8]", "training.epochs=2", "data.image_size=24", "data.scale=[1.5,2.0]"]
