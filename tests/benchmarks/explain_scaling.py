@@ -11,7 +11,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -73,12 +72,8 @@ def main() -> None:
         words = ["explain", f"run={network}", f"images={options.folder / f'pictures-{count}'}", *WORDS]
         seconds, processor, memory = run([*words, f"hydra.run.dir={place}"])
         rows.append({"images": count, "seconds": seconds, "processor": processor, "MiB": memory})
-        again = run([*words, f"hydra.run.dir={place}"])
-        rows[-1] |= {"again processor": again[1], "again MiB": again[2]}
         print({name: round(value, 1) for name, value in rows[-1].items()}, flush=True)
     (options.folder / "scaling.json").write_text(json.dumps(rows, indent=2))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"largest memory of any: {peak:.0f} MiB")
 
 
 if __name__ == "__main__":
