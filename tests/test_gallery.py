@@ -102,6 +102,15 @@ def test_every_source_is_judged_on_the_same_images_with_occurrences_of_its_class
         assert one.effects.shape == (len(one.units.concepts), 2)
 
 
+def test_nodes_of_the_graph_are_units_like_others(place, subjects, data):
+    [source] = sources_of(subjects[1:], data)
+    mining = replace(MINING, kinds=("graph",))
+    [one] = examined(place / "graph", [source], data, mining, None)
+    assert one.units.kind == "graph" and len(one.units.concepts) <= 10
+    assert all(concept.place is not None and concept.floor > 0 for concept in one.units.concepts)
+    assert set(units_table([one], data.classes).replication) <= {0.0, 1.0}
+
+
 def test_the_other_network_is_asked_for_the_class_too(found):
     names = {one.source.subject: one.pictures["window"].keys() for one in found}
     assert "class_of.plain <b>" in names["interpretable"] and "class_of.interpretable" in names["plain <b>"]

@@ -1,6 +1,7 @@
 """Concepts: what a filter, a mined pattern or a node of a graph claims to stand for, as a map of its strength.
 
     strength at a cell  =  min over the concept's channels of  activation / scale  at the cell plus the channel's offset
+                           times exp(-d^2 / 2 s^2) of a node, at a distance d from its place
 
 A mined pattern fires by the miner's own rule, where each of its channels is positive and among the `top` strongest of
 its cell (`transactions`); a concept with a floor (a filter) where its strength reaches the floor. So one map serves for
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.activations import feature_maps
 from interp_cnn.explanation.exemplars import Exemplars
+from interp_cnn.explanation.graph_nodes import cell_positions
 from interp_cnn.explanation.patterns import Pattern
 
 FLOOR = 0.5  # a filter fires where it reaches this share of its exemplars' mean peak
@@ -35,6 +37,7 @@ class Concept:
         category: index of the class that it speaks for; -1: none.
         floor: strength from which on it fires; None: the miner's rule.
         occurrences: (n, 3) int64, image number, row, column, strongest first.
+        place: (row, column, s), relative to the image, where a node of a graph is expected; None: anywhere.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Concept:
     category: int
     occurrences: Tensor
     floor: float | None = None
+    place: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ class FiringRule:
     def strengths(self, maps: Tensor, concepts: Sequence[Concept]) -> Tensor:
         """(B, Q, h, w) strength of every concept, from feature maps (B, D, h, w); 0 where a channel lies outside."""
         scaled = maps.relu() / self.scale.to(maps)[:, None, None]
-        found = [
-            torch.stack([_shifted(scaled[:, c], o) for c, o in _places(one)], dim=1).amin(dim=1)
-            for one in concepts
-        ]
+        found = []
+        for one in concepts:
+            strength = torch.stack([_shifted(scaled[:, c], o) for c, o in _places(one)], dim=1).amin(dim=1)
+            if one.place is not None:
+                strength = strength * nearness(one.place, *maps.shape[2:]).to(maps)
+            found.append(strength)
         return torch.stack(found, dim=1)
 
     def fires(self, maps: Tensor, concepts: Sequence[Concept]) -> Tensor:
@@ -100,6 +106,13 @@ def filter_concepts(found: Exemplars, scale: Tensor) -> list[Concept]:
         floor = FLOOR * float(found.scores[number, there].mean() / scale[number])
         concepts.append(Concept(str(number), (number,), ((0, 0),), category, places, floor))
     return concepts
+
+
+def nearness(place: tuple[float, float, float], height: int, width: int) -> Tensor:
+    """(h, w) Gaussian around a place (row, column, s), relative to the map, 1 in its middle."""
+    rows, columns = cell_positions(height, width)
+    squared = (rows - place[0]).square()[:, None] + (columns - place[1]).square()
+    return torch.exp(-squared / (2 * place[2] ** 2))
 
 
 def unrelated(concepts: Sequence[Concept]) -> Tensor:

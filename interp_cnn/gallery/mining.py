@@ -1,9 +1,10 @@
-"""What is mined from a source: patterns, and as many filters beside them, with what they look at.
+"""What is mined from a source: patterns, as many filters beside them, nodes of a graph, with what they look at.
 
 Patterns are what `mine_patterns` finds. A filter is taken for the class that most of its exemplars on the proposing
-half show, and fires where it reaches half of their mean peak. Quota and judging half are the same for both, so that
-sets of channels can be compared with single ones. Kept of each are its figures, whether it comes out again when the
-halves change places, and the cells where it is strongest: one per image of its category, of the judging half.
+half show, and fires where it reaches half of their mean peak; a node is a filter near one place (`graph_concepts`).
+Quota and judging half are the same for all, so that sets of channels can be compared with single ones. Kept of each
+are its figures, whether it comes out again when the halves change places, and the cells where it is strongest: one per
+image of its category, of the judging half.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Subset
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.parts import PartSet, collate
-from interp_cnn.explanation.activations import peaks
+from interp_cnn.explanation.activations import feature_maps, peaks
 from interp_cnn.explanation.concepts import (
     Concept,
     FiringRule,
@@ -30,6 +31,7 @@ from interp_cnn.explanation.concepts import (
     pattern_concepts,
 )
 from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.graph_concepts import node_concepts, node_replications
 from interp_cnn.explanation.patterns import mine_patterns, split_in_halves
 from interp_cnn.explanation.replication import replications
 from interp_cnn.explanation.transactions import Transactions, position_transactions
@@ -96,11 +98,11 @@ def mined(source: Source, images: Subset, mining: Mining, *, background: int | N
     halves = split_in_halves(transactions.labels, generator=torch.Generator().manual_seed(mining.seed))
     kept["judging"] = halves.nonzero().flatten().numpy()
     for kind in mining.kinds:
-        concepts, rows, facts = (
-            _filters(source, images, rule, halves, mining, background)
-            if kind == "filters"
-            else _patterns(transactions, halves, mining, background)
-        )
+        if kind == "patterns":
+            concepts, rows, facts = _patterns(transactions, halves, mining, background)
+        else:
+            find = _filters if kind == "filters" else _nodes
+            concepts, rows, facts = find(source, images, rule, halves, mining, background)
         shown = _strongest(source, images, concepts, rule, halves, mining.shown)
         units = [
             {**asdict(one), "occurrences": places.tolist()}
@@ -121,6 +123,7 @@ def units_in(kept: Arrays, kind: str, mining: Mining) -> Units:
             one["category"],
             torch.tensor(one["occurrences"], dtype=torch.int64).reshape(-1, 3),
             one["floor"],
+            None if one["place"] is None else tuple(one["place"]),
         )
         for one in json.loads(str(kept[f"{kind}.units"]))
     ]
@@ -180,6 +183,31 @@ def _filters(
     ]
     rows = [{"replication": float(classes.get(one.name) == one.category)} for one in chosen]
     return chosen, rows, {"proposed": len(found)}
+
+
+def _nodes(
+    source: Source, images: Subset, rule: FiringRule, judging: Tensor, mining: Mining, background: int | None
+) -> Found:
+    """Of every class the strongest nodes of the explanatory graph of the proposing half."""
+    halves = []
+    for half in (~judging, judging):
+        generator = torch.Generator().manual_seed(mining.seed)
+        maps: dict[int, list[Tensor]] = {}
+        for batch in loader_of(images, half.nonzero().flatten()):
+            found = feature_maps(source.network, batch.images, source.layer)
+            for category in batch.labels.unique().tolist():
+                maps.setdefault(category, []).append(found[batch.labels == category])
+        halves.append(
+            [
+                one
+                for category in sorted(maps.keys() - {background})
+                for one in node_concepts(
+                    torch.cat(maps[category]), category, rule=rule, count=mining.quota, generator=generator
+                )
+            ]
+        )
+    rows = [{"replication": value} for value in node_replications(*halves)]
+    return halves[0], rows, {"proposed": len(halves[0])}
 
 
 def _strongest(

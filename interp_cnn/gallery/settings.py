@@ -9,7 +9,7 @@ from typing import Any
 from interp_cnn.decoders import DecoderSettings
 from interp_cnn.explanation.reconstruction import MODES
 
-KINDS = ("patterns", "filters")
+KINDS = ("patterns", "filters", "graph")
 OF_SOURCES = ("layer", "unmasked")  # settings that say which layers are asked, see `sources_of`
 
 
@@ -22,7 +22,7 @@ class Mining:
         shown: occurrences that are kept of each, at most.
     """
 
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = KINDS[:2]
     images: int = 1000
     top: int = 20
     neighbours: int = 0
