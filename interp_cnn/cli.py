@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    logging.raiseExceptions = False  # a log on a full disk: the command itself says so, once
     try:
         return _dispatch(words)
     except KeyboardInterrupt:

@@ -34,6 +34,10 @@ def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
             with draft.open("rb") as written:
                 os.fsync(written.fileno())
         draft.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk does not say for which file it has no room
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from interp_cnn.data.images import read_rgb
 from interp_cnn.report import explained
 from interp_cnn.runs import build_data, load_checkpoint, load_config
 
-LONGEST = 20  # seconds for one file: a hang, not a slow machine
+LONGEST = 20  # seconds of the processor for one file: a hang, not a busy machine
 CSV = """file,wnid,name,label,split_by_photo,head_n,head_x,head_y,head_w,head_h,head_multi
 a.png,n1,fox,1,train,1,0.5,0.25,0.2,0.2,
 a.png,n1,fox,1,val,2,,,,,0.1 0.1 0.2 0.2;0.5 0.5 0.1 0.1
@@ -59,13 +59,13 @@ def a_limit():
     def late(*unused):
         raise AssertionError(f"still at work after {LONGEST} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LONGEST)
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def picture(folder: Path) -> Path:

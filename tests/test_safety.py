@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from interp_cnn import files
+from interp_cnn import files, refusals
 from interp_cnn.files import alone_in, replacing, sweep
 from interp_cnn.runs import build_data, load_checkpoint, load_config
 from interp_cnn.tensor_files import read_tensors
@@ -143,6 +143,13 @@ def test_the_checkpoint_before_is_taken_when_the_last_is_damaged_and_that_is_sai
     (tmp_path / "previous.ckpt").write_bytes(b"")
     with pytest.raises(ValueError, match="train anew"):
         sound_checkpoint(last)
+
+
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path):
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(OSError) as found, replacing(path):
+        raise OSError(28, "No space left on device")
+    assert refusals.sentence(found.value, ["train"]) == f"No space left on device: {path}"
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):

@@ -4,6 +4,7 @@ last.ckpt        the last finished epoch
 previous.ckpt    the one before; a training goes on from it when last.ckpt is damaged or missing
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         """Writes a checkpoint; an earlier last.ckpt becomes previous.ckpt."""
-        place = Path(path)
+        place, content = Path(path), BytesIO()
+        torch.save(
+            checkpoint, content
+        )  # into memory: on a full disk torch's own writer fails without saying why
         with replacing(place, lasting=True) as draft:
-            torch.save(checkpoint, draft)
+            draft.write_bytes(content.getbuffer())
             if place.name == LAST and place.is_file():
                 place.replace(place.with_name(PREVIOUS))
