@@ -173,7 +173,7 @@ def _job(command: str, config: Any) -> Any:
         _refuse_wrong_kinds(command, config)
         if command != "study" and config.get("study") is not None:
             raise ValueError(f"experiment={config.study.name}_study is for the command study, not {command}")
-        with _alone(config):
+        with _alone(config), _quiet_threads():
             return importlib.import_module(f"interp_cnn.{command}").run(config)
     except Exception:
         logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
@@ -190,6 +190,17 @@ def _alone(config: Any) -> AbstractContextManager:
         return nullcontext()
     part = str(config.get("shard") or "").replace("/", "-of-")
     return alone_in(Path(HydraConfig.get().runtime.output_dir), part=part)
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """TensorBoard's writer meets a full disk in a thread and hands the error on to the command, which says it once."""
+    before = threading.excepthook
+    threading.excepthook = lambda died: None if issubclass(died.exc_type, OSError) else before(died)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _refuse_processes_in_a_sweep(config: Any) -> None:
