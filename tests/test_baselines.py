@@ -5,8 +5,11 @@ import pytest
 import reference_measures as reference
 import torch
 
-from interp_cnn.evaluation.baselines import annotation_baselines, shuffled_positions
+from interp_cnn.evaluation.answer_file import AnswerFile
+from interp_cnn.evaluation.baselines import annotation_baselines, shuffled_images
 from interp_cnn.evaluation.judge import Judge
+from interp_cnn.evaluation.observations import Observations
+from interp_cnn.explanation.receptive_field import ReceptiveField
 
 SIZE = 64
 
@@ -71,7 +74,7 @@ def test_the_same_seed_gives_the_same_baselines():
 def test_shuffling_deals_positions_within_the_category_only():
     labels = torch.tensor([0, 1, 0, 1, 1, 0])
     positions = torch.arange(6.0).reshape(6, 1, 1).expand(6, 2, 2).clone()
-    shuffled = shuffled_positions(positions, labels, torch.Generator().manual_seed(1))
+    shuffled = positions[shuffled_images(labels, torch.Generator().manual_seed(1))]
     assert not torch.equal(shuffled, positions)
     for label in (0, 1):
         mine = labels == label
@@ -81,7 +84,11 @@ def test_shuffling_deals_positions_within_the_category_only():
 def test_the_shares_of_images_average_to_the_mean_absolute_deviation():
     landmarks, labels = annotated(parts=1)
     judge = Judge(landmarks, labels, torch.zeros(1, 2), 90.0, top_images=1000)
-    shares = judge.image_deviations(torch.zeros(60, 1, 2), torch.zeros(60, 1), torch.tensor([1]))
+    answers = AnswerFile(1)
+    answers.append(torch.zeros(60, 1), torch.zeros(60, 1))
+    field = ReceptiveField((1, 1), (1, 1), (0.0, 0.0), (1, 1), (SIZE, SIZE))
+    observed = Observations(answers, landmarks, labels, labels, [], field)
+    shares = judge.image_deviations(observed, torch.tensor([1]))
     mine = (labels == 1) & landmarks[:, 0].isfinite().all(dim=1)
     distances = landmarks[mine, 0].double().square().sum(dim=1).sqrt() / 90
     assert torch.equal(shares.isfinite(), mine)

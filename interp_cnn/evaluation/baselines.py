@@ -9,12 +9,13 @@
 - oracle, jitter: the true place with Gaussian noise.
 
 Every baseline is a set of imaginary filters, judged per category on as many images as a filter (drawn at
-random). Networks give more baselines: their positions with the images shuffled (`shuffled_positions`), and
+random). Networks give more baselines: their positions with the images shuffled (`shuffled_images`), and
 untrained or mask-only networks, which are measured like any other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,9 @@ from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resa
 # Imaginary filters per category: averages out which images and cells chance picks.
 ANSWERS = 8
 JITTER = 0.05
+
+# Images at a time for which the answers of all categories are drawn.
+IMAGES = 256
 
 Row = dict[str, Estimate]
 
@@ -41,13 +45,11 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
     categories = judge.categories()
     if not categories:
         return {}
-    owners = torch.tensor(categories).repeat_interleave(ANSWERS)  # (D,)
-    images = len(judge.labels)
-    scores = torch.rand(images, len(owners), generator=generator)
-    chosen = torch.randint(len(judge.cells), (images, len(owners)), generator=generator)
-    random, constant = judge.cells[chosen], judge.centre.expand(images, len(owners), 2)
-    wandering = judge.measure(random, scores, owners, draws.rows)
-    fixed = judge.measure(constant, scores, owners, draws.rows)
+    shape = (len(categories), ANSWERS)
+    scores = _own(judge, lambda n: torch.rand(n, *shape, generator=generator))
+    chosen = _own(judge, lambda n: torch.randint(len(judge.cells), (n, *shape), generator=generator))
+    wandering = _judged(judge, categories, judge.cells[chosen], scores, draws.rows)
+    fixed = _judged(judge, categories, judge.centre.expand(len(scores), ANSWERS, 2), scores, draws.rows)
     best = replace(fixed, instability=fixed.best_constant, part_instability=fixed.part_constant)
     rows = {
         "random_cell": judged_row(wandering, judge, draws),
@@ -57,13 +59,15 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
     return rows | _oracles(judge, draws, generator)
 
 
-def shuffled_positions(positions: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """`positions` (N, D, 2) dealt to other images of the same category: what is left knows no image."""
-    shuffled = positions.clone()
+def shuffled_images(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """(N,) int64: for each image one of the same category (`labels` (N,)), each once: positions that are dealt so
+    know no image.
+    """
+    dealt = torch.arange(len(labels))
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
-        shuffled[members] = positions[members[torch.randperm(len(members), generator=generator)]]
-    return shuffled
+        dealt[members] = members[torch.randperm(len(members), generator=generator)]
+    return dealt
 
 
 def annotation_baselines(
@@ -96,15 +100,15 @@ def annotation_baselines(
 
 def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
     """An oracle answers only where its landmark is known; the other images take no part."""
-    images, parts = judge.landmarks.shape[:2]
-    owners = torch.tensor(judge.categories())
-    scores = torch.rand(images, len(owners), generator=generator)
-    noise = torch.randn(images, len(owners), 2, generator=generator) * JITTER * judge.diagonal
+    parts, categories = judge.landmarks.shape[1], judge.categories()
+    shape = (len(categories), 1)
+    scores = _own(judge, lambda n: torch.rand(n, *shape, generator=generator))
+    noise = _own(judge, lambda n: torch.randn(n, *shape, 2, generator=generator)) * JITTER * judge.diagonal
     exact, jittered, other = [], [], []
     for part in range(parts):
         known = judge.landmarks[:, part].isfinite().all(dim=1)
         seen = replace(judge, landmarks=judge.landmarks.where(known[:, None, None], torch.nan))
-        answer = judge.landmarks[:, part].nan_to_num().unsqueeze(1).expand(images, len(owners), 2)
+        answer = judge.landmarks[:, part : part + 1].nan_to_num()  # (N, 1, 2)
         exact.append((seen, answer))
         jittered.append((seen, answer + noise))
         if parts > 1:
@@ -113,13 +117,39 @@ def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dic
             other.append((replace(seen, landmarks=rest), answer))
 
     def row(pairs: list[tuple[Judge, Tensor]]) -> Row:
-        found = [one.measure(answer, scores, owners, draws.rows) for one, answer in pairs]
+        found = [_judged(one, categories, answer, scores, draws.rows) for one, answer in pairs]
         return judged_row(_joined(found), judge, draws)
 
     rows = {"oracle": row(exact)}
     if other:
         rows["oracle_other_part"] = row(other)
     return rows | {"oracle_jitter": row(jittered)}
+
+
+def _own(judge: Judge, draw: Callable[[int], Tensor]) -> Tensor:
+    """(N, ...) what `draw` gives for each image and its own category, out of (n, categories, ...) for n images."""
+    categories = judge.categories()
+    column = torch.zeros(int(judge.labels.max()) + 1, dtype=torch.int64)
+    column[categories] = torch.arange(len(categories))
+    return torch.cat(
+        [
+            draw(len(labels))[torch.arange(len(labels)), column[labels]]
+            for labels in judge.labels.split(IMAGES)
+        ]
+    )
+
+
+def _judged(
+    judge: Judge, categories: list[int], positions: Tensor, scores: Tensor, weights: Tensor
+) -> Judgement:
+    """Imaginary filters of every category, which answer its images alone: positions (N, a, 2), scores (N, a)."""
+    found = []
+    for category in categories:
+        mine = judge.labels == category
+        alone = replace(judge, landmarks=judge.landmarks[mine], labels=judge.labels[mine])
+        owners = torch.full(scores.shape[1:], category)
+        found.append(alone.measure(positions[mine], scores[mine], owners, weights[:, mine]))
+    return _joined(found)
 
 
 def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas
 import torch
 
-from interp_cnn.evaluation.baselines import Row, baselines, judged_row, shuffled_positions
+from interp_cnn.evaluation.baselines import Row, baselines, judged_row, shuffled_images
 from interp_cnn.evaluation.measuring import NetworkMeasures, measure_network
 from interp_cnn.evaluation.statistics import Estimate, paired_permutation_p_value
 from interp_cnn.files import write_text
@@ -136,11 +136,9 @@ def compare(
 
 
 def _shuffled(one: NetworkMeasures, generator: torch.Generator) -> Row:
-    observed = one.observations
-    positions = shuffled_positions(observed.positions, observed.labels, generator)
-    return judged_row(
-        one.judge.measure(positions, observed.scores, one.categories, one.draws.rows), one.judge, one.draws
-    )
+    dealt = shuffled_images(one.observations.labels, generator)
+    judgement = one.judge.measure_network(one.observations, one.categories, one.draws.rows, dealt=dealt)
+    return judged_row(judgement, one.judge, one.draws)
 
 
 def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Difference:
@@ -161,7 +159,7 @@ def _image_shares(measure: str, one: NetworkMeasures) -> torch.Tensor:
     observed = one.observations
     if measure == "accuracy":
         return observed.correct
-    return one.judge.image_deviations(observed.positions, observed.scores, one.categories)
+    return one.judge.image_deviations(observed, one.categories)
 
 
 def _table_row(name: str, kind: str, measures: Mapping[str, Estimate]) -> dict[str, object]:

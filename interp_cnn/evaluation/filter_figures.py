@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from interp_cnn.evaluation.filters import (
 )
 from interp_cnn.evaluation.judge import Judge, Judgement, best_part
 from interp_cnn.evaluation.noise import NoiseStability
+from interp_cnn.evaluation.observations import Block
 from interp_cnn.evaluation.part_interpretability import PartInterpretability
 from interp_cnn.evaluation.passes import Seen
 from interp_cnn.evaluation.statistics import (
@@ -115,65 +116,70 @@ def tracks_a_part(figure: FilterFigure, parts: int, *, rate: float = 0.05) -> Te
 
 
 def score_figures(seen: Seen, categories: int, draws: Resampling, seed: int) -> dict[str, FilterFigure]:
-    """What the scores say about the label and about each other, and how concentrated the maps are."""
-    scores, labels = seen.images.scores, seen.images.labels
+    """What the scores say about the label, and how concentrated the maps are."""
+    labels = seen.images.labels
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
-    kept = _left_out(draws)
-
-    def jackknifed(
-        measure: Callable[[Tensor, Tensor], Tensor], their: Tensor, rows: list[Tensor]
-    ) -> FilterFigure:
-        alive = scores.amax(dim=0) > 0
-        value = measure(scores, their).where(alive, torch.nan)
-        left_out = [measure(scores[row], their[row]).where(alive, torch.nan) for row in rows]
-        return FilterFigure(value, value.new_zeros(0, len(value)), torch.stack(left_out), len(labels))
+    rows = [torch.ones(len(labels), dtype=torch.bool), *_left_out(draws)]
 
     def information(some: Tensor, their: Tensor) -> Tensor:
         return label_information(some, their, categories).amax(dim=1)
 
+    def selectivity(some: Tensor, their: Tensor) -> Tensor:
+        return category_selectivity(category_means(some.clamp(min=0), their, categories))
+
+    measures = {
+        "category_selectivity": (selectivity, labels),
+        "label_information": (information, labels),
+        "label_information_null": (information, shuffled),
+    }
+
+    def of_block(block: Block) -> Iterator[Tensor]:
+        for measure, their in measures.values():
+            yield torch.stack([measure(block.scores[row], their[row]) for row in rows])
+
+    found = seen.images.by_filter(of_block)
+    alive = seen.images.answers.heights > 0
     figures = {
-        "category_selectivity": jackknifed(
-            lambda some, their: category_selectivity(category_means(some.clamp(min=0), their, categories)),
-            labels,
-            kept,
-        ),
-        "label_information": jackknifed(information, labels, kept),
-        "label_information_null": jackknifed(information, shuffled, kept),
-        "redundancy": jackknifed(
-            lambda some, _: redundancy(score_correlations(some)),
-            labels,
-            kept if _affordable(seen, kept) else kept[:1],
-        ),
+        name: _jackknifed(values.where(alive, torch.nan), len(labels))
+        for name, values in zip(measures, found, strict=True)
     }
     grouped = resampling(len(seen.near), resamples=draws.resamples, seed=seed)
     shares = (grouped.rows.double() @ seen.near) / (grouped.rows.double() @ seen.active)
     return figures | {"concentration": FilterFigure.from_rows(shares, grouped, len(labels))}
 
 
-def network_figures(seen: Seen, draws: Resampling) -> dict[str, Sampled]:
-    """Figures that only a whole network has: the share of dead filters, the effective number of filters."""
-    scores = seen.images.scores
-    fires = (draws.rows @ (scores > 0).float()) > 0  # (rows, D)
-    rows = _left_out(draws)
-    rows = rows if _affordable(seen, rows) else []
-    left_out = [effective_filters(score_correlations(scores[row])) for row in rows]
-    value, nothing = effective_filters(score_correlations(scores)), torch.zeros(0)
-    return {
-        "dead_filters": Sampled.from_rows((~fires).double().mean(dim=1), draws),
-        "effective_filters": Sampled(
-            value, nothing, torch.tensor(left_out, dtype=torch.float64), draws.images
-        ),
+def network_figures(seen: Seen, draws: Resampling) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
+    """What filters are beside each other: the redundancy of each; for the whole network the effective number of
+    filters, and the share of dead ones.
+    """
+    answers = seen.images.answers
+    fires = torch.zeros(len(draws.rows), answers.filters)
+    for images, _, scores in answers.chunks():
+        fires += draws.rows[:, images].float() @ (scores > 0).float()
+    left_out = _left_out(draws)
+    affordable = answers.images * answers.filters**2 * len(left_out) <= AFFORDABLE
+    alone, together = [], []
+    for kept in [torch.ones(answers.images, dtype=torch.bool), *(left_out if affordable else [])]:
+        correlations = score_correlations(scores[kept[images]] for images, _, scores in answers.chunks())
+        alone.append(redundancy(correlations))
+        together.append(effective_filters(correlations))
+    alive = answers.heights > 0
+    redundant = _jackknifed(torch.stack(alone).where(alive, torch.nan), answers.images)
+    effective = torch.tensor(together, dtype=torch.float64)
+    return {"redundancy": redundant}, {
+        "dead_filters": Sampled.from_rows((fires == 0).double().mean(dim=1), draws),
+        "effective_filters": Sampled(together[0], torch.zeros(0), effective[1:], draws.images),
     }
+
+
+def _jackknifed(rows: Tensor, n: int) -> FilterFigure:
+    """From (1 + G, D): all images, then with each share of them left out."""
+    return FilterFigure(rows[0], rows.new_zeros(0, rows.shape[1]), rows[1:], n)
 
 
 def _left_out(draws: Resampling) -> list[Tensor]:
     """At most 20 masks (N,), each with a share of the images left out: enough for a standard error."""
     return [rows.amin(dim=0) > 0 for rows in draws.jackknife.chunk(20)]
-
-
-def _affordable(seen: Seen, rows: list[Tensor]) -> bool:
-    images, filters = seen.images.scores.shape
-    return images * filters**2 * len(rows) <= AFFORDABLE
 
 
 def probe_figures(
@@ -182,17 +188,19 @@ def probe_figures(
     """The translation test, the same instability and gain on views, and stability under noise."""
     observed, viewed, disturbed = seen.images, seen.viewed, seen.disturbed
     grouped = resampling(min(len(observed.labels), len(seen.near)), resamples=draws.resamples, seed=seed)
-    moving = TranslationTest(categories)
-    fires = (observed.scores > 0) & (viewed.scores > 0)
-    moving.update(observed.positions, viewed.positions, fires, observed.labels, seen.views())
-    stability = NoiseStability(categories)
-    cells = [
-        torch.stack((one.cells // observed.field.grid[1], one.cells % observed.field.grid[1]), dim=2)
-        for one in (observed, disturbed)
-    ]
-    stability.update(*cells, (observed.scores > 0) & (disturbed.scores > 0), observed.labels)
+    moving, stability = TranslationTest(categories), NoiseStability(categories)
+    centres, columns = observed.field.cell_centres(), observed.field.grid[1]
+    copies = (one.answers.chunks() for one in (observed, viewed, disturbed))
+    for (images, cells, scores), (_, moved, moved_scores), (_, noisy, noisy_scores) in zip(
+        *copies, strict=True
+    ):
+        labels, fires = observed.labels[images], scores > 0
+        places = centres[cells.long()], centres[moved.long()]
+        moving.update(*places, fires & (moved_scores > 0), labels, seen.views(images))
+        grid = (torch.stack((some // columns, some % columns), dim=2) for some in (cells, noisy))
+        stability.update(*grid, fires & (noisy_scores > 0), labels)
     on_views = Judge(viewed.landmarks, judge.labels, judge.cells, judge.diagonal, judge.top_images)
-    judgement = on_views.measure(viewed.positions, viewed.scores, categories, draws.rows)
+    judgement = on_views.measure_network(viewed, categories, draws.rows)
     images = int(torch.isin(observed.labels, categories).sum())
     return {
         "following": FilterFigure.from_rows(moving.following(grouped), grouped, images),

@@ -20,7 +20,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,12 +97,22 @@ def concentration(maps: Tensor, *, width: float) -> tuple[Tensor, Tensor]:
     return ((mass * near).sum(dim=(2, 3)) / total).where(alive, torch.nan), alive
 
 
-def score_correlations(scores: Tensor) -> Tensor:
-    """(D, D) Pearson correlations of `scores` (N, D); NaN for a filter whose score never changes."""
-    centred = scores.double() - scores.double().mean(dim=0)
-    deviations = centred.norm(dim=0)
-    scaled = centred / deviations.where(deviations > 1e-12, torch.nan)
-    return (scaled.T @ scaled).clamp(-1, 1)
+def score_correlations(chunks: Iterable[Tensor]) -> Tensor:
+    """(D, D) Pearson correlations of scores that come as chunks (n, D) of the images; NaN for a filter whose
+    score never changes.
+    """
+    images, sums, products = 0, 0.0, 0.0
+    origin: Tensor | float = 0.0
+    for scores in chunks:
+        if images == 0:
+            origin = scores.double().mean(dim=0)  # near the mean, so that the sums keep their digits
+        shifted = scores.double() - origin
+        images += len(shifted)
+        sums, products = sums + shifted.sum(dim=0), products + shifted.T @ shifted
+    covariances = products - torch.outer(sums, sums) / images
+    deviations = covariances.diagonal().clamp(min=0).sqrt()
+    deviations = deviations.where(deviations > 1e-12, torch.nan)
+    return (covariances / torch.outer(deviations, deviations)).clamp(-1, 1)
 
 
 def redundancy(correlations: Tensor) -> Tensor:

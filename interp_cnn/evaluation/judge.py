@@ -21,6 +21,7 @@ from interp_cnn.evaluation.location_instability import (
     mean_over_parts,
     strongest_images,
 )
+from interp_cnn.evaluation.observations import Observations
 from interp_cnn.evaluation.tracking import constant_spreads, gain_over, offset_spreads, smallest
 
 
@@ -128,6 +129,30 @@ class Judge:
             constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
         return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark)
 
+    def measure_network(
+        self,
+        observed: Observations,
+        categories: Tensor,
+        weights: Tensor | None = None,
+        *,
+        dealt: Tensor | None = None,
+    ) -> Judgement:
+        """`measure` for all filters of a network, a few at a time.
+
+        Args:
+            observed: answers on the judge's images.
+            categories: (D,) int64; -1 for a filter without one.
+            weights: (R, N) resamplings of the images, None for every image once.
+            dealt: (N,) int64, the image whose positions each image is given instead of its own
+                (`baselines.shuffled_images`); None for its own.
+        """
+
+        def judged(block):
+            positions = block.positions if dealt is None else block.positions[dealt]
+            return vars(self.measure(positions, block.scores, categories[block.filters], weights)).values()
+
+        return Judgement(*observed.by_filter(judged, categories))
+
     def instability(
         self, positions: Tensor, scores: Tensor, categories: Tensor, weights: Tensor | None = None
     ) -> Tensor:
@@ -173,13 +198,21 @@ class Judge:
         best = found.min(dim=0)
         return best.indices.where(best.values.isfinite(), -1)
 
-    def image_deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
+    def image_deviations(self, observed: Observations, categories: Tensor) -> Tensor:
         """(N,) each image's share of the instability: mean |d - mean d| over the filters and landmarks it
         serves.
 
         NaN for an image that is among no filter's strongest. The mean over images follows the instability,
         and being one number per image it can be compared in pairs.
         """
+        sums, counts = sum(
+            self._deviations(block.positions, block.scores, categories[block.filters])
+            for block in observed.blocks(categories)
+        )
+        return sums / counts
+
+    def _deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
+        """(2, N) summed |d - mean d| of every image, and how many they are."""
         sums = torch.zeros(len(self.labels), dtype=torch.float64)
         counts = torch.zeros_like(sums)
         for category in categories[categories >= 0].unique().tolist():
@@ -197,7 +230,7 @@ class Judge:
                 deviations = (distances - distances.mean(dim=0)).abs()
                 sums.index_add_(0, images[order].flatten(), deviations.flatten())
                 counts.index_add_(0, images[order].flatten(), torch.ones_like(deviations).flatten())
-        return sums / counts
+        return torch.stack((sums, counts))
 
 
 def best_part(gains: Tensor) -> tuple[Tensor, Tensor]:

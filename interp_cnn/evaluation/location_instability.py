@@ -223,7 +223,7 @@ def selections(order: Tensor, weights: Tensor, top_images: int) -> Iterator[tupl
     # A resampling draws each image about once, so that the first 2 T + 50 nearly always hold T draws; if not, take all.
     kept = min(2 * top_images + 50, images)
     size = max(1, CHUNK // max(1, kept * filters))
-    for part in weights.double().split(size):
+    for part in weights.split(size):
         counts = _first_draws(part, order[:kept], top_images)
         if kept < images and bool((counts.sum(dim=1) < top_images).any()):
             for row in part:
@@ -238,7 +238,7 @@ def mean_over_parts(per_part: Tensor) -> Tensor:
 
 
 def _first_draws(weights: Tensor, order: Tensor, top_images: int) -> Tensor:
-    counts = weights[:, order]  # (r, m, D)
+    counts = weights[:, order].double()  # (r, m, D)
     before = counts.cumsum(dim=1) - counts
     return torch.minimum(counts, (top_images - before).clamp(min=0))
 

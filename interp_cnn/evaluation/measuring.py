@@ -113,13 +113,13 @@ def measure_network(
     """
     reader = Reader(network, loader, layer, image_size, readout)
     rule = regions or RegionRule()
-    seen = first_pass(reader, probes=probes, seed=seed, tail=rule.tail)
+    seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
     observed = seen.images
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
     judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
     draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
-    judgement = judge.measure(observed.positions, observed.scores, categories, draws.rows)
+    judgement = judge.measure_network(observed, categories, draws.rows)
 
     landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     n = int((landmarked & torch.isin(observed.labels, categories)).sum())
@@ -136,7 +136,9 @@ def measure_network(
         found, extra = mask_figures(*against_masks, resamples=resamples, seed=seed)
         figures, samples = figures | found, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
-    samples |= network_figures(seen, draws)
+    redundancy, network = network_figures(seen, draws)
+    figures |= redundancy
+    samples |= network
 
     samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
     summary = {measure: one.estimate() for measure, one in samples.items()}
@@ -163,12 +165,15 @@ def _categories(
     if observed.landmarks.shape[1] != len(parts):
         found = observed.landmarks.shape[1]
         raise ValueError(f"parts names {len(parts)} parts; the images have {found} landmarks")
-    filters = observed.scores.shape[1]
-    highest = strongest_category(observed.scores, observed.labels, len(classes), background=background)
+    (highest,) = observed.by_filter(
+        lambda block: [strongest_category(block.scores, observed.labels, len(classes), background=background)]
+    )
     categories = highest if given is None else given.cpu().long()
-    if categories.shape != (filters,):
-        raise ValueError(f"filter_categories has shape {tuple(categories.shape)}; expected ({filters},)")
-    fires = observed.scores.amax(dim=0) > 0  # a filter that never fires has no place
+    if categories.shape != highest.shape:
+        raise ValueError(
+            f"filter_categories has shape {tuple(categories.shape)}; expected ({observed.filters},)"
+        )
+    fires = observed.answers.heights > 0  # a filter that never fires has no place
     return categories.where(fires, -1), highest
 
 
@@ -176,10 +181,15 @@ def _other_rules(
     observed: Observations, judge: Judge, highest: Tensor, draws: Resampling, n: int
 ) -> dict[str, Sampled]:
     """Location instability by the paper's and the released code's choice of category."""
-    positions, scores = observed.positions, observed.scores
-    steadiest = judge.steadiest_category(positions, scores).where(highest >= 0, -1)
+    (steadiest,) = observed.by_filter(lambda block: [judge.steadiest_category(block.positions, block.scores)])
     by_highest, by_steadiest = (
-        judge.instability(positions, scores, chosen, draws.rows) for chosen in (highest, steadiest)
+        observed.by_filter(
+            lambda block, chosen=chosen: [
+                judge.instability(block.positions, block.scores, chosen[block.filters], draws.rows)
+            ],
+            chosen,
+        )[0]
+        for chosen in (highest, steadiest.where(highest >= 0, -1))
     )
     return {
         "instability_highest": Sampled.from_rows(by_highest.nanmean(dim=1), draws, n),
@@ -198,7 +208,7 @@ def _filter_table(
         "filter": range(len(owners)),
         "category": pandas.Series([classes[owner] if owner >= 0 else None for owner in owners], dtype=object),
         "n": [int(counts[owner]) if owner >= 0 else 0 for owner in owners],
-        "score": observed.scores.amax(dim=0).tolist(),
+        "score": observed.answers.heights.tolist(),
     }
     for measure, figure in figures.items():
         low, high = figure.interval()

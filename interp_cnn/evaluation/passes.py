@@ -5,8 +5,7 @@ counts activations for the thresholds. The second, made only where parts have ma
 masks.
 
 Feature maps, thresholds and overlaps are summed up as they come. Positions are not: judging draws images anew and
-ranks each filter's, which needs every peak. They grow by 8 bytes per image, filter and copy: 50,000 images and 512
-filters take 205 MB, with views and noise 614 MB.
+ranks each filter's, which needs every peak. They go to the disk (`answer_file`), 8 bytes per image, filter and copy.
 """
 
 from __future__ import annotations
@@ -57,10 +56,11 @@ class Seen:
     thresholds: Tensor | None
     mean_image: Tensor
 
-    def views(self) -> View:
-        """The views' geometry, without pixels."""
+    def views(self, images: slice) -> View:
+        """The geometry of some images' views, without pixels."""
         height, width = self.images.field.image_size
-        return View(torch.empty(len(self.offset), 0, height, width), self.offset, self.scale)
+        offset, scale = self.offset[images], self.scale[images]
+        return View(torch.empty(len(offset), 0, height, width), offset, scale)
 
 
 class Reader:
@@ -96,10 +96,11 @@ class Reader:
         return self._field
 
 
-def first_pass(reader: Reader, *, probes: bool, seed: int, tail: float = 0.005) -> Seen:
+def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | None = None) -> Seen:
     """Observe all images, and with `probes` a random view and a noisy copy of each, the same for every
-    network. The share `tail` of a filter's activations exceeds its threshold.
+    network. Thresholds are those of `rule`; exact ones take one more pass.
     """
+    rule = rule or RegionRule()
     shifts, noise = (torch.Generator().manual_seed(seed + stream) for stream in (0, 1))
     recorders: list[ObservationRecorder] = []
     threshold: StreamingThreshold | None = None
@@ -120,7 +121,7 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, tail: float = 0.005) 
         seen += len(images)
         total = total + batch.images.double().sum(dim=0).cpu()
         if batch.part_masks is not None:
-            threshold = threshold or StreamingThreshold(maps.shape[1], tail=tail)
+            threshold = threshold or StreamingThreshold(maps.shape[1], tail=rule.tail)
             threshold.update(maps)
         if probes:
             view = random_views(images, shifts)
@@ -135,6 +136,9 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, tail: float = 0.005) 
     )
     observed = recorders[0].result()
     viewed, disturbed = (recorder.result() for recorder in recorders[1:]) if probes else (None, None)
+    if threshold is not None and rule.threshold == "exact":
+        for _, images in reader.batches():
+            threshold.refine(reader.answers(images)[0])
     thresholds = None if threshold is None else threshold.thresholds()
     shares = (near[:seen], active[:seen])
     return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, (total / seen).float())

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp_cnn.explanation.receptive_field import ReceptiveField
 
 FIELDS = ("round", "exact")
+THRESHOLDS = ("sketch", "exact")
 
 
 def round_radius(field: ReceptiveField) -> float:
@@ -36,13 +37,17 @@ class RegionRule:
         field: "round", discs around the receptive-field centres of the valid cells; or "exact", their whole
             receptive fields.
         radius: of the discs, in pixels; None: `round_radius`.
+        threshold: "sketch", T_f to better than 0.8 %; or "exact", for one more pass over the images (`quantile`).
     """
 
     tail: float = 0.005
     field: str = "round"
     radius: float | None = None
+    threshold: str = "sketch"
 
     def __post_init__(self) -> None:
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(f"regions.threshold is {self.threshold!r}; expected {' or '.join(THRESHOLDS)}")
         if self.field not in FIELDS:
             raise ValueError(f"regions.field is {self.field!r}; expected {' or '.join(FIELDS)}")
         if not 0 < self.tail < 1:

@@ -19,6 +19,9 @@ from torch import Tensor
 
 JACKKNIFE_GROUPS = 100
 
+# Weights in double precision at a time: 16 MB.
+CHUNK = 2_000_000
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -38,7 +41,7 @@ class Resampling:
     """Rows of image weights that several networks share.
 
     Attributes:
-        rows: (1 + R + G, N): all images once; R bootstrap rows, multinomial counts within each stratum; G
+        rows: (1 + R + G, N) uint8: all images once; R bootstrap rows, multinomial counts within each stratum; G
             jackknife rows, one group of images at zero.
         resamples: R.
         key: equal for resamplings that are equal, so that differences can be taken in pairs.
@@ -76,15 +79,16 @@ def resampling(
         raise ValueError(f"images is {images} and resamples {resamples}; expected at least 2 and 1")
     generator = torch.Generator().manual_seed(seed)
     strata = torch.zeros(images, dtype=torch.int64) if strata is None else strata.cpu()
-    bootstrap = torch.zeros(resamples, images)
+    bootstrap = torch.zeros(resamples, images, dtype=torch.uint8)
     for stratum in strata.unique():
         members = (strata == stratum).nonzero().flatten()
-        drawn = torch.randint(len(members), (resamples, len(members)), generator=generator)
-        bootstrap.scatter_add_(1, members[drawn], torch.ones(drawn.shape))
+        for row in bootstrap:  # one at a time: the draws themselves are 8 bytes each
+            drawn = torch.randint(len(members), (len(members),), generator=generator)
+            row[members] = torch.bincount(drawn, minlength=len(members)).to(torch.uint8)
     groups = min(images, JACKKNIFE_GROUPS)
     group = torch.randperm(images, generator=generator) % groups
-    jackknife = (group.unsqueeze(0) != torch.arange(groups).unsqueeze(1)).float()
-    rows = torch.cat((torch.ones(1, images), bootstrap, jackknife))
+    jackknife = (group.unsqueeze(0) != torch.arange(groups).unsqueeze(1)).to(torch.uint8)
+    rows = torch.cat((torch.ones(1, images, dtype=torch.uint8), bootstrap, jackknife))
     return Resampling(rows, resamples, (images, resamples, seed, hash(tuple(strata.tolist()))))
 
 
@@ -153,8 +157,11 @@ def bootstrap_estimate(
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """(R,) mean of `values` (N,) under `weights` (R, N); images with NaN take no part."""
     known = values.isfinite()
-    drawn = weights[:, known].to(torch.float64)
-    return drawn @ values[known].double() / drawn.sum(dim=1)
+    found = []
+    for rows in weights.split(max(1, CHUNK // max(1, len(values)))):
+        drawn = rows[:, known].to(torch.float64)
+        found.append(drawn @ values[known].double() / drawn.sum(dim=1))
+    return torch.cat(found)
 
 
 def bca_interval(

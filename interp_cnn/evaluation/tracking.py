@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.evaluation.location_instability import (
+    CHUNK,
     check_observations,
     landmark_distances,
     location_instability,
@@ -90,9 +91,12 @@ def constant_spreads(
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
         order = strongest_images(scores[known], top_images)  # (m, D)
-        distances = landmark_distances(cells, landmarks[known, part], diagonal)  # (n, M)
-        # A difference of squares cancels: centred, it keeps its digits.
-        spreads[part] = _constants_spread(distances - distances.mean(dim=0), order)
+        columns = []
+        for some in cells.split(max(1, CHUNK // max(1, int(known.sum())))):
+            distances = landmark_distances(some, landmarks[known, part], diagonal)  # (n, m)
+            # A difference of squares cancels: centred, it keeps its digits.
+            columns.append(_constants_spread(distances - distances.mean(dim=0), order))
+        spreads[part] = torch.cat(columns, dim=1)
     return spreads
 
 

@@ -102,8 +102,9 @@ def positions_sheet(one: NetworkMeasures) -> Rgb | None:
     centres, spacing = observed.field.cell_centres(), min(observed.field.stride)
     how, pictures, captions = measure(str(ranking.name)), [], []
     for number, value in ranked.iloc[picked].items():
-        mine = (observed.labels == one.categories[number]) & (observed.scores[:, number] > 0)
-        counts = torch.bincount(observed.cells[mine, number].long(), minlength=len(centres))
+        cells, scores = (values.squeeze(1) for values in observed.answers.block(torch.tensor([number])))
+        mine = (observed.labels == one.categories[number]) & (scores > 0)
+        counts = torch.bincount(cells[mine].long(), minlength=len(centres))
         pictures.append(places(one.mean_image, centres, counts, spacing=spacing, side=SIDE))
         captions.append(f"filter {number}, {table['category'][number]}: {how.write(value)}")
     title = f"{one.name}: where filters look (number, class: {how.title.lower()})"
