@@ -108,7 +108,10 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
             settings.model.mask.enabled, settings.model.loss_weight.ratio = True, 0.3
         if config.widths is not None and settings.model.name == "small_cnn":
             settings.model.widths = config.widths
-        settings.training.epochs = max(1, round(config.shown / _training_images(config)))
+        images = _training_images(config)
+        settings.training.epochs = max(1, round(config.shown / images))
+        if config.shown < images:
+            settings.trainer.limit_train_batches = config.shown / images
         train(settings, folder / kind, label=f"training {kind}", resume=True)
         runs.append(load_run(folder / kind, checkpoint="last"))
     leave_to_the_first()

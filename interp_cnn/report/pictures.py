@@ -57,10 +57,13 @@ class Album:
         save_png(self.folder / source, rgb, colours=colours)
         return Picture(source, round(rgb.shape[1] / scale), round(rgb.shape[0] / scale), alt)
 
-    def chart(self, name: str, draw: Callable[[figures.Theme], Rgb], alt: str) -> Chart:
-        """Draw a chart in both themes; charts are drawn at twice their display size."""
+    def chart(self, name: str, draw: Callable[[figures.Theme], Rgb], alt: str, *, scale: int = 2) -> Chart:
+        """Draw a chart in both themes; charts are drawn at twice their display size, sheets of pictures once."""
         themes = (("light", figures.LIGHT), ("dark", figures.DARK))
-        pair = (self.picture(f"{name}-{word}", draw(theme), alt, scale=2) for word, theme in themes)
+        pair = (
+            self.picture(f"{name}-{word}", draw(theme), alt, scale=scale, colours=256)
+            for word, theme in themes
+        )
         return Chart(*pair)
 
 

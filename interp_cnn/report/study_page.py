@@ -24,7 +24,7 @@ class Findings(Protocol):
     facts: Mapping[str, str]
     figures: list
     tables: Mapping[str, pd.DataFrame]
-    shown: pd.DataFrame
+    shown: Mapping[str, pd.DataFrame]
     notes: list[str]
 
 
@@ -33,7 +33,10 @@ def write_study(folder: Path, findings: Findings, *, command: str, made: str) ->
     with replaced_folder(folder) as draft:
         album = Album(draft)
         charts = [
-            (album.chart(figure.name, figure.draw, figure.caption), figure.caption)
+            (
+                album.chart(figure.name, figure.draw, figure.alt or figure.caption, scale=figure.scale),
+                figure.caption,
+            )
             for figure in findings.figures
         ]
         tables = []

@@ -49,11 +49,37 @@ def fill_named(name: str, seed: int) -> Fill:
     raise ValueError(f"study.fills: no replacement {name!r}; expected {', '.join(FILLS)}")
 
 
+def check_fills(names: tuple[str, ...]) -> None:
+    """Refuse a replacement that does not exist, and none at all."""
+    if not names:
+        raise ValueError(f"study.fills: expected at least one of {', '.join(FILLS)}")
+    for name in names:
+        fill_named(name, 0)
+
+
 def check_methods(names: tuple[str, ...]) -> None:
-    """Refuse a method that does not exist."""
+    """Refuse a method that does not exist, and no method at all."""
+    if not names:
+        raise ValueError(f"study.methods: expected at least one of {', '.join(METHODS)}")
     for name in names:
         if name not in METHODS:
             raise ValueError(f"study.methods: no method {name!r}; expected {', '.join(METHODS)}")
+
+
+def check_whole_numbers(least: int = 1, **settings: int | tuple[int, ...]) -> None:
+    """Refuse a setting (a number or several) that is not a whole number of at least `least`."""
+    for name, given in settings.items():
+        numbers = given if isinstance(given, tuple) else (given,)
+        if not numbers or not all(isinstance(one, int) and one >= least for one in numbers):
+            shown = f"[{','.join(map(str, given))}]" if isinstance(given, tuple) else given
+            raise ValueError(f"study.{name}={shown}: expected whole numbers of {least} or more")
+
+
+def check_share(**settings: float) -> None:
+    """Refuse a setting that is not a share, above 0 and at most 1."""
+    for name, given in settings.items():
+        if given is None or not 0 < given <= 1:
+            raise ValueError(f"study.{name}={given}: expected a share, above 0 and at most 1")
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ distorting what LRP and SA agree to be inessential raises it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -29,7 +30,15 @@ from interp_cnn.evaluation.perturbation import (
 from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
 from interp_cnn.explanation.options import Options
 from interp_cnn.figures.curves import Curve, curve_panels
-from interp_cnn.studies.asking import answers, check_methods, fill_named, map_of
+from interp_cnn.studies.asking import (
+    answers,
+    check_fills,
+    check_methods,
+    check_share,
+    check_whole_numbers,
+    fill_named,
+    map_of,
+)
 from interp_cnn.studies.findings import Averages, Figure, Findings
 
 COMBINATIONS = tuple(f"LRP {a}, SA {b}" for a, b in product(("high", "low"), repeat=2))
@@ -52,8 +61,10 @@ class DistortionStudy:
 
     def __post_init__(self) -> None:
         check_methods((self.lrp,))
-        for name in self.fills:
-            fill_named(name, self.seed)
+        check_fills(self.fills)
+        check_whole_numbers(region=self.region)
+        check_whole_numbers(2, steps=self.steps)
+        check_share(early=self.early)
 
     def measured(self, networks: dict[str, nn.Module], batch: PartBatch, first: int) -> dict[str, np.ndarray]:
         """Curves of one part: logit and probability (B, fills, orders, steps + 1), and which answers are right."""
@@ -98,7 +109,7 @@ class DistortionStudy:
     ) -> Findings:
         """The answer with its figures and tables; `kinds` names the networks in their order."""
         averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
-        table = self._table(found["logit"], averages)
+        table = self._table(found, averages)
         curves = self._curve_table(found, averages)
         shares = replaced_shares(self.steps).numpy()
 
@@ -120,6 +131,7 @@ class DistortionStudy:
                     panels(names),
                     across="share of the regions distorted",
                     up="logit of the predicted class",
+                    shared=True,
                     theme=theme,
                 ),
                 f"Mean logit while regions are distorted in the order of {what}; bands: 95 % of the bootstrap.",
@@ -137,27 +149,38 @@ class DistortionStudy:
                     *zip(*pictures, strict=True), columns=columns, theme=theme
                 ),
                 f"The first image step by step, one row an order, replacement: {fill}.",
+                scale=1,
             )
         )
-        lowers, raises = (
-            [row.replacement for row in table[table.order == order].itertuples() if good(row)]
-            for order, good in (
-                ("LRP high", lambda row: row.high < 0 and row.against_random < 0 and row.q_random < 0.05),
-                ("LRP low, SA low", lambda row: row.low > 0 and row.q_start < 0.05),
-            )
+        lowers = _where(
+            table, "LRP high", lambda row: row.high < 0 and row.against_high < 0 and row.q_random < 0.05
+        )
+        raises, alone = (
+            _where(table, order, lambda row: row.low > 0 and row.q_start < 0.05)
+            for order in ("LRP low, SA low", "LRP low")
         )
         answer = (
             f"Distorting what LRP calls essential lowers the score, below the random control, with {_listed(lowers)} "
             f"of {len(self.fills)} replacements; distorting what LRP and SA agree to be inessential raises it with "
-            f"{_listed(raises)}."
+            f"{_listed(raises)}; distorting what LRP alone calls inessential raises it with {_listed(alone)}."
         )
         facts = {
             **facts,
             "distortion": f"{self.region}x{self.region} pixels, {self.steps} steps, LRP by {self.lrp}",
         }
-        shown = table[
-            ["replacement", "order", "change", "low", "high", "q_start", "against_random", "q_random"]
-        ]
+        shown = pd.DataFrame(
+            {
+                "replacement": row.replacement,
+                "order": row.order,
+                "change": f"{row.change:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+                "q": f"{row.q_start:.4f}",
+                "against random": f"{row.against_random:+.2f} [{row.against_low:+.2f}, {row.against_high:+.2f}]",
+                "q ": f"{row.q_random:.4f}",
+                "raised": f"{row.raised:.0%}",
+                "probability": f"{row.probability:+.3f}",
+            }
+            for row in table.itertuples()
+        )
         return Findings(
             "Distortion study: LRP, sensitivity analysis and their combinations",
             "Does distorting the regions that LRP calls essential lower the score, and does distorting those that LRP "
@@ -166,17 +189,26 @@ class DistortionStudy:
             facts,
             drawn,
             {"distortion": table, "curves": curves},
-            shown.map(lambda value: f"{value:+.3f}" if isinstance(value, float) else value),
+            {"The first regions that are distorted": shown},
             [
-                f"change: mean change of the predicted class's logit over the first {self.early:.0%} of the regions, "
-                "with its 95 % interval; against_random: the same minus the random order's, paired; q: p-values of "
-                "paired sign-flip permutation tests, adjusted after Benjamini and Hochberg over the table."
+                f"change: mean change of the predicted class's logit over the first "
+                f"{self._last / self.steps:.0%} of the regions, with its 95 % interval over the images; against "
+                "random: the same minus the random order's, paired; q: p-values of paired sign-flip permutation tests, "
+                "adjusted after Benjamini and Hochberg over the table; raised: share of the images whose logit rises; "
+                "probability: mean change of the predicted class's probability."
             ],
         )
 
-    def _table(self, logits: np.ndarray, averages: Averages) -> pd.DataFrame:
-        last = max(1, round(self.early * self.steps))
-        early = logits[..., 1 : last + 1].mean(-1) - logits[..., 0]  # (N, fills, orders)
+    @property
+    def _last(self) -> int:
+        """Step up to which scores are compared."""
+        return max(1, round(self.early * self.steps))
+
+    def _table(self, found: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
+        early, chances = (
+            found[score][..., 1 : self._last + 1].mean(-1) - found[score][..., 0]  # (N, fills, orders)
+            for score in ("logit", "probability")
+        )
         rows = []
         for i, fill in enumerate(self.fills):
             control = early[:, i, ORDERS.index("random")]
@@ -197,6 +229,8 @@ class DistortionStudy:
                         "q_random": paired_permutation_p_value(
                             torch.from_numpy(own - control), seed=self.seed
                         ),
+                        "raised": float((own > 0).mean()),
+                        "probability": averages.of(chances[:, i, j]).value,
                     }
                 )
         table = pd.DataFrame(rows)
@@ -250,6 +284,11 @@ class DistortionStudy:
             shares=replaced_shares(self.steps),
             fill=fill_named(fill, self.seed),
         )
+
+
+def _where(table: pd.DataFrame, order: str, good: Callable) -> list[str]:
+    """Replacements with which the row of an order is so."""
+    return [row.replacement for row in table[table.order == order].itertuples() if good(row)]
 
 
 def _listed(names: list[str]) -> str:

@@ -16,11 +16,21 @@ from interp_cnn.figures.colours import Rgb, Theme
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart in two themes (`draw` takes the theme) with what it shows."""
+    """A chart in two themes with what it shows.
+
+    Attributes:
+        name: of its files.
+        draw: takes the theme.
+        caption: beneath it.
+        alt: what is to be seen, in words and numbers; empty: the caption says it.
+        scale: drawn pixels a display pixel.
+    """
 
     name: str
     draw: Callable[[Theme], Rgb]
     caption: str
+    alt: str = ""
+    scale: int = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,8 @@ class Findings:
         answer: in one sentence, computed from the numbers.
         facts: network, images and settings in words.
         figures: charts, the most important first.
-        tables: name -> rows; the first one stands on the page, all are written as CSV.
-        shown: columns of the first table that the page shows.
+        tables: name -> rows, written as CSV.
+        shown: what a table on the page shows -> its rows in words.
         notes: what to keep in mind.
     """
 
@@ -44,7 +54,7 @@ class Findings:
     facts: dict[str, str]
     figures: list[Figure]
     tables: dict[str, pd.DataFrame]
-    shown: pd.DataFrame
+    shown: dict[str, pd.DataFrame]
     notes: list[str] = field(default_factory=list)
 
 

@@ -1,0 +1,225 @@
+"""What the distractor study found: answer, figures and tables from its measures."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from interp_cnn import figures
+from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
+from interp_cnn.figures.colours import Rgb, Theme
+from interp_cnn.studies.findings import Averages, Figure, Findings
+
+if TYPE_CHECKING:
+    from interp_cnn.studies.distractor_study import DistractorStudy
+
+PLACES = ("digit", "strokes", "paper")
+CONTROLS = ("even", "ink")
+REMOVALS = ("random ink", "random pixels", "the strokes")
+
+
+class DistractorFindings:
+    """Tables of a study's measures, and what is told and drawn from them."""
+
+    def __init__(
+        self, study: DistractorStudy, found: dict[str, NDArray], once: list, kinds: tuple[str, ...]
+    ) -> None:
+        self.study, self.found, self.once, self.kinds = study, found, once, kinds
+        self.averages = Averages(len(found["correct"]), resamples=study.resamples, seed=study.seed)
+        self.where, self.gains, self.between = self._where(), self._gains(), self._between()
+
+    def findings(self, facts: dict[str, str]) -> Findings:
+        """Everything that the page says."""
+        shown = {"Where relevance lies, and what removing red pixels does": self._shown()}
+        tables = {"shares": self.where, "removal": self.gains}
+        if len(self.between):
+            shown[f"{self.kinds[0]} minus {self.kinds[1]}, the same images"] = self._shown_between()
+            tables["differences"] = self.between
+        return Findings(
+            "Distractor study: digits beside strokes that mean nothing",
+            "Which share of the relevance lies on the digit, on distractor strokes and on empty paper, and does "
+            "removing the red pixels raise the certainty?",
+            self._answer(),
+            facts,
+            self._figures(),
+            tables,
+            shown,
+            [
+                "digit, strokes, paper: shares of positive relevance; red on strokes: share of the negative relevance; "
+                "pointing: the maximum lies on the digit; rank: of the most relevant pixels, as many as the digit has, "
+                "the share on it; red removed: mean gain in log p/(1-p) of the predicted class; raised: share of the "
+                "images in which certainty rises; q: paired permutation test against painting as many random ink "
+                "pixels (second table: against no difference), adjusted after Benjamini and Hochberg over the table. "
+                "even: every pixel alike; ink: the brightness itself; random ink, random pixels, the strokes: painted "
+                "over instead of red pixels. Brackets: 95 % intervals over the images."
+            ],
+        )
+
+    def _where(self) -> pd.DataFrame:
+        rows = []
+        for i, kind in enumerate(self.kinds):
+            for j, method in enumerate((*self.study.methods, *CONTROLS)):
+                row = {"network": kind, "method": method}
+                for k, place in enumerate(PLACES):
+                    one = self.averages.of(self.found["shares"][:, i, j, k])
+                    row |= {place: one.value, f"{place}_low": one.low, f"{place}_high": one.high}
+                for k, rule in enumerate(("pointing", "rank")):
+                    row[rule] = self.averages.of(self.found["hits"][:, i, j, k]).value
+                if method in self.study.signed:
+                    red = self.found["red"][:, i, self.study.signed.index(method)]
+                    row |= {
+                        f"red_{place}": self.averages.of(red[:, k]).value for k, place in enumerate(PLACES)
+                    }
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _gains(self) -> pd.DataFrame:
+        rows = []
+        for i, kind in enumerate(self.kinds):
+            controls = dict(zip(REMOVALS, self.found["controls"][:, i].T, strict=True))
+            own = dict(zip(self.study.signed, self.found["gains"][:, i].T, strict=True))
+            for name, values in {**own, **controls}.items():
+                one = self.averages.of(values)
+                rows.append(
+                    {
+                        "network": kind,
+                        "removed": name,
+                        "gain": one.value,
+                        "low": one.low,
+                        "high": one.high,
+                        "raised": float((values > 0).mean()),
+                        "q": self._p(values - controls["random ink"]),
+                    }
+                )
+        return _adjusted(pd.DataFrame(rows))
+
+    def _between(self) -> pd.DataFrame:
+        """First minus second network on the same images; empty where there is one network only."""
+        if len(self.kinds) < 2:
+            return pd.DataFrame()
+        pairs = [
+            (method, place, self.found["shares"][:, :2, j, k])
+            for j, method in enumerate(self.study.methods)
+            for k, place in enumerate(PLACES[:2])
+        ]
+        pairs += [(name, "gain", self.found["gains"][:, :2, j]) for j, name in enumerate(self.study.signed)]
+        rows = []
+        for method, measure, values in pairs:
+            differences = values[:, 0] - values[:, 1]
+            one = self.averages.of(differences)
+            head = {"method": method, "measure": measure, "images": one.n}
+            ends = {"difference": one.value, "low": one.low, "high": one.high}
+            rows.append(head | ends | {"q": self._p(differences[np.isfinite(differences)])})
+        return _adjusted(pd.DataFrame(rows))
+
+    def _p(self, differences: NDArray) -> float:
+        return paired_permutation_p_value(torch.from_numpy(differences), seed=self.study.seed)
+
+    def _answer(self) -> str:
+        texts = []
+        for kind in self.kinds:
+            rows = self.where[(self.where.network == kind) & ~self.where.method.isin(CONTROLS)]
+            ink = self.where[(self.where.network == kind) & (self.where.method == "ink")].iloc[0]
+            best = rows.loc[rows.digit.idxmax()]
+            own = self.gains[(self.gains.network == kind) & self.gains.removed.isin(self.study.signed)]
+            up = own[own.low > 0]
+            texts.append(
+                f"in the {kind} network {best.method} puts most on the digit ({best.digit:.0%}, strokes "
+                f"{best.strokes:.0%}; the ink itself: {ink.digit:.0%} and {ink.strokes:.0%}) and removing red pixels "
+                f"raises the certainty with {len(up)} of {len(own)} methods"
+            )
+        text = "; ".join(texts) + "."
+        return text[:1].upper() + text[1:]
+
+    def _shown(self) -> pd.DataFrame:
+        removed = self.gains.rename(columns={"removed": "method"})
+        table = self.where.merge(removed, on=["network", "method"], how="outer", sort=False)
+        order = {name: n for n, name in enumerate((*self.study.methods, *CONTROLS, *REMOVALS))}
+        table = table.sort_values("method", key=lambda names: names.map(order), kind="stable")
+        table = table.sort_values("network", key=lambda names: names.map(self.kinds.index), kind="stable")
+        shown = table[["network", "method"]].copy()
+        for name in PLACES[:2]:
+            shown[name] = _bracketed(table[name], table[f"{name}_low"], table[f"{name}_high"], "{:.3f}")
+        for name in ("paper", "pointing", "rank", "red_strokes"):
+            shown[{"red_strokes": "red on strokes"}.get(name, name)] = _numbers(table[name], "{:.3f}")
+        shown["red removed"] = _bracketed(table.gain, table.low, table.high, "{:+.2f}")
+        shown["raised"], shown["q"] = _numbers(table.raised, "{:.0%}"), _numbers(table.q, "{:.4f}")
+        return shown
+
+    def _shown_between(self) -> pd.DataFrame:
+        table = self.between
+        shown = table[["method", "measure"]].copy()
+        shown["measure"] = shown.measure.map(
+            {"digit": "share on the digit", "strokes": "share on strokes", "gain": "gain by removing red"}
+        )
+        shown["difference"] = _bracketed(table.difference, table.low, table.high, "{:+.3f}")
+        shown["q"] = _numbers(table.q, "{:.4f}")
+        return shown
+
+    def _figures(self) -> list[Figure]:
+        drawn = [
+            Figure(
+                place,
+                partial(self._draw_place, place),
+                f"Share of the positive relevance on the {place}; lines: 95 % intervals. "
+                "even: every pixel alike; ink: the brightness itself.",
+            )
+            for place in PLACES[:2]
+        ]
+        gains = self.gains.rename(columns={"gain": "value"})
+        drawn.append(
+            Figure(
+                "gain",
+                partial(_bars, gains, "removed", "gain in log p/(1-p) by removal"),
+                "What painting pixels over does to the certainty; lines: 95 % intervals.",
+            )
+        )
+        drawn.append(
+            Figure(
+                "maps",
+                self._draw_maps,
+                "Maps of four images, each on its own scale: green pixels support the predicted class, red ones speak "
+                "against it; in grey, light supports and dark speaks against.",
+                scale=1,
+            )
+        )
+        return drawn
+
+    def _draw_place(self, place: str, theme: Theme) -> Rgb:
+        names = {place: "value", f"{place}_low": "low", f"{place}_high": "high"}
+        return _bars(
+            self.where.rename(columns=names), "method", f"share of positive relevance on the {place}", theme
+        )
+
+    def _draw_maps(self, theme: Theme) -> Rgb:
+        pictures, columns = self.once
+        return figures.contact_sheet(*zip(*pictures, strict=True), columns=columns, theme=theme)
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    table["q"] = benjamini_hochberg(torch.tensor(table.q.to_numpy())).numpy()
+    return table
+
+
+def _numbers(values: pd.Series, form: str) -> list[str]:
+    return [form.format(value) if np.isfinite(value) else "" for value in values]
+
+
+def _bracketed(values: pd.Series, low: pd.Series, high: pd.Series, form: str) -> list[str]:
+    rows = zip(values, low, high, strict=True)
+    return [f"{form} [{form}, {form}]".format(*row) if np.isfinite(row[0]) else "" for row in rows]
+
+
+def _bars(table: pd.DataFrame, names: str, label: str, theme: Theme) -> Rgb:
+    """A bar for every row of a table with columns network, value, low and high."""
+    values, intervals = {}, {}
+    for kind, rows in table.groupby("network", sort=False):
+        values[kind] = dict(zip(rows[names], rows.value, strict=True))
+        pairs = zip(rows.low, rows.high, strict=True)
+        intervals[kind] = dict(zip(rows[names], pairs, strict=True))
+    return figures.bars(values, label=label, intervals=intervals, theme=theme)
