@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from interp_cnn.compare import twins
 from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.networks import fingerprint
 from interp_cnn.report.study_page import write_study
@@ -97,21 +98,19 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
         root = config.data.get("root")
         overrides = None if root is None else OmegaConf.create({"root": root})
         return [load_run(name, checkpoint="last", overrides=overrides) for name in names]
-    runs = []
-    for kind in kinds:
-        settings = config.copy()
+    alone = config.model.kind == "plain" and kinds == ("plain",)
+    configured = {"plain": config} if alone else twins(config)
+    images, runs = _training_images(config), []
+    for kind in configured if len(kinds) > 1 else kinds:
+        settings = configured[kind].copy()
         OmegaConf.set_struct(settings, False)
-        settings.model.kind = kind
-        if kind == "plain":
-            settings.model.mask.enabled, settings.model.loss_weight.ratio = False, 0.0
-        else:
-            settings.model.mask.enabled, settings.model.loss_weight.ratio = True, 0.3
         if config.widths is not None and settings.model.name == "small_cnn":
             settings.model.widths = config.widths
-        images = _training_images(config)
         settings.training.epochs = max(1, round(config.shown / images))
         if config.shown < images:
             settings.trainer.limit_train_batches = config.shown / images
+        warmup = settings.model.loss_weight.warmup_epochs
+        settings.model.loss_weight.warmup_epochs = min(warmup, config.shown / images / 2)
         train(settings, folder / kind, label=f"training {kind}", resume=True)
         runs.append(load_run(folder / kind, checkpoint="last"))
     leave_to_the_first()

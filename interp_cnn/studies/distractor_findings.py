@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,7 @@ from numpy.typing import NDArray
 from interp_cnn import figures
 from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
 from interp_cnn.figures.colours import Rgb, Theme
-from interp_cnn.studies.findings import Averages, Figure, Findings
-
-if TYPE_CHECKING:
-    from interp_cnn.studies.distractor_study import DistractorStudy
+from interp_cnn.studies.findings import Averages, DistractorSettings, Figure, Findings
 
 PLACES = ("digit", "strokes", "paper")
 CONTROLS = ("even", "ink")
@@ -27,7 +23,7 @@ class DistractorFindings:
     """Tables of a study's measures, and what is told and drawn from them."""
 
     def __init__(
-        self, study: DistractorStudy, found: dict[str, NDArray], once: list, kinds: tuple[str, ...]
+        self, study: DistractorSettings, found: dict[str, NDArray], once: list, kinds: tuple[str, ...]
     ) -> None:
         self.study, self.found, self.once, self.kinds = study, found, once, kinds
         self.averages = Averages(len(found["correct"]), resamples=study.resamples, seed=study.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pandas as pd
 import torch
@@ -56,6 +57,28 @@ class Findings:
     tables: dict[str, pd.DataFrame]
     shown: dict[str, pd.DataFrame]
     notes: list[str] = field(default_factory=list)
+
+
+class OcclusionSettings(Protocol):
+    """What is told needs of the occlusion study."""
+
+    windows: tuple[int, ...]
+    occluders: tuple[int, ...]
+    fills: tuple[str, ...]
+    methods: tuple[str, ...]
+    randomised: int
+    cells: list[tuple[int, int, int, str]]
+    seed: int
+    resamples: int
+
+
+class DistractorSettings(Protocol):
+    """What is told needs of the distractor study."""
+
+    methods: tuple[str, ...]
+    signed: list[str]
+    seed: int
+    resamples: int
 
 
 class Averages:

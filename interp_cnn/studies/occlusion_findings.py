@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,11 +10,8 @@ from interp_cnn.evaluation.randomisation import STILL_ALIKE
 from interp_cnn.figures.colours import Rgb, Theme
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.figures.matrices import matrix
-from interp_cnn.studies.findings import Averages, Figure, Findings
+from interp_cnn.studies.findings import Averages, Figure, Findings, OcclusionSettings
 from interp_cnn.studies.map_measures import MEASURES, REGION, SUBSET_SHARE, SUBSETS
-
-if TYPE_CHECKING:
-    from interp_cnn.studies.occlusion_study import OcclusionStudy
 
 CONTROLS = ("random map", "edges")
 MEDIANS = ("completeness_error", "ratio")  # a few images without an expected sum would carry a mean away
@@ -27,7 +22,7 @@ SHUFFLES = {"all layers from the top": 0, "one layer alone": 1}
 class OcclusionFindings:
     """Tables of a study's measures, and what is told and drawn from them."""
 
-    def __init__(self, study: OcclusionStudy, found: dict[str, NDArray], once: dict[str, list]) -> None:
+    def __init__(self, study: OcclusionSettings, found: dict[str, NDArray], once: dict[str, list]) -> None:
         self.study = study
         self.averages = Averages(len(found["correct"]), resamples=study.resamples, seed=study.seed)
         self.cells = self._cells(found["measures"])
