@@ -60,10 +60,7 @@ class Album:
     def chart(self, name: str, draw: Callable[[figures.Theme], Rgb], alt: str, *, scale: int = 2) -> Chart:
         """Draw a chart in both themes; charts are drawn at twice their display size, sheets of pictures once."""
         themes = (("light", figures.LIGHT), ("dark", figures.DARK))
-        pair = (
-            self.picture(f"{name}-{word}", draw(theme), alt, scale=scale, colours=256)
-            for word, theme in themes
-        )
+        pair = (self.picture(f"{name}-{word}", draw(theme), alt, scale=scale) for word, theme in themes)
         return Chart(*pair)
 
 
