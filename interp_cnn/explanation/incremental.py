@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.incremental_frames import Chunk, CleanMaps, Span, Spans, place, whole
 from interp_cnn.explanation.incremental_graph import Graph, Step, graph_of
-from interp_cnn.explanation.incremental_operations import Convolution, Linear, Site
+from interp_cnn.explanation.incremental_operations import Site
 from interp_cnn.explanation.incremental_plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.incremental_runs import Run
 from interp_cnn.explanation.incremental_trace import Untraceable
@@ -32,9 +32,6 @@ from interp_cnn.explanation.windows import WindowGrid
 
 logger = logging.getLogger(__name__)
 
-DEEP = (
-    8  # layers from which the clean pass is done in double precision: its rounding would be most of the error
-)
 BUDGET = 48 * 2**20  # bytes of frames that live together: what a processor's caches hold is fastest
 
 # (images, window rows, window columns) -> (I, A, B, height, width, C): replacement minus image in the uncut windows,
@@ -114,8 +111,6 @@ class IncrementalOcclusion:
                     "occlusion: %s has no delta rule and runs densely", ", ".join(sorted(set(unknown)))
                 )
             self.plan: Plan = plan_of(self.graph, grid, every_step)
-        layers = [s for s in self.graph.steps.values() if isinstance(s.operation, Convolution | Linear)]
-        self.deep = len(layers) >= DEEP
         self.margins: dict[tuple[str, str], tuple[int, int]] = {}
 
     def _faithful_graph(self, network: nn.Module, example: Tensor, logits: Tensor | None) -> Graph:
@@ -139,7 +134,8 @@ class IncrementalOcclusion:
     def clean(self, images: Tensor) -> Clean:
         """Run the clean images once and keep what the deltas need."""
         graph, plan = self.graph, self.plan
-        exact = images.double() if self.deep and images.device.type != "mps" else images
+        # its rounding would be most of the error
+        exact = images.double() if graph.deep and images.device.type != "mps" else images
         values = graph.dense({graph.image: exact}, [graph.output], keep=True)
         logits = values[graph.output].to(images)
         inside = {}

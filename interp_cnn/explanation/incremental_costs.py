@@ -68,7 +68,7 @@ def _cost(step: Step, source: Spans, spans: Spans) -> float:
     if isinstance(operation, Convolution):
         frames = operation.frames(operation.weight.dtype)
         size = source[0].size, source[1].size
-        cost += frames.cost(number, size, operation.pads(source, spans)) / number
+        cost += frames.cheapest(number, size, operation.pads(source, spans))[0] / number
     elif isinstance(operation, Linear):
         cost += operation.weight.numel() * spans[0].size * spans[1].size * PRODUCT
     return cost

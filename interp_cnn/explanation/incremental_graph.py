@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from interp_cnn.explanation.incremental_calls import Call
-from interp_cnn.explanation.incremental_operations import Affine, Convolution, Operation, Relu
+from interp_cnn.explanation.incremental_operations import Affine, Convolution, Linear, Operation, Relu
 from interp_cnn.explanation.incremental_pooling import MaxPool
 from interp_cnn.explanation.incremental_rules import operation_of
 from interp_cnn.explanation.incremental_trace import (
@@ -33,6 +33,8 @@ from interp_cnn.explanation.incremental_trace import (
     varying_inputs,
     works_in_place,
 )
+
+DEEP = 8  # layers from which rounding counts: exact clean maps, small tiles
 
 
 @dataclass
@@ -70,6 +72,12 @@ class Graph:
     @property
     def image(self) -> str:
         return next(iter(self.steps))
+
+    @property
+    def deep(self) -> bool:
+        """True if the rounding of many layers adds up."""
+        layers = [s for s in self.steps.values() if isinstance(s.operation, Convolution | Linear)]
+        return len(layers) >= DEEP
 
     def readers(self) -> dict[str, list[str]]:
         """Who reads each step."""
@@ -208,6 +216,10 @@ def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph
     graph = Graph(module, steps, result.name, images.dtype)
     _fold(graph)
     _pool_first(graph)
+    if not graph.deep:
+        for step in steps.values():
+            if isinstance(step.operation, Convolution):
+                step.operation.largest_tile = 6
     return graph
 
 

@@ -139,6 +139,7 @@ class Affine(Operation):
 class Convolution(Operation):
     def __init__(self, weight: Tensor, bias: Tensor | None, axes: Axes, groups: int = 1) -> None:
         self.weight, self.bias, self.reach, self.groups = weight, bias, axes, groups
+        self.largest_tile = 4  # larger tiles are faster and round more, see `incremental_convolution`
         self._frames: dict[torch.dtype, FrameConvolution] = {}
 
     def forward(self, value: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class Convolution(Operation):
         """The convolution of frames of this type."""
         if dtype not in self._frames:
             weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
-            self._frames[dtype] = FrameConvolution(weight, self.reach, self.groups)
+            self._frames[dtype] = FrameConvolution(weight, self.reach, self.groups, self.largest_tile)
         return self._frames[dtype]
 
     def pads(self, source: Spans, spans: Spans) -> tuple[tuple[int, int], tuple[int, int]]:
