@@ -104,26 +104,30 @@ class IncrementalOcclusion:
         """
         self.dtype = dtype or example.dtype
         with torch.no_grad():
-            self.graph = self._faithful_graph(network, example[:1], logits)
+            self.graph, values = self._faithful_graph(network, example[:1], logits)
             unknown = self.graph.unknown()
             if unknown:
                 logger.info(
                     "occlusion: %s has no delta rule and runs densely", ", ".join(sorted(set(unknown)))
                 )
             self.plan: Plan = plan_of(self.graph, grid, every_step)
-        self.margins: dict[tuple[str, str], tuple[int, int]] = {}
+            self.margins: dict[tuple[str, str], tuple[int, int]] = {}
+            self.first_clean = self._kept(example[:1], values)
 
-    def _faithful_graph(self, network: nn.Module, example: Tensor, logits: Tensor | None) -> Graph:
-        """The network's graph, once it is known to give the network's logits."""
+    def _faithful_graph(
+        self, network: nn.Module, example: Tensor, logits: Tensor | None
+    ) -> tuple[Graph, dict[str, Tensor]]:
+        """The network's graph, once it is known to give the network's logits, and every value of one image."""
         expected = network(example) if logits is None else logits[:1]
         for careful in (False, True):
             graph = graph_of(network, example, careful)
-            found = graph.dense({graph.image: example}, [graph.output])[graph.output]
+            values = _values(graph, example)
+            found = values[graph.output].to(expected)
             if found.shape != expected.shape:
                 continue
             allowed = 1e-3 * expected.abs().max().clamp(min=1e-6)
             if bool(((found - expected).abs() <= allowed).all()):
-                return graph
+                return graph, values
         raise Untraceable("its traced graph gives other logits than the network itself")
 
     @property
@@ -132,11 +136,11 @@ class IncrementalOcclusion:
         return len(self.plan.moving) > 1
 
     def clean(self, images: Tensor) -> Clean:
-        """Run the clean images once and keep what the deltas need."""
+        """Run the clean images once and keep what the deltas need; `first_clean` is that of the example."""
+        return self._kept(images, _values(self.graph, images))
+
+    def _kept(self, images: Tensor, values: dict[str, Tensor]) -> Clean:
         graph, plan = self.graph, self.plan
-        # its rounding would be most of the error
-        exact = images.double() if graph.deep and images.device.type != "mps" else images
-        values = graph.dense({graph.image: exact}, [graph.output], keep=True)
         logits = values[graph.output].to(images)
         inside = {}
         for name in (*plan.moving, *plan.joint):
@@ -261,6 +265,12 @@ class IncrementalOcclusion:
             known[name] = _as_written(changed.flatten(0, 2), step.form)
         occluded = self.graph.dense(known, [output])[output].to(clean.logits.dtype)
         return clean.logits[images.start : images.stop, None] - occluded.unflatten(0, (len(images), number))
+
+
+def _values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
+    """Every value on the way; in double precision where its rounding would be most of the error."""
+    exact = images.double() if graph.deep and images.device.type != "mps" else images
+    return graph.dense({graph.image: exact}, [graph.output], keep=True)
 
 
 def _whole_spans(step: Step) -> Spans:

@@ -79,7 +79,7 @@ class GlobalAverage(Operation):
         self.cells, self.forward = cells, forward
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
-        return delta.sum((3, 4), keepdim=True) / self.cells
+        return delta.sum(3, keepdim=True).sum(4, keepdim=True) / self.cells  # several times faster than at once
 
 
 class Resample(Operation):

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation import activations
 from interp_cnn.explanation.fills import Fill, as_fill
 from interp_cnn.explanation.incremental import BUDGET, Clean, IncrementalOcclusion
 from interp_cnn.explanation.incremental_costs import dense_products
@@ -89,11 +90,10 @@ class OcclusionJob:
         self.wanted = wanted
         self.known = torch.zeros(everywhere, dtype=torch.bool)
         self.done = 0  # batches finished
-        self._first_clean: Clean | None = None
-        with evaluation_mode(network), torch.no_grad():
-            with PlainWork(network) as work:
-                logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
-            self.logits = check_logits(logits, len(images))
+        with torch.no_grad(), evaluation_mode(network), PlainWork(network) as work:
+            logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+        self.logits = check_logits(logits, len(images))
+        with torch.no_grad(), activations.evaluation_mode(network):
             light = work.nanoseconds * self._windows_per_image < WORTHWHILE
             dense = engine == "dense" or (engine == "auto" and light)
             self._incremental = None if dense else self._prepare(engine)
@@ -114,7 +114,7 @@ class OcclusionJob:
         draws = self.fill.samples * len(self.images)
         passes = round(draws * self._windows_per_image)
         some = self.images[:1].expand(4, -1, -1, -1).contiguous()
-        with evaluation_mode(self.network), torch.no_grad():
+        with activations.evaluation_mode(self.network), torch.no_grad():
             logits_of(self.network, some)
             start = time.perf_counter()
             logits_of(self.network, some)
@@ -133,7 +133,8 @@ class OcclusionJob:
         parts = self._parts()
         total = sum(len(batches) for _, batches in parts) * self.fill.samples
         number = 0
-        with evaluation_mode(self.network), torch.no_grad():
+        # that the network answers for each image alone was watched when its logits were computed
+        with activations.evaluation_mode(self.network), torch.no_grad():
             for images, batches in parts:
                 clean = None
                 for sample in range(self.fill.samples):
@@ -204,8 +205,7 @@ class OcclusionJob:
         occluders = self._occluders(range(1), 0)
         piece = incremental.batches(1)[0][0]
         piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))
-        self._first_clean = incremental.clean(image)
-        (found,) = incremental.drops(self._first_clean, [piece], occluders.changes)
+        (found,) = incremental.drops(incremental.first_clean, [piece], occluders.changes)
         occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
         expected = self.logits[0] - logits_of(self.network, occluded)[0]
         allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
@@ -213,10 +213,10 @@ class OcclusionJob:
             raise Untraceable("a window came out differently in a plain forward pass")
 
     def _clean(self, images: range) -> Clean:
-        first, self._first_clean = self._first_clean, None
-        if first is not None and images == range(1):
-            return first
         some = slice(images.start, images.stop)
+        first, self._incremental.first_clean = self._incremental.first_clean, None
+        if images == range(1):
+            return first or self._incremental.clean(self.images[some])
         clean = self._incremental.clean(self.images[some])
         allowed = 1e-3 * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
