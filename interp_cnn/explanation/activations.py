@@ -120,9 +120,11 @@ def named_layer(network: nn.Module, layer: str) -> nn.Module:
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; afterwards every module is back in the mode it had."""
     training = {module: module.training for module in network.modules()}
-    network.eval()
+    if any(training.values()):
+        network.eval()
     try:
         yield
     finally:
         for module, mode in training.items():
-            module.training = mode
+            if module.training != mode:
+                module.training = mode

@@ -43,6 +43,7 @@ POINTS = {
 PRODUCT = 1 / 70  # one multiply-add in a matrix product
 CELL = 0.3  # one element read or written in an elementwise pass
 TILE_CELL = 0.17  # the same in the passes of `_tiles`, whose buffers stay in the cache
+DIRECT_CELL = 0.6  # one output of torch's convolution of small frames, beside its products
 TILES_AT_ONCE = 160
 CALL = 2500.0  # one call of a torch function
 WEIGHT = 0.2  # one weight brought into the order the processor wants, once per call
@@ -113,7 +114,7 @@ class FrameConvolution:
     def _direct_cost(self, number: int, size: tuple[int, int], pads: Pads) -> float:
         rate = PRODUCT * (1 if min(self.weight.shape[:2]) >= 16 else 3)
         cells = math.prod(self._outputs(size, pads)) * self.weight.shape[0]
-        each = self.products(size, pads) * rate + cells * TILE_CELL
+        each = self.products(size, pads) * rate + cells * DIRECT_CELL
         return CALL * 3 + self.weight.numel() * WEIGHT + number * each
 
     def _whole_cost(self, number: int, size: tuple[int, int], pads: Pads) -> float:

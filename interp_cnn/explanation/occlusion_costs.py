@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.incremental_convolution import CELL, PRODUCT
 
+LITTLE = 2**26  # bytes that are there: asking for the free memory would take longer than a small network
+
 
 @dataclass(frozen=True)
 class OcclusionCost:
@@ -94,4 +96,6 @@ def dense_batch(images: Tensor) -> int:
         200 * images[0].numel() * images.element_size()
     )  # VGG-16 needs about 100 maps of an image's size
     most = 32 if images.device.type == "cpu" else 256
+    if most * per_image <= LITTLE:
+        return most
     return max(1, min(most, free_memory(images.device) // 4 // per_image))
