@@ -21,7 +21,7 @@ from rich.table import Table
 from interp_cnn.decoders import DecoderSettings
 from interp_cnn.evaluation.comparison import Comparison, Estimate, NetworkMeasures, compare, measure_network
 from interp_cnn.evaluation.regions import RegionRule
-from interp_cnn.explain import methods_of
+from interp_cnn.explanation.methods import methods_of
 from interp_cnn.explanation.options import Options
 from interp_cnn.portraits import pages_beside, portrait, sample_images, training_curves
 from interp_cnn.report import Contents, write_report

@@ -21,8 +21,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.images import skips
-from interp_cnn.explanation.methods import METHODS, STANDARD
-from interp_cnn.explanation.options import Options, window_of
+from interp_cnn.explanation.methods import method_named, methods_of, with_each_window
+from interp_cnn.explanation.options import Options, occlusion_options, windows_in_words
 from interp_cnn.explanations import Explanations
 from interp_cnn.gallery.settings import settings_of
 from interp_cnn.gallery.showing import show
@@ -87,6 +87,9 @@ def explain(config: DictConfig, folder: Path) -> Path:
         skip_bad=skips(config.on_error),
         share=share or (0, 1),
     )
+    if config.estimate:
+        print("\n".join(found.estimate(pictures)))
+        return folder
     over_images = config.shared_scale in ("images", "all")
     at_once = config.draw and not over_images
     found.add(pictures, batch_size=config.batch_size, look=look if at_once else None)
@@ -144,18 +147,6 @@ def _what(given: ListConfig | str) -> set[str]:
     return {*words}
 
 
-def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the methods that are asked for, each once; the standard set where none is."""
-    methods = STANDARD if asked is None else tuple(dict.fromkeys(map(str, asked)))
-    for name in methods:
-        if name not in METHODS:
-            hint = nearest(name, list(METHODS))
-            raise ValueError(f"methods: no method {name!r}; {hint or 'there are'} ({', '.join(METHODS)})")
-    if not methods:
-        raise ValueError(f"methods=[] asks nothing; there are {', '.join(METHODS)}")
-    return methods
-
-
 def _question(config: DictConfig) -> Question:
     methods = methods_of(config.methods)
     if config.against not in (None, "none", "runner_up"):
@@ -163,16 +154,18 @@ def _question(config: DictConfig) -> Question:
     for name in ("grain", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name}={config[name]}: expected 1 or more, or null")
+    windows, strides, occlusion = occlusion_options(OmegaConf.to_container(config.occlusion, resolve=True))
     options = Options(
-        window=config.window,
-        stride=config.stride,
+        window=windows or config.window,
+        stride=strides or config.stride,
         fill=config.fill,
         baseline=config.baseline,
         layer=config.layer,
         seed=config.seed,
+        occlusion=occlusion,
     )
     return Question(
-        methods,
+        with_each_window(methods, options),
         options,
         target=_target(config.target),
         against_runner_up=config.against == "runner_up",
@@ -275,23 +268,18 @@ def _about(
     against = ", minus that of the best other class" if question.against_runner_up else ""
     target = {"predicted": "the class that the network predicts", "true": "the image's own class"}
     asked = target.get(question.target, f"the class {question.target}")
+    windows = windows_in_words(options, networks[0].image_size or size_of(config.image_size))
+    colour = "black" if grey else "the image's mean colour"
     facts = {
         "network": names,
         "images": f"{count}, from {config.images or 'validation data'}",
         "explained": f"the logit of {asked}{against}",
-        "occlusion": f"{_windows(options, networks[0].image_size or size_of(config.image_size))}, hidden pixels become "
-        + (str(options.fill) if options.fill is not None else "black" if grey else "the image's mean colour"),
+        "occlusion": f"{windows}, hidden pixels become {options.fill if options.fill is not None else colour}",
         "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
         "scale": SCALES[config.shared_scale],
     }
-    if not {"occlusion"} & set(question.methods):
+    if not any(name == "rise" or name.startswith("occlusion") for name in question.methods):
         del facts["occlusion"]
     title = f"Which pixels speak for the class: {count} image{'s' if count != 1 else ''}, {names}"
-    return About(title, facts, {name: METHODS[name].meaning for name in question.methods}, command)
-
-
-def _windows(options: Options, size: tuple[int, int] | None) -> str:
-    if size is None:
-        return f"window {options.window:g}, stride {options.stride:g} (pixels, or shares of the shorter side)"
-    (height, width), (step, _) = window_of(options, size)
-    return f"windows of {height} x {width} pixels, every {step} pixels"
+    meanings = {name: method_named(name, options).meaning for name in question.methods}
+    return About(title, facts, meanings, command)

@@ -23,15 +23,16 @@ import torch
 from torch import Tensor
 
 from interp_cnn import explanation
-from interp_cnn.explanation.asking import ImageMap, asked, fitting_batch
-from interp_cnn.explanation.methods import METHODS
+from interp_cnn.explanation.asking import ImageMap, asked, estimated, fitting_batch
+from interp_cnn.explanation.methods import method_named
 from interp_cnn.figures.plates import coarse
 from interp_cnn.networks import fingerprint
 from interp_cnn.progress import progress_bar
 from interp_cnn.questions import Question, posed
 from interp_cnn.report import explained
 from interp_cnn.report.explained import Answer, ImageRecord, Look, MapRecord
-from interp_cnn.report.writing import written_table
+from interp_cnn.report.numbers import duration
+from interp_cnn.report.writing import folder_name, written_table
 from interp_cnn.subjects import Picture, Subject
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,16 @@ class Explanations:
         if not self.names and self.bad:
             raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
 
+    def estimate(self, pictures: Sequence[Picture]) -> list[str]:
+        """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
+        lines, total, image = [], 0.0, pictures[0].pixels().to(self.device)
+        for one in self.networks:
+            for name in self.question.methods:
+                passes, seconds = estimated(name, one.network, image, self.question.options)
+                lines.append(f"{one.name}, {name}: {passes:,.0f} forward passes, {seconds:.2g} s an image")
+                total += seconds * len(pictures)
+        return [*lines, f"{len(pictures)} images: about {duration(total)}"]
+
     def draw(self, look: Look) -> None:
         """Draw the pictures that are missing or look different."""
         bar = progress_bar(transient=True)
@@ -145,10 +156,10 @@ class Explanations:
         """This share's images with their folders; images of one name are told apart by their turn."""
         folders: dict[str, Picture] = {}
         for picture in pictures:
-            folder, turn = explained.folder_name(picture.name), 1
+            folder, turn = folder_name(picture.name), 1
             while folder in folders:
                 turn += 1
-                folder = explained.folder_name(f"{picture.name} {turn}")
+                folder = folder_name(f"{picture.name} {turn}")
             folders[folder] = picture
         named, (first, every) = list(folders.items()), self.share
         return [named[start : start + size] for start in range(first * size, len(named), every * size)]
@@ -217,7 +228,7 @@ class Explanations:
             for name, share in self._shares(images):
                 found = asked(name, network, images, targets, options, tolerant=self.question.tolerant)
                 for place, one in enumerate(found):
-                    records[place].append(_map_record(name, one, self.question.grain))
+                    records[place].append(_map_record(name, one, self.question, subject.classes))
                     if isinstance(one, ImageMap):
                         key = explained.map_key(subject.name, name, len(self.networks))
                         maps[place][key] = one.values.numpy()
@@ -241,7 +252,8 @@ class Explanations:
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""
         size = tuple(images.shape[2:])
-        costs = {name: METHODS[name].cost(size, self.question.options) for name in self.question.methods}
+        options = self.question.options
+        costs = {name: method_named(name, options).cost(size, options) for name in self.question.methods}
         return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
 
     def _write_quarantine(self) -> None:
@@ -265,18 +277,20 @@ def _code() -> str:
     return content.hexdigest()
 
 
-def _map_record(name: str, one: ImageMap | str, grain: int | None) -> MapRecord:
-    method = METHODS[name]
+def _map_record(name: str, one: ImageMap | str, question: Question, classes: Sequence[str]) -> MapRecord:
+    method = method_named(name, question.options)
     if isinstance(one, str):
         return MapRecord(name, method.unit, method.signed, refused=one)
     values = one.values.numpy()
-    grain = grain or max(1, round(max(values.shape) / CELLS_DRAWN))
+    grain = question.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
     grain = grain if method.cells else 1
     strength = np.abs(coarse(values, grain, add_up=method.cells == "sum"))
     scale = float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max())
     ends = {"low": float(values.min()), "high": float(values.max()), "scale": scale}
     cost = {"seconds": one.seconds, "forward_passes": one.forward_passes}
-    sums = {"sum": one.sum, "expected": one.expected}
+    sums = {"sum": None if method.classes else one.sum, "expected": one.expected, "note": one.note}
+    if method.classes:
+        sums["classes"] = [[number, classes[number]] for number in np.unique(values).astype(int).tolist()]
     return MapRecord(
         name, method.unit, method.signed, grain=grain, cells=method.cells, **ends, **sums, **cost
     )

@@ -17,7 +17,7 @@ from interp_cnn.explanation.activations import feature_maps
 from interp_cnn.explanation.asking import ImageMap, asked
 from interp_cnn.explanation.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.filter_occlusion import filter_occlusion
-from interp_cnn.explanation.methods import METHODS
+from interp_cnn.explanation.methods import method_named
 from interp_cnn.explanation.options import Options
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.templates import peak_positions
@@ -133,7 +133,7 @@ def sample_images(
 
 
 def _pixel_map(network: str, method: str, one: ImageMap | str, target: str) -> PixelMap:
-    unit = METHODS[method].unit
+    unit = method_named(method, Options()).unit
     if isinstance(one, str):
         return PixelMap(network, method, None, unit, target, refused=one)
     return PixelMap(network, method, one.values.numpy(), unit, target)

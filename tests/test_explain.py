@@ -30,6 +30,7 @@ from interp_cnn.explanations import Explanations
 from interp_cnn.networks import TorchvisionClassifier
 from interp_cnn.questions import Question
 from interp_cnn.report import explained
+from interp_cnn.report.writing import folder_name
 from interp_cnn.runs import build_data, load_run, network_for
 from interp_cnn.subjects import Picture, Subject, folder_pictures, spread
 from interp_cnn.train import classification
@@ -167,7 +168,7 @@ def test_a_run_is_explained_on_its_validation_images_one_of_each_class_first(run
         relevance = next(one for one in answer.maps if one.method == "lrp")
         assert relevance.expected == pytest.approx(answer.score, abs=1e-5)
         assert relevance.relative_error < 1e-3
-        stored = explained.read_maps(place / "out" / "images" / explained.folder_name(record.file))
+        stored = explained.read_maps(place / "out" / "images" / folder_name(record.file))
         assert set(stored) == {"sensitivity_analysis", "lrp"} and stored["lrp"].dtype == np.float32
         expected = explain_images("lrp", run.network, image, logits.argmax()[None], Options())
         np.testing.assert_allclose(stored["lrp"], expected.maps[0].numpy(), rtol=1e-3, atol=1e-5)
@@ -271,7 +272,7 @@ def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_qu
     assert "7 images explained, 1 left out" in capsys.readouterr().out
     assert pd.read_csv(place / "out" / "quarantine.csv")["file"].tolist() == ["broken.jpg"]
     for file in records(place / "out"):
-        drawn = Image.open(place / "out" / "images" / explained.folder_name(file) / "image.png").convert("L")
+        drawn = Image.open(place / "out" / "images" / folder_name(file) / "image.png").convert("L")
         inside = np.asarray(drawn) > 127
         height, width = inside.any(1).sum() / len(inside), inside.any(0).sum() / len(inside)
         assert abs(height - width) < 0.07 and height == pytest.approx(60 / 90, abs=0.07), file
@@ -309,8 +310,8 @@ def test_a_method_that_a_network_does_not_allow_is_left_out_of_the_standard_set_
     [record] = records(place / "out").values()
     refused = {one.method: one.refused for one in record.answers[0].maps if one.refused}
     assert refused["guided_backprop"].startswith("guided_backprop changes the gradient of rectifiers")
-    assert "guided_backprop" not in maps_of(place / "out")[explained.folder_name("1.png")]
-    page = (place / "out" / "images" / explained.folder_name("1.png") / "index.html").read_text()
+    assert "guided_backprop" not in maps_of(place / "out")[folder_name("1.png")]
+    page = (place / "out" / "images" / folder_name("1.png") / "index.html").read_text()
     assert "the network runs none" in page
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.logits import evaluation_mode
-from interp_cnn.explanation.methods import METHODS
+from interp_cnn.explanation.methods import method_named
 from interp_cnn.explanation.options import Options
 
 SHARE_OF_MEMORY = 0.25
@@ -32,6 +32,7 @@ class Maps:
         expected: (B,) what they should sum to, None where the method promises nothing.
         seconds: for the whole batch.
         forward_passes: images sent through the network, or as much work, for the whole batch.
+        notes: (B,) a sentence about each map, empty for none.
     """
 
     maps: Tensor
@@ -39,6 +40,7 @@ class Maps:
     expected: Tensor | None
     seconds: float
     forward_passes: float
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class ImageMap:
         expected: what it should be, None where the method promises nothing.
         seconds: this image's share of its batch.
         forward_passes: likewise.
+        note: a sentence about the map, empty for none.
     """
 
     values: Tensor
@@ -58,13 +61,14 @@ class ImageMap:
     expected: float | None
     seconds: float
     forward_passes: float
+    note: str = ""
 
 
 def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
     """The map of one method for every image.
 
     Args:
-        name: of the method, a key of `METHODS`.
+        name: of the method, see `methods.method_named`.
         network: images (B, C, H, W) -> logits (B, K).
         images: (B, C, H, W), all of one size.
         targets: (B,) classes.
@@ -73,7 +77,7 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
     Raises:
         ValueError: a question that this method cannot answer for this network, said in one sentence.
     """
-    method = METHODS[name]
+    method = method_named(name, options)
     with _counted(network) as passes:
         start = time.perf_counter()
         found = method.maps(network, images, targets, options)
@@ -85,7 +89,29 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
         with evaluation_mode(network):
             expected = method.total(network, images, targets, options).cpu()
     count = sum(passes) if found.passes is None else found.passes
-    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count)
+    notes = found.notes or ("",) * len(images)
+    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count, notes)
+
+
+def estimated(name: str, network: nn.Module, image: Tensor, options: Options) -> tuple[float, float]:
+    """About how many forward passes an image's map is worth, and how many seconds, before any is made.
+
+    Args:
+        name: of the method.
+        network: images (B, C, H, W) -> logits (B, K).
+        image: (C, H, W), one like the others.
+        options: see `Options`.
+    """
+    method, some = method_named(name, options), image.expand(4, -1, -1, -1).contiguous()
+    if method.worth is None:
+        passes = method.cost(tuple(image.shape[1:]), options)
+    else:
+        passes = method.worth(network, image[None], options)
+    with evaluation_mode(network), torch.no_grad():
+        network(some)
+        start = time.perf_counter()
+        network(some)
+    return passes, passes * (time.perf_counter() - start) / len(some)
 
 
 @contextmanager
@@ -145,10 +171,10 @@ def asked(
         raise ValueError(f"{name}: {sentence}") from error
     count = len(images)
     expected = [None] * count if found.expected is None else found.expected.tolist()
-    rows = zip(found.maps, found.sums.tolist(), expected, strict=True)
+    rows = zip(found.maps, found.sums.tolist(), expected, found.notes, strict=True)
     return [
-        ImageMap(values, total, wanted, found.seconds / count, found.forward_passes / count)
-        for values, total, wanted in rows
+        ImageMap(values, total, wanted, found.seconds / count, found.forward_passes / count, note)
+        for values, total, wanted, note in rows
     ]
 
 

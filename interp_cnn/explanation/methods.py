@@ -9,10 +9,8 @@ it. Occlusion is complete in another unit, the drop divided by the window's area
 What speaks for one class rather than another is asked of `differences.LogitDifferences`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,72 +18,21 @@ from torch import Tensor, nn
 from interp_cnn.explanation import gradients
 from interp_cnn.explanation.deeplift import deeplift
 from interp_cnn.explanation.logits import scores
-from interp_cnn.explanation.occlusion_job import OcclusionJob
-from interp_cnn.explanation.options import Options, occluder_of, window_of
+from interp_cnn.explanation.method import Found, Method, with_sums
+from interp_cnn.explanation.occlusion_methods import (
+    MEANINGS,
+    OCCLUSION_METHODS,
+    UNITS,
+    occlusion,
+    window_method,
+    windows_of,
+    worth,
+)
+from interp_cnn.explanation.options import Options, each_window, occluder_of
 from interp_cnn.explanation.perturbation import single_pixel
 from interp_cnn.explanation.reference_images import reference_images
 from interp_cnn.explanation.relevance import lrp
 from interp_cnn.explanation.shapley import shapley_values
-from interp_cnn.explanation.windows import map_of_drops, window_grid
-
-
-class Found(NamedTuple):
-    """What a method's function finds.
-
-    Attributes:
-        maps: (B, H, W).
-        sums: (B,).
-        passes: the work in forward passes, where it is not the images that the network was sent.
-    """
-
-    maps: Tensor
-    sums: Tensor
-    passes: float | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to ask.
-
-    Attributes:
-        maps: (network, images (B, C, H, W), targets (B,), options) -> what it finds.
-        meaning: what a pixel's value says, for people.
-        unit: of the values.
-        signed: whether values below zero speak against the class.
-        cells: what several pixels together say: the "sum" of their values (shares), the "mean" (slopes), or "" where
-            neighbours say much the same anyway.
-        cost: about how many forward passes an image takes, for estimates.
-        total: (network, images, targets, options) -> (B,), what the maps should sum to; None: nothing.
-    """
-
-    maps: Callable[[nn.Module, Tensor, Tensor, Options], Found]
-    meaning: str
-    unit: str
-    signed: bool = True
-    cells: str = "sum"
-    cost: Callable[[tuple[int, int], Options], float] = lambda size, options: 3.0
-    total: Callable[[nn.Module, Tensor, Tensor, Options], Tensor] | None = None
-
-
-def _occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    size = tuple(images.shape[2:])
-    window, stride = window_of(options, size)
-    fill = occluder_of(images, options)
-    job = OcclusionJob(network, images, window=window, stride=stride, fill=fill, overhang="end")
-    for _ in job.run():
-        pass
-    own = job.drops[torch.arange(len(images)), targets.to(job.drops.device)]  # (B, rows, columns)
-    sums = map_of_drops(job.grid, own, "contribution").double().sum((1, 2))
-    passes = job.cost().forward_equivalents if job.engine == "incremental" else None
-    return Found(map_of_drops(job.grid, own), sums, passes)
-
-
-def _occlusion_cost(size: tuple[int, int], options: Options) -> float:
-    return float(len(window_grid(size, *window_of(options, size), "end")))
-
-
-def _with_sums(maps: Tensor) -> Found:
-    return Found(maps, maps.double().sum((1, 2)))
 
 
 def _added_up(method: Callable, **names: str) -> Callable:
@@ -98,7 +45,7 @@ def _added_up(method: Callable, **names: str) -> Callable:
 
     def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
         given = {argument: getattr(options, attribute) for argument, attribute in names.items()}
-        return _with_sums(method(network, images, targets, **given).sum(1))
+        return with_sums(method(network, images, targets, **given).sum(1))
 
     return maps
 
@@ -106,13 +53,13 @@ def _added_up(method: Callable, **names: str) -> Callable:
 def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     generator = torch.Generator().manual_seed(options.seed)
     more = {"generator": generator, "batch_size": options.batch_size}
-    return _with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
+    return with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
 
 
 def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     generator = torch.Generator().manual_seed(options.seed)
     more = {"generator": generator, "batch_size": options.batch_size, "baseline": options.baseline}
-    return _with_sums(shapley_values(network, images, targets, **more).sum(1))
+    return with_sums(shapley_values(network, images, targets, **more).sum(1))
 
 
 def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
@@ -124,7 +71,7 @@ def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
             near = get_close_matches(layer, names, 3, 0.5) or names[-3:]
             raise ValueError(f"the network has no layer {layer!r}; did you mean {' or '.join(near)}?")
         layer = min(wrapped, key=len)
-    return _with_sums(gradients.grad_cam(network, images, targets, layer=layer)[:, 0])
+    return with_sums(gradients.grad_cam(network, images, targets, layer=layer)[:, 0])
 
 
 def _lrp(rule: str) -> Callable:
@@ -152,13 +99,15 @@ def _change_from(attribute: str) -> Callable:
 
 METHODS: dict[str, Method] = {
     "occlusion": Method(
-        _occlusion,
-        "how far the logit falls, on average, when a window over the pixel is hidden",
-        "logit drop",
-        cost=_occlusion_cost,
+        occlusion,
+        MEANINGS["mean_drop"],
+        UNITS["mean_drop"],
+        cost=windows_of,
+        worth=worth,
         total=_change_from("fill"),
         cells="",
     ),
+    **OCCLUSION_METHODS,
     "sensitivity_analysis": Method(
         _added_up(gradients.sensitivity_analysis),
         "how strongly a small change of the pixel moves the logit, whichever way (squared gradient)",
@@ -262,3 +211,51 @@ STANDARD = (
     "grad_cam",
     "guided_backprop",
 )
+
+
+def method_named(name: str, options: Options) -> Method:
+    """The method of a name, with the unit that the options give it.
+
+    Args:
+        name: a key of `METHODS`, or `occlusion_window_` and a size in pixels or as a share of the image.
+        options: see `Options`.
+
+    Raises:
+        ValueError: no such method.
+    """
+    size = name.removeprefix("occlusion_window_")
+    if size != name:
+        try:
+            window = float(size) if "." in size else int(size)
+        except ValueError as error:
+            raise ValueError(f"methods: {name!r} must end in a size, such as occlusion_window_0.1") from error
+        return window_method(METHODS["occlusion"], options, window)
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, 1)
+        hint = f"did you mean {near[0]}?" if near else "there are"
+        raise ValueError(f"methods: no method {name!r}; {hint} ({', '.join(METHODS)})")
+    return window_method(METHODS[name], options) if name == "occlusion" else METHODS[name]
+
+
+def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the methods that are asked for, each once; the standard set where none is.
+
+    Raises:
+        ValueError: no name, or one that no method has.
+    """
+    methods = STANDARD if asked is None else tuple(dict.fromkeys(map(str, asked)))
+    for name in methods:
+        method_named(name, Options())
+    if not methods:
+        raise ValueError(f"methods=[] asks nothing; there are {', '.join(METHODS)}")
+    return methods
+
+
+def with_each_window(methods: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """The methods, and before `occlusion` of several window sizes each size by itself."""
+    sizes = each_window(options)
+    if "occlusion" not in methods or len(sizes) < 2:
+        return methods
+    place = methods.index("occlusion")
+    apart = tuple(f"occlusion_window_{one.window}" for one in sizes)
+    return (*methods[:place], *apart, *methods[place:])

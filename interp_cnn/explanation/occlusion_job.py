@@ -201,7 +201,6 @@ class OcclusionJob:
 
     def _check(self, incremental: IncrementalOcclusion) -> None:
         """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
-        image = self.images[:1]
         occluders = self._occluders(range(1), 0)
         piece = incremental.batches(1)[0][0]
         piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))

@@ -7,6 +7,7 @@ which every common form of colour blindness tells apart. `heat` runs from dark t
 at zero.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,10 @@ _STOPS = {
 }
 COLOUR_MAPS = tuple(_STOPS)
 MISSING = (128, 128, 140)
+CLASSES = tuple(  # told apart by colour-blind readers (Okabe and Ito 2008)
+    tuple(int(code[i : i + 2], 16) for i in (1, 3, 5))
+    for code in ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#8e8e8e")
+)
 
 
 def colour_table(colours: str, size: int = 256) -> Rgb:
@@ -90,6 +95,15 @@ def colour_of(values: ArrayLike, *, limits: tuple[float, float] | None = None, c
     share = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
     rgb = table[np.round(np.clip(share, 0, 1) * (len(table) - 1)).astype(int)]
     rgb[np.isnan(values)] = MISSING
+    return rgb
+
+
+def class_colours(values: ArrayLike, classes: Sequence[int]) -> Rgb:
+    """A map whose values are numbers of classes, one colour per class; classes beyond the palette share its last."""
+    values = as_array(values)
+    rgb = np.full((*values.shape, 3), MISSING, dtype=np.uint8)
+    for place, number in enumerate(classes):
+        rgb[values == number] = CLASSES[min(place, len(CLASSES) - 1)]
     return rgb
 
 

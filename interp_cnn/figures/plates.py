@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array, colour_of, colour_table, is_signed
+from interp_cnn.figures.colours import (
+    CLASSES,
+    LIGHT,
+    Rgb,
+    Theme,
+    as_array,
+    class_colours,
+    colour_of,
+    colour_table,
+    is_signed,
+)
 from interp_cnn.figures.pictures import enlarge, outline, resize
 
 SIDE = 240  # pixels of a small image's longer side on a plate
@@ -25,11 +35,29 @@ BAR_HEIGHT = 12
 
 @dataclass(frozen=True)
 class ColourBar:
-    """A colour map with the values at its two ends and what they measure."""
+    """A colour map with the values at its two ends and what they measure.
+
+    Attributes:
+        colours: name of the colour map.
+        limits: values at its ends.
+        unit: of the values.
+        classes: (value, name) of each class, where values are classes and have a colour each.
+    """
 
     colours: str
     limits: tuple[float, float]
     unit: str
+    classes: tuple[tuple[int, str], ...] = ()
+
+    def key(self) -> list[tuple[tuple[int, int, int], str]]:
+        """(colour, name) of each class."""
+        return [(CLASSES[min(place, len(CLASSES) - 1)], name) for place, (_, name) in enumerate(self.classes)]
+
+    def colour(self, values: ArrayLike) -> Rgb:
+        """Values (...) as colours (..., 3)."""
+        if self.classes:
+            return class_colours(values, [value for value, _ in self.classes])
+        return colour_of(values, limits=self.limits, colours=self.colours)
 
 
 @dataclass(frozen=True)
@@ -76,11 +104,13 @@ def veil(image: Rgb, values: ArrayLike, bar: ColourBar, *, contours: bool = Fals
     values = as_array(values)
     low, high = bar.limits
     strength = np.clip(np.abs(values) / max(abs(low), abs(high)), 0, 1)
+    if bar.classes:
+        strength = np.full(values.shape, 0.5)
     opacity = (0.12 + 0.83 * strength**0.7)[..., None]
     grey = 56 + 0.42 * (image @ np.array([0.299, 0.587, 0.114]))[..., None]
-    mixed = opacity * colour_of(values, limits=bar.limits, colours=bar.colours) + (1 - opacity) * grey
+    mixed = opacity * bar.colour(values) + (1 - opacity) * grey
     picture = np.round(mixed).astype(np.uint8)
-    if contours:
+    if contours and not bar.classes:
         smooth = _smoothed(values, max(values.shape) / 40)
         picture = outline(picture, smooth >= high / 2, colour=(255, 255, 255))
         if is_signed(bar.colours):
@@ -106,7 +136,7 @@ def coarse(values: ArrayLike, grain: int, *, add_up: bool) -> NDArray[np.float64
 
 def map_plate(values: ArrayLike, bar: ColourBar, *, title: str = "", theme: Theme = LIGHT) -> Rgb:
     """A map (H, W) in colours with its title and colour bar."""
-    picture = shown(colour_of(as_array(values), limits=bar.limits, colours=bar.colours))
+    picture = shown(bar.colour(as_array(values)))
     return sheet([Group(title, [picture], bar=bar)], theme=theme)
 
 
@@ -189,6 +219,12 @@ def _draw_bar(
     theme: Theme,
 ) -> None:
     left, top, width = place
+    if bar.classes:
+        for number, (colour, name) in enumerate(bar.key()[:6]):  # what the height of a bar holds
+            x, y = left + number % 2 * (width // 2), top + number // 2 * SMALL_LINE
+            pen.rectangle([x, y + 2, x + 10, y + 12], fill=colour)
+            pen.text((x + 15, y), _cut(name, _font(12), width // 2 - 20), theme.ink, _font(12))
+        return
     table = colour_table(bar.colours, width)
     canvas.paste(Image.fromarray(np.repeat(table[None], BAR_HEIGHT, axis=0)), (left, top))
     low, high = bar.limits

@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +48,8 @@ class MapRecord:
         seconds: for this image.
         forward_passes: images sent through the network for this image.
         refused: why there is no map, in a sentence; empty where there is one.
+        note: a sentence about this map, empty for none.
+        classes: of a map whose values are classes: [value, name] of each; empty for other maps.
     """
 
     method: str
@@ -64,6 +65,8 @@ class MapRecord:
     seconds: float = 0.0
     forward_passes: float = 0.0
     refused: str = ""
+    note: str = ""
+    classes: Sequence[Sequence] = field(default_factory=list)
 
     @property
     def drawn_unit(self) -> str:
@@ -169,17 +172,11 @@ class Look:
         alike = (
             one for one in maps if (one.drawn_unit == unit and self.across_methods) or one.method == method
         )
+        if any(one.classes for one in maps if one.method == method):
+            names = {int(v): name for one in maps if one.method == method for v, name in one.classes}
+            return ColourBar("classes", (0.0, 1.0), unit, tuple(sorted(names.items())))
         size = max((self.limits.get(one.method, one.scale) for one in alike), default=0.0) or 1.0
         return ColourBar(self.colours if signed else "heat", (-size if signed else 0.0, size), unit)
-
-
-def folder_name(name: str) -> str:
-    """The folder of an image: letters and digits of its name, and a hash of the whole name.
-
-    Stable, different for different names (on file systems that ignore case too), and never outside its place.
-    """
-    words = re.sub(r"[^a-z0-9]+", "-", PurePosixPath(name).stem.lower()).strip("-")[:40].strip("-") or "image"
-    return f"{words}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
 
 
 def map_key(network: str, method: str, networks: int) -> str:

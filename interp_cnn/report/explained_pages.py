@@ -108,6 +108,7 @@ class MethodView:
     high: str
     unit: str
     maps: list[MapView]
+    classes: list[tuple[str, str]]  # of a map of classes: (colour, name) of each
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,9 @@ def _image_view(folder: Path, name: str, about: About, look: Look) -> ImageView 
         ]
         low, high = (value_text(value, signed=bar.limits[0] < 0, digits=2) for value in bar.limits)
         title = method_title(method)
+        key = [("#{:02x}{:02x}{:02x}".format(*colour), name) for colour, name in bar.key()]
         methods.append(
-            MethodView(title, about.meanings.get(method, ""), bar.colours, low, high, bar.unit, maps)
+            MethodView(title, about.meanings.get(method, ""), bar.colours, low, high, bar.unit, maps, key)
         )
     return ImageView(f"images/{name}", record, methods, (folder / "images" / name / IMAGE).is_file())
 
@@ -208,8 +210,11 @@ def _map_view(record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBa
         ends = [value_text(value, signed=one.signed) for value in (one.low, one.high)]
         numbers.append(f"values from {ends[0]} to {ends[1]}")
         if one.expected is not None:
-            what = "per pixel of the window they add up" if one.method == "occlusion" else "they add up"
+            occlusion = one.method.startswith("occlusion")
+            what = "per pixel of the window they add up" if occlusion else "they add up"
             numbers.append(f"{what} to {value_text(one.sum)}, expected {value_text(one.expected)}")
+    if not one.refused:
+        numbers += [one.note] if one.note else []
         numbers.append(f"{short_seconds(one.seconds)}, {_count(one.forward_passes)}")
     alt = f"Map of {method_title(one.method)} by {answer.network} over {record.file}, for {answer.question}"
     return MapView(answer, one, plate, overlay, alt, "; ".join(numbers))

@@ -8,12 +8,19 @@ _TITLES = {
     "shapley_values": "Shapley values",
     "single_pixel": "single-pixel perturbation",
     "grad_cam": "Grad-CAM",
+    "occlusion_refined": "occlusion, coarse to fine",
+    "occlusion_class": "class after occlusion",
+    "occlusion_pairs": "occlusion in pairs",
+    "occlusion_random": "random occlusion",
+    "rise": "RISE masks",
     "guided_backprop": "guided back-propagation",
 }
 
 
 def method_title(method: str) -> str:
     """`grad_cam` -> `Grad-CAM`, `lrp_z_box` -> `LRP z-box`, `my_own` -> `my own`."""
+    if method.startswith("occlusion_window_"):
+        return f"occlusion, window {method.removeprefix('occlusion_window_')}"
     if method.startswith("lrp_"):
         return f"LRP {method.removeprefix('lrp_').replace('_', '-')}"
     return _TITLES.get(method, method.replace("_", " "))
