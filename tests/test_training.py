@@ -6,6 +6,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from interp_cnn.data.digits import DigitsParts
 from interp_cnn.model.backbones import build_network
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.dashboard import Dashboard, mask_grid
-from interp_cnn.training.run import fit
+from interp_cnn.training.run import MetricsTable, fit
 
 WIDTHS = (4, 6, 8, 8, 8)
 FEW = {"limit_train_batches": 4, "limit_val_batches": 1, "accelerator": "cpu", "deterministic": True}
@@ -121,6 +122,21 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
         assert table[f"train/{name}"].notna().all() and table[f"val/{name}"].notna().all()
     assert table["train/gradient_ratio"].iloc[-1] > 0
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_what_is_not_measured_in_every_epoch_keeps_its_last_value_after_a_resume(tmp_path):
+    def trainer(epoch, **metrics):
+        metrics = {name.replace("_", "/", 1): torch.tensor(value) for name, value in metrics.items()}
+        optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+        return SimpleNamespace(current_epoch=epoch, callback_metrics=metrics, optimizers=[optimizer])
+
+    table, resumed = MetricsTable(tmp_path / "a.csv"), MetricsTable(tmp_path / "b.csv")
+    table.on_validation_end(trainer(0, val_accuracy=0.5, train_gradient_ratio=0.25), None)
+    resumed.load_state_dict(table.state_dict())
+    resumed.on_validation_end(trainer(1, val_accuracy=0.75), None)
+    assert [row["val/accuracy"] for row in resumed.rows] == [0.5, 0.75]
+    assert [row["train/gradient_ratio"] for row in resumed.rows] == [0.25, 0.25]
+    assert [row["epoch"] for row in resumed.rows] == [0, 1]
 
 
 def test_tensorboard_holds_the_scalars_the_mask_grids_and_the_hyperparameters(tmp_path):
