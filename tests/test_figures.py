@@ -293,3 +293,16 @@ def test_figures_import_neither_pyplot_nor_torch():
     unwanted = "{'matplotlib.pyplot', 'torch'} & set(sys.modules)"
     check = f"import sys, interp_cnn.figures; sys.exit(len({unwanted}))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_confusion_matrix_is_bright_where_a_row_has_its_images_and_refuses_other_shapes():
+    counts = np.array([[9, 1], [0, 10]])
+    picture = figures.confusion_matrix(counts, ["fox", "$x$ & <b>"]).astype(int)
+    assert picture.shape[2] == 3
+    bright = (picture.sum(axis=2) > 600).mean()
+    darker = figures.confusion_matrix(np.array([[0, 0], [0, 0]]), ["fox", "$x$ & <b>"]).astype(int)
+    assert bright > (darker.sum(axis=2) > 600).mean()
+    many = figures.confusion_matrix(np.eye(40, dtype=int), [f"class {number}" for number in range(40)])
+    assert min(many.shape[:2]) > 1000
+    with pytest.raises(ValueError, match=r"shape \(2, 2\); expected 3 x 3"):
+        figures.confusion_matrix(counts, ["a", "b", "c"])

@@ -8,11 +8,14 @@ only, never `pyplot`). The same pictures serve the report, TensorBoard and the e
 `pictures`  pixels: images, overlays, receptive-field outlines, montages, positions over a mean image
 `panels`    maps with a colour bar, alone or side by side on one scale; contact sheets with captions
 `charts`    distributions over filters with baselines, bars, training curves
+`confusion` who is mistaken for whom
+`matrices`  how alike things are, pair by pair
 `canvas`    the paper that charts and panels are drawn on
 """
 
 from interp_cnn.figures.charts import bars, distributions, training_curves
 from interp_cnn.figures.colours import COLOUR_MAPS, DARK, LIGHT, Theme, colour_of, common_limits
+from interp_cnn.figures.confusion import confusion_matrix
 from interp_cnn.figures.panels import contact_sheet, heat_map, side_by_side
 from interp_cnn.figures.pictures import (
     crop_around,
@@ -36,6 +39,7 @@ __all__ = [
     "bars",
     "colour_of",
     "common_limits",
+    "confusion_matrix",
     "contact_sheet",
     "crop_around",
     "distributions",

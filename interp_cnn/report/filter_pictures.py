@@ -8,7 +8,7 @@ import numpy as np
 
 from interp_cnn import figures
 from interp_cnn.explanation.exemplars import Exemplars
-from interp_cnn.figures.colours import as_array
+from interp_cnn.figures.colours import Rgb, as_array
 from interp_cnn.report.contents import Sights
 from interp_cnn.report.numbers import minus, number
 from interp_cnn.report.pictures import (
@@ -70,11 +70,14 @@ def filter_pictures(
         album: that saves them.
     """
 
-    def save(name: str, rgb: figures.colours.Rgb, alt: str, colours: int | None = None) -> Picture:
-        return album.picture(f"{base}-{name}", rgb, alt, colours=colours)
+    def save(
+        name: str, rgb: Rgb, alt: str, colours: int | None = None, *, photograph: bool = True
+    ) -> Picture:
+        return album.picture(f"{base}-{name}", rgb, alt, colours=colours, photograph=photograph)
 
     peak, mean_peak = float(found.maps[index].max()), float(found.mean_map[index].max())
-    sheet = save("activation", activation_sheet(found, index), f"Maps of {words} on its strongest images", 96)
+    maps = activation_sheet(found, index)
+    sheet = save("activation", maps, f"Maps of {words} on its strongest images", 128, photograph=False)
     drawn = FilterPictures(
         patches=save(
             "patches",
@@ -88,7 +91,9 @@ def filter_pictures(
             number(max(0.0, mean_peak)),
         ),
         activation=Scaled(sheet, "0", number(peak)),
-        places=save("places", peak_places(found, index), f"Peaks of {words} on the mean image", 64),
+        places=save(
+            "places", peak_places(found, index), f"Peaks of {words} on the mean image", 64, photograph=False
+        ),
     )
     return FilterPictures(**{**vars(drawn), **_sights(found, sights, index, words, save)})
 
@@ -104,7 +109,7 @@ def _sights(found: Exemplars, sights: Sights, index: int, words: str, save) -> d
         rgb, (low, high) = occlusion_picture(found, values, index)
         alt = f"What {words} needs of its strongest image"
         pictures["occlusion"] = Scaled(
-            save("occlusion", rgb, alt, 96), minus(f"{low:+.3g}"), minus(f"{high:+.3g}")
+            save("occlusion", rgb, alt, 128, photograph=False), minus(f"{low:+.3g}"), minus(f"{high:+.3g}")
         )
     if sights.decodes is not None:
         rgb = within(figures.to_rgb(as_array(sights.decodes)[index]), SIDE)

@@ -50,11 +50,18 @@ class Album:
         self.folder = folder
 
     def picture(
-        self, name: str, rgb: Rgb, alt: str, *, scale: float = 1, colours: int | None = None
+        self,
+        name: str,
+        rgb: Rgb,
+        alt: str,
+        *,
+        scale: float = 1,
+        colours: int | None = None,
+        photograph: bool = True,
     ) -> Picture:
-        """Save a picture under a name without extension; it is shown at 1/`scale` of its pixels."""
+        """Save a picture under a name without extension, see `png_bytes`; it is shown at 1/`scale` of its pixels."""
         source = f"figures/{name}.png"
-        save_png(self.folder / source, rgb, colours=colours)
+        save_png(self.folder / source, rgb, colours=colours, photograph=photograph)
         return Picture(source, round(rgb.shape[1] / scale), round(rgb.shape[0] / scale), alt)
 
     def chart(self, name: str, draw: Callable[[figures.Theme], Rgb], alt: str, *, scale: int = 2) -> Chart:

@@ -129,7 +129,7 @@ def _row(
         if found is not None and found.values is not None:
             rgb = map_picture(image, as_array(found.values), limits, colours)
             alt = f"{found.method} of {network.name} on {sample.name} for class {found.target}"
-            picture = album.picture(f"{base}-{network.slug}", rgb, alt, colours=256)
+            picture = album.picture(f"{base}-{network.slug}", rgb, alt, colours=256, photograph=False)
         says, probability = sample.predictions.get(network.name, ("", 0.0))
         words = f"{says} {100 * probability:.0f}\u00a0%" if says else ""
         views.append(MapView(network, picture, words, found.refused if found is not None else ""))

@@ -79,21 +79,26 @@ def written_table(path: Path) -> Iterator[Any]:
         yield csv.writer(file, lineterminator="\n")
 
 
-def save_png(path: Path, rgb: NDArray, *, colours: int | None = None) -> None:
+def save_png(path: Path, rgb: NDArray, *, colours: int | None = None, photograph: bool = True) -> None:
     """A picture as a PNG file, see `png_bytes`."""
-    write_bytes(path, png_bytes(rgb, colours=colours))
+    write_bytes(path, png_bytes(rgb, colours=colours, photograph=photograph))
 
 
-def png_bytes(rgb: NDArray, *, colours: int | None = None) -> bytes:
+def png_bytes(rgb: NDArray, *, colours: int | None = None, photograph: bool = True) -> bytes:
     """An (H, W, 3) uint8 picture as PNG; with `colours` (at most 256) reduced to a palette, a third of the
     size.
+
+    Colours of a map come from one scale: an octree finds them three times as fast as the median cut, which photographs
+    need.
     """
     image = Image.fromarray(rgb)
-    if colours is not None:
-        # Every second pixel is enough to choose the palette: five times as fast, and no eye sees the difference.
-        half = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)
-        palette = half.quantize(colours, method=Image.Quantize.MEDIANCUT)
+    if colours is not None and photograph:
+        # Every third pixel is enough to choose the palette: no eye sees the difference.
+        few = image.resize((-(-image.width // 3), -(-image.height // 3)), Image.Resampling.NEAREST)
+        palette = few.quantize(colours, method=Image.Quantize.MEDIANCUT)
         image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    elif colours is not None:
+        image = image.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     buffer = BytesIO()
     image.save(buffer, format="png")
     return buffer.getvalue()

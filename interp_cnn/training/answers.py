@@ -84,13 +84,7 @@ class Answers(Callback):
         """Adds the confusion matrix of the last epoch."""
         if not trainer.is_global_zero or not len(self.confusion):
             return
-        shares = self.confusion / self.confusion.sum(1, keepdim=True).clamp(min=1)
-        picture = figures.heat_map(
-            shares.numpy(),
-            unit="share of the row's images",
-            title="rows: class, columns: answer",
-            limits=(0, 1),
-        )
+        picture = figures.confusion_matrix(self.confusion, trainer.datamodule.classes)
         trainer.logger.experiment.add_image("confusion", picture, trainer.current_epoch, dataformats="HWC")
 
 
