@@ -40,6 +40,11 @@ def portrait(found: Run, measured: NetworkMeasures, *, decoder: DecoderSettings 
     """A measured run as the report shows it; with settings of a decoder also what it draws of each filter."""
     layer = found.layers[-1]
     strongest = exemplars(found.network, found.data.val_dataloader(), layer=layer)
+    decodes = None
+    if decoder is not None:
+        where = {"layer": layer, "folder": found.folder / "decoder", "label": f"decoder of {found.kind}"}
+        trained = decoder_for(found.network, found.data, settings=decoder, **where)
+        decodes = filter_decodes(found.network, trained, strongest)
     return Network(
         name=found.kind,
         layer=layer,
@@ -51,7 +56,7 @@ def portrait(found: Run, measured: NetworkMeasures, *, decoder: DecoderSettings 
         sights=Sights(
             masks=filter_masks(found.network, strongest),
             occlusion=filter_occlusion(found.network, strongest, COARSE),
-            decodes=None if decoder is None else filter_decodes(found, strongest, decoder),
+            decodes=decodes,
         ),
         confusion=confusion(measured, len(found.data.classes)),
         configuration=found.configuration,
@@ -84,26 +89,17 @@ def filter_masks(network: nn.Module, found: Exemplars) -> Tensor | None:
 
 
 @torch.no_grad()
-def filter_decodes(found: Run, strongest: Exemplars, settings: DecoderSettings) -> Tensor:
+def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> Tensor:
     """What a decoder draws from each filter's map on its strongest image alone, (D, C, H, W) in [0, 1]."""
-    with torch.enable_grad():
-        decoder = decoder_for(
-            found.network,
-            found.data,
-            layer=strongest.layer,
-            folder=found.folder / "decoder",
-            settings=settings,
-            label=f"decoder of {found.kind}",
-        )
-    pictures = torch.zeros(len(strongest), *strongest.mean_image.shape)
-    first = strongest.image_numbers[:, 0]
-    for part, images in _batches(strongest, first[first >= 0].unique().tolist()):
-        maps = feature_maps(found.network, images, strongest.layer)
+    pictures = torch.zeros(len(found), *found.mean_image.shape)
+    first = found.image_numbers[:, 0]
+    for part, images in _batches(found, first[first >= 0].unique().tolist()):
+        maps = feature_maps(network, images, found.layer)
         for number, of_image in zip(part, maps, strict=True):
             filters = (first == number).nonzero().flatten()
             alone = torch.zeros(len(filters), *of_image.shape)
-            alone[torch.arange(len(filters)), filters] = of_image[filters].cpu()
-            pictures[filters] = decoder(alone.to(of_image.device)).cpu()
+            alone[torch.arange(len(filters)), filters] = of_image[filters]
+            pictures[filters] = decoder(alone)
     return pictures
 
 

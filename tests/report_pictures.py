@@ -35,11 +35,16 @@ def browser(profile: str, height: int) -> webdriver.Chrome:
 
 
 def small_png(png: bytes) -> bytes:
-    """The same picture in as many colours as fit into the README's weight."""
+    """The same picture, in fewer colours where it is too heavy for a README."""
     picture = Image.open(BytesIO(png)).convert("RGB")
-    for colours in (256, 128, 64):
+    for colours in (None, 256, 64):
+        few = (
+            picture
+            if colours is None
+            else picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=0)
+        )
         buffer = BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        few.save(buffer, "png", optimize=True)
         if buffer.tell() <= MOST_BYTES:
             return buffer.getvalue()
     raise ValueError(f"{buffer.tell():,} bytes with 64 colours; expected at most {MOST_BYTES:,}")

@@ -55,6 +55,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:The .srun. command", "ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:html5lib.s sanitizer:DeprecationWarning")  # TensorBoard's own
 @pytest.mark.parametrize(
     ("dashboard", "expected"),
     [

@@ -1,0 +1,114 @@
+"""What the report shows of trained networks: masks, decodes, maps and answers are those of the networks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_training import data
+
+from interp_cnn.explanation.activations import feature_maps
+from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.occlusion import occlusion_map
+from interp_cnn.explanation.options import Options
+from interp_cnn.model.backbones import build_network
+from interp_cnn.model.interpretable_conv import kept_feature_maps
+from interp_cnn.portraits import confusion, filter_decodes, filter_masks, pages_beside, sample_images
+from interp_cnn.report.writing import GENERATOR
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data()
+
+
+def network_of(digits, *, enabled: bool):
+    torch.manual_seed(0)
+    sizes = {"image_size": (24, 24), "widths": [4, 4, 4, 4, 6], "mask": {"enabled": enabled}}
+    return build_network(
+        "small_cnn", num_classes=10, channels=1, mean=digits.mean, std=digits.std, **sizes
+    ).eval()
+
+
+def few(digits, count: int = 24):
+    samples = [digits.val_set[number] for number in range(count)]
+    images = torch.stack([sample.image for sample in samples])
+    labels = torch.tensor([sample.label for sample in samples])
+    return [SimpleNamespace(images=images, labels=labels, names=[sample.name for sample in samples])]
+
+
+def test_a_filters_mask_is_what_turns_its_map_into_what_is_passed_on(digits):
+    network = network_of(digits, enabled=True)
+    found = exemplars(network, few(digits), layer="conv5", count=3)
+    masks = filter_masks(network, found)
+    assert masks.shape == found.maps.shape
+    for number, rank in [(0, 0), (3, 2), (5, 1)]:
+        image = found.images[int(found.image_numbers[number, rank])].float()[None] / 255
+        with kept_feature_maps(network) as kept, torch.no_grad():
+            network(image)
+            before = kept["conv5"][0, number].clone()
+        passed_on = feature_maps(network, image, "conv5")[0, number]
+        torch.testing.assert_close(before * masks[number, rank], passed_on)
+    assert filter_masks(network_of(digits, enabled=False), found) is None
+
+
+def test_a_decoder_is_shown_one_filters_map_and_nothing_else(digits):
+    network = network_of(digits, enabled=True)
+    found = exemplars(network, few(digits), layer="conv5", count=2)
+    seen = []
+
+    def decoder(maps):
+        seen.append(maps)
+        return maps.sum((1, 2, 3))[:, None, None, None].expand(-1, 1, 24, 24)
+
+    pictures = filter_decodes(network, decoder, found)
+    assert pictures.shape == (6, 1, 24, 24)
+    for maps in seen:
+        assert (maps.abs().amax((2, 3)) > 0).sum(1).max() <= 1
+    image = found.images[int(found.image_numbers[2, 0])].float()[None] / 255
+    assert pictures[2, 0, 0, 0] == pytest.approx(
+        feature_maps(network, image, "conv5")[0, 2].sum().item(), rel=1e-4
+    )
+
+
+def test_every_method_explains_the_true_class_of_the_same_images_for_both_networks(digits):
+    networks = {kind: network_of(digits, enabled=kind == "a") for kind in ("a", "b")}
+    runs = [SimpleNamespace(kind=kind, network=it, data=digits) for kind, it in networks.items()]
+    options = Options(window=6, stride=6)
+    samples = sample_images(runs, count=3, methods=("occlusion", "saliency"), options=options)
+    assert [(it.network, it.method) for it in samples[0].maps] == [
+        (kind, method) for kind in ("a", "b") for method in ("occlusion", "saliency")
+    ]
+    assert [sample.label for sample in samples] == ["0", "1", "2"]
+    sample = samples[1]
+    image, target = torch.from_numpy(sample.image)[None], torch.tensor([1])
+    expected = occlusion_map(networks["b"], image, target, window=6, stride=6, overhang="end")[0]
+    np.testing.assert_allclose(sample.maps[2].values, expected, atol=1e-5)
+    with torch.no_grad():
+        chances = networks["a"](image).softmax(1)[0]
+    assert sample.predictions["a"] == (
+        str(int(chances.argmax())),
+        pytest.approx(float(chances.max()), abs=1e-5),
+    )
+
+
+def test_answers_are_counted_by_class():
+    observed = SimpleNamespace(labels=torch.tensor([0, 1, 1, 2]), predictions=torch.tensor([0, 1, 0, 0]))
+    counts = confusion(SimpleNamespace(observations=observed), 3)
+    assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+
+
+def test_pages_of_ours_beside_the_report_are_found_and_no_others(tmp_path):
+    for place, text in {
+        "report": GENERATOR,
+        "patterns": GENERATOR,
+        "interpretable/decoder_gallery": GENERATOR,
+        "patterns/images/a": GENERATOR,
+        "other": "<html>",
+    }.items():
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "index.html").write_text(f"<head>{text}</head>")
+    assert pages_beside(tmp_path / "report") == {
+        "Interpretable decoder gallery": "../interpretable/decoder_gallery/index.html",
+        "Patterns": "../patterns/index.html",
+    }
