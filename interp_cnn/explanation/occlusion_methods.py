@@ -115,7 +115,8 @@ def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
         f"by more than {error:.2g}"
         for error, share in zip(found.error.tolist(), found.share.tolist(), strict=True)
     ]
-    return with_sums(map_of_drops(grid, found.drops), tuple(notes))
+    passes = worth(network, images, one) * found.computed / len(grid) * len(images)
+    return with_sums(map_of_drops(grid, found.drops), tuple(notes), passes)
 
 
 def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
