@@ -282,6 +282,17 @@ def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_qu
     assert inside.any(0).sum() / 33 == pytest.approx(60 / 140, abs=0.07)
 
 
+def test_maps_and_what_layers_stand_for_link_to_each_other(runs, place, capsys):
+    words = ["patterns.images=60", "patterns.quota=1", "patterns.null_draws=0", "patterns.kinds=[filters]"]
+    assert explain(f"run={runs / 'plain'}", "what=[maps,patterns]", CHEAP, "limit=1", *words) == 0
+    out = place / "out"
+    assert 'href="patterns.html"' in (out / "index.html").read_text("utf-8")
+    assert 'href="index.html"' in (out / "patterns.html").read_text("utf-8")
+    units, summary = (pd.read_csv(out / "patterns" / f"{name}.csv") for name in ("units", "summary"))
+    assert set(units.kind) == {"filters"} and "confidence" in set(summary.measure)
+    assert "filters" in capsys.readouterr().out
+
+
 def test_without_drawing_there_are_numbers_and_raw_maps_only(place):
     assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
     assert len(records(place / "out")) == 3
