@@ -9,6 +9,7 @@ Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.jso
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ from interp_cnn.explanation.class_activation import last_feature_maps
 from interp_cnn.files import write_text
 from interp_cnn.report.measured import write_measures
 from interp_cnn.runs import build_data, load_run, untrained, write_json
+
+Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
 
 COLUMNS = (
     "accuracy",
@@ -62,14 +65,15 @@ def run(config: DictConfig) -> None:
         return
     rule = RegionRule(**config.regions)
     if config.runs:
-        measures, before, seeds = _measured_runs(config, rule)
+        measures, before, seeds, images = _measured_runs(config, rule)
         several = len({*seeds}) > 1
     else:
-        measures, before, several = *_measured_network(config, rule), False
+        measures, before, images = _measured_network(config, rule)
+        several = False
     # Over seeds the differences are paired by seed; single networks are compared image by image.
     baselines = compare(measures[:1] if several else measures, seed=config.seed, untrained=before)
     comparison = replace(baselines, networks=measures)
-    write_measures(comparison, folder, COLUMNS)
+    write_measures(comparison, folder, COLUMNS, images)
     console = Console()
     console.print(summary_table(comparison))
     if several:
@@ -85,8 +89,8 @@ def run(config: DictConfig) -> None:
 
 def _measured_runs(
     config: DictConfig, rule: RegionRule
-) -> tuple[list[NetworkMeasures], NetworkMeasures | None, list[int]]:
-    """Every run's measures, those of the first run before training, and the training seeds."""
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None, list[int], Images]:
+    """Every run's measures, those of the first run before training, the training seeds, and their images."""
     measured = partial(
         measure_run,
         resamples=config.resamples,
@@ -97,6 +101,7 @@ def _measured_runs(
     before = None
     measures: list[NetworkMeasures] = []
     seeds = []
+    images: Images = {}
     names: list[str] = []
     for path in track(_run_folders(config.runs), description="measuring filters", transient=True):
         found = load_run(path, checkpoint=config.checkpoint)
@@ -104,9 +109,14 @@ def _measured_runs(
         names.append(name)
         seeds.append(found.config.seed)
         measures.append(measured(found, name=name))
+        images[name] = _pixels(found.data)
         if config.untrained and before is None:
             before = measured(untrained(found))
-    return measures, before, seeds
+    return measures, before, seeds, images
+
+
+def _pixels(data: PartDataModule) -> Callable[[int], Tensor]:
+    return lambda number: data.val_set[number].image
 
 
 def _run_folders(given: list[str]) -> list[Path]:
@@ -123,8 +133,8 @@ def _run_folders(given: list[str]) -> list[Path]:
 
 def _measured_network(
     config: DictConfig, rule: RegionRule
-) -> tuple[list[NetworkMeasures], NetworkMeasures | None]:
-    """The given network, and the same without its weights: random ones, of torchvision or the factory."""
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None, Images]:
+    """The given network, the same without its weights (random ones, of torchvision or the factory), and its images."""
     from interp_cnn.networks import load_network
 
     if config.get("data") is None:
@@ -155,7 +165,7 @@ def _measured_network(
             count = network(blank).shape[1]
         torch.manual_seed(config.seed)
         before = measured(load_network(config.network, num_classes=count))
-    return [measured(network)], before
+    return [measured(network)], before, {config.network: _pixels(data)}
 
 
 def _layer_of(network: torch.nn.Module, layer: str | None, images: Tensor) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from interp_cnn.cli import main
 from interp_cnn.compare import summary_table
 from interp_cnn.evaluation.comparison import compare, measure_network
 from interp_cnn.report.measured import coverage_line, markdown, positions_sheet, write_measures
+from interp_cnn.report.ranked import ranked_filters
 
 COLUMNS = ("accuracy", "tracking_gain")
 
@@ -109,6 +111,16 @@ def test_a_constant_filter_is_one_disc_in_the_middle_of_its_mean_image(compariso
     assert lit[0].sum() > 3 * lit[1].sum() > 0, "one disc against many"
     across = np.nonzero(lit[1].any(axis=0))[0].mean()
     assert across == pytest.approx((CENTRE[1] + 0.5) * 180 / SIZE, abs=1.5)
+
+
+def test_ranked_filters_show_the_best_and_the_worst_where_they_look(comparison):
+    one = comparison.networks[0]
+    images = torch.cat([batch.images for batch in planted_batches()])
+    sheet = ranked_filters(one, lambda number: images[number]).astype(int)
+    yellow = (sheet[..., 0] > 200) & (sheet[..., 1] > 120) & (sheet[..., 2] < 110)
+    rows = np.array_split(yellow, 5)  # best, ..., worst
+    assert rows[0].any() and rows[-1].any()
+    assert ranked_filters(replace(one, filters=one.filters.assign(tracking_gain=math.nan)), None) is None
 
 
 def test_without_parts_there_is_no_part_bar(tmp_path):

@@ -4,23 +4,26 @@ filters.csv, summary.csv, differences.csv, summary.json, summary.md
 figures/MEASURE.png          every filter of every network, with the baselines
 figures/parts.png            how many filters follow which part
 figures/positions-NAME.png   where a network's filters look, over the mean image
+figures/filters-NAME.png     its best, middle and worst filters on their strongest images
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from interp_cnn import figures
 from interp_cnn.evaluation.comparison import Comparison, Estimate, NetworkMeasures
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.report.measures import baseline, measure
 from interp_cnn.report.pictures import places
+from interp_cnn.report.ranked import ranked_filters
 from interp_cnn.report.writing import save_png, write_text
 
 SPREAD = ("location_instability", "tracking_gain", "offset_gain", "translation_gain", "part_interpretability")
@@ -28,13 +31,29 @@ SHOWN = 24  # filters on a sheet of positions
 SIDE = 180  # pixels of one of its pictures
 
 
-def write_measures(comparison: Comparison, folder: Path, columns: Sequence[str]) -> None:
-    """All tables and figures; `columns` are the measures of the Markdown table."""
+def write_measures(
+    comparison: Comparison,
+    folder: Path,
+    columns: Sequence[str],
+    images: Mapping[str, Callable[[int], Tensor]] | None = None,
+) -> None:
+    """All tables and figures.
+
+    Args:
+        comparison: the measured networks.
+        folder: what is written into.
+        columns: measures of the Markdown table.
+        images: by network, number of an image in the measured order to its pixels; None: no pictures of filters.
+    """
     comparison.to_csv(folder)
     comparison.to_json(folder / "summary.json")
     write_text(folder / "summary.md", markdown(comparison, columns))
     for name, picture in measure_figures(comparison):
         save_png(folder / "figures" / f"{name}.png", picture)
+    for one in comparison.networks if images else ():
+        picture = ranked_filters(one, images[one.name])
+        if picture is not None:
+            save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture)
 
 
 def markdown(comparison: Comparison, columns: Sequence[str]) -> str:
@@ -86,7 +105,7 @@ def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
     for one in comparison.networks:
         picture = positions_sheet(one)
         if picture is not None:
-            yield f"positions-{re.sub('[^A-Za-z0-9_.]+', '-', one.name).strip('-')}", picture
+            yield f"positions-{_file_name(one.name)}", picture
 
 
 def positions_sheet(one: NetworkMeasures) -> Rgb | None:
@@ -109,6 +128,10 @@ def positions_sheet(one: NetworkMeasures) -> Rgb | None:
         captions.append(f"filter {number}, {table['category'][number]}: {how.write(value)}")
     title = f"{one.name}: where filters look (number, class: {how.title.lower()})"
     return figures.contact_sheet(pictures, captions, columns=min(6, len(pictures)), title=title)
+
+
+def _file_name(name: str) -> str:
+    return re.sub("[^A-Za-z0-9_.]+", "-", name).strip("-")
 
 
 def _figure(estimate: Estimate) -> str:
