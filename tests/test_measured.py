@@ -120,7 +120,7 @@ def test_ranked_filters_show_the_best_and_the_worst_where_they_look(comparison):
     yellow = (sheet[..., 0] > 200) & (sheet[..., 1] > 120) & (sheet[..., 2] < 110)
     rows = np.array_split(yellow, 5)  # best, ..., worst
     assert rows[0].any() and rows[-1].any()
-    assert ranked_filters(replace(one, filters=one.filters.assign(tracking_gain=math.nan)), None) is None
+    assert ranked_filters(replace(one, filters=one.filters.assign(offset_gain=math.nan)), None) is None
 
 
 def test_without_parts_there_is_no_part_bar(tmp_path):

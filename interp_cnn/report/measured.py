@@ -53,7 +53,7 @@ def write_measures(
     for one in comparison.networks if images else ():
         picture = ranked_filters(one, images[one.name])
         if picture is not None:
-            save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture)
+            save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture, colours=256)
 
 
 def markdown(comparison: Comparison, columns: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ BOX = 0.06  # half the side of the box around an annotated part, as a share of t
 
 
 def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> Rgb | None:
-    """Filters at five places of the ranking by tracking gain, a row each, on the strongest images of their category.
+    """Filters at five places of the ranking by offset gain (that of the part it follows best), a row each, on the strongest images of their category.
 
     A disc shows where the filter looks, boxes stand around the annotated parts. Images without an annotated part are
     left out, as in the measure.
@@ -29,12 +29,12 @@ def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> R
         image_of: number of an image in the measured order to its pixels (C, H, W) in [0, 1].
 
     Returns:
-        The picture, or None where no filter has a tracking gain.
+        The picture, or None where no filter has an offset gain.
     """
-    ranking = one.filters["tracking_gain"].dropna().sort_values(ascending=False, kind="stable")
+    ranking = one.filters["offset_gain"].dropna().sort_values(ascending=False, kind="stable")
     if ranking.empty:
         return None
-    observed, how = one.observations, measure("tracking_gain")
+    observed, how = one.observations, measure("offset_gain")
     known = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     pictures, captions = [], []
     for place, share in PLACES:
