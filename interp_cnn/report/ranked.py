@@ -19,10 +19,10 @@ BOX = 0.06  # half the side of the box around an annotated part, as a share of t
 
 
 def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> Rgb | None:
-    """Filters at five places of the ranking by offset gain (that of the part it follows best), a row each, on the strongest images of their category.
+    """Filters at five places of the ranking by offset gain, a row each, on the strongest images of their category.
 
-    A disc shows where the filter looks, boxes stand around the annotated parts. Images without an annotated part are
-    left out, as in the measure.
+    The offset gain is that of the part that a filter follows best. A disc shows where the filter looks, boxes stand
+    around the annotated parts. Images without an annotated part are left out, as in the measure.
 
     Args:
         one: the measured network.
