@@ -34,6 +34,7 @@ from interp_cnn.explanation.incremental_trace import (
     works_in_place,
 )
 
+VERY_DEEP = 30  # convolutions beyond which only the smallest tiles keep a drop exact to 1e-5
 DEEP = 8  # layers from which rounding counts: exact clean maps, small tiles
 
 
@@ -216,10 +217,9 @@ def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph
     graph = Graph(module, steps, result.name, images.dtype)
     _fold(graph)
     _pool_first(graph)
-    if not graph.deep:
-        for step in steps.values():
-            if isinstance(step.operation, Convolution):
-                step.operation.largest_tile = 6
+    convolutions = [step.operation for step in steps.values() if isinstance(step.operation, Convolution)]
+    for convolution in convolutions:  # rounding adds up over layers: larger tiles round more
+        convolution.largest_tile = 6 if not graph.deep else 3 if len(convolutions) <= VERY_DEEP else 2
     return graph
 
 
