@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from interp_cnn import figures
@@ -40,12 +41,16 @@ def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> R
     for place, share in PLACES:
         number = int(ranking.index[round(share * (len(ranking) - 1))])
         mine = ((observed.labels == one.categories[number]) & known).nonzero().flatten()
-        order = observed.scores[mine, number].argsort(descending=True, stable=True)[:IMAGES]
+        answers = observed.block(torch.tensor([number]))
+        order = answers.scores[mine, 0].argsort(descending=True, stable=True)[:IMAGES]
         strongest = mine[order].tolist()
         said = f"{place}: filter {number}, {one.filters['category'][number]}, {how.write(ranking[number])}"
         for rank in range(IMAGES):
             if rank < len(strongest):
-                pictures.append(_marked(one, image_of(strongest[rank]), strongest[rank], number))
+                index = strongest[rank]
+                pictures.append(
+                    _marked(image_of(index), observed.landmarks[index], answers.positions[index, 0])
+                )
             else:
                 pictures.append(np.full((SIDE, SIDE, 3), 128, dtype=np.uint8))
             captions.append(said if rank == IMAGES // 2 else "")
@@ -53,12 +58,10 @@ def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> R
     return figures.contact_sheet(pictures, captions, columns=IMAGES, title=title)
 
 
-def _marked(one: NetworkMeasures, image: Tensor, index: int, number: int) -> Rgb:
-    observed = one.observations
+def _marked(image: Tensor, landmarks: Tensor, position: Tensor) -> Rgb:
     height, width = image.shape[1:]
     scale = SIDE / max(height, width)
     picture = figures.resize(figures.to_rgb(image), (round(height * scale), round(width * scale)))
-    landmarks = observed.landmarks[index]
     landmarks = landmarks[landmarks.isfinite().all(dim=1)].numpy()  # (n, 2) row, column
     half = BOX * max(height, width)
     boxes = np.stack(
@@ -66,5 +69,4 @@ def _marked(one: NetworkMeasures, image: Tensor, index: int, number: int) -> Rgb
         axis=1,
     )
     picture = figures.draw_boxes(picture, boxes, colour=(255, 255, 255), thickness=2, scale=scale)
-    centre = observed.field.cell_centres()[observed.cells[index, number].long()]
-    return figures.draw_positions(picture, centre.numpy(), radius=7, scale=scale)
+    return figures.draw_positions(picture, position.numpy(), radius=7, scale=scale)
