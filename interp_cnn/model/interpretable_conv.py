@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.ranks import mean_over_ranks
 from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
@@ -68,6 +69,7 @@ class TemplateMask(nn.Module):
         self.strength = 1.0  # share of the mask that is applied: a training may let it grow
         self.keep_maps = False
         self.kept_maps: Tensor | None = None
+        self.pull: GradientPull | None = None
         if beta_rule == "learned":
             self.beta = nn.Parameter(torch.full((filters,), float(beta)))
         else:
@@ -79,7 +81,9 @@ class TemplateMask(nn.Module):
         if self.rectify:
             feature_maps = feature_maps.relu()
         if self.keep_maps:
-            self.kept_maps = feature_maps
+            # A compiled network breaks here, so that the rest of it goes on with the very tensor that is kept.
+            keep = torch.compiler.disable(self._kept) if torch.compiler.is_compiling() else self._kept
+            feature_maps = keep(feature_maps)
         if not self.enabled:
             return feature_maps
         positions = peak_positions(
@@ -88,6 +92,13 @@ class TemplateMask(nn.Module):
         if feature_maps.requires_grad and not torch.compiler.is_exporting():
             return _MaskedMaps.apply(feature_maps, positions, self)
         return feature_maps * self._factors(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
+
+    def _kept(self, feature_maps: Tensor) -> Tensor:
+        self.kept_maps = feature_maps
+        if not feature_maps.requires_grad:
+            return feature_maps
+        self.pull = GradientPull(feature_maps, self.beta)
+        return self.pull.passed_on()
 
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
@@ -211,7 +222,10 @@ def template_masks(network: nn.Module) -> dict[str, TemplateMask]:
 
 @contextmanager
 def kept_feature_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Within this context the masks keep the maps that they see; the dictionary holds them after a forward pass."""
+    """Within this context the masks keep the maps that they see; the dictionary holds them after a forward pass.
+
+    Each mask then has a `pull`, too: a loss of its maps whose gradient joins the task's in the backward pass.
+    """
     masks = template_masks(network)
     maps = _KeptMaps(masks)
     try:
@@ -221,7 +235,7 @@ def kept_feature_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         for mask in masks.values():
             mask.keep_maps = False
-            mask.kept_maps = None
+            mask.kept_maps = mask.pull = None
 
 
 class _KeptMaps(dict):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp_cnn.model.filter_loss import FilterLoss
+from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.ranks import world_size
@@ -105,14 +106,14 @@ class Classification(LightningModule):
         self.masks = template_masks(network)  # a plain dict: the modules belong to the network
         shapes = layer_shapes(network, list(self.masks), image_size=image_size, channels=channels)
         self.filter_losses = nn.ModuleDict()
-        self.loss_weights = nn.ModuleDict()
+        self.loss_weight = LossWeight(**{"ratio": 0.0, **(loss_weight or {})})
         for name, mask in self.masks.items():
             filters, *grid = shapes[name]
             options = {"norm": mask.norm, "position": mask.position, **(filter_loss or {})}
             self.filter_losses[_key(name)] = FilterLoss(
                 filters, tuple(grid), num_classes=num_classes, background=background, **options
             )
-            self.loss_weights[_key(name)] = LossWeight(**{"ratio": 0.0, **(loss_weight or {})})
+        self._pulls: dict[str, tuple[GradientPull, int]] = {}
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         self._run = torch.compile(network) if compile_network else network
@@ -128,7 +129,7 @@ class Classification(LightningModule):
         return self.network(images)
 
     def training_step(self, batch, batch_index: int) -> Tensor:
-        """Task loss plus weighted filter losses of one batch."""
+        """Loss of the task and of the positions on one batch; the filter losses join in the backward pass."""
         self._grow_masks()
         images, labels, view = batch.images, batch.labels, None
         # not `global_step`, which counts several batches as one where gradients are accumulated
@@ -141,11 +142,17 @@ class Classification(LightningModule):
             logits = self._run(images.contiguous(memory_format=self.memory_format))
             total = task_loss = self.task_loss(logits, labels)
             for name, mask in self.masks.items():
-                total = total + self._filter_loss(name, mask, maps[name], labels, task_loss)
+                self._pull(name, mask, maps[name], labels)
                 if view is not None and self.equivariance + self.diversity > 0:
                     total = total + self._position_loss(name, mask, maps[name], view)
         self._log_task("train", task_loss, logits, labels)
         return total
+
+    def on_after_backward(self) -> None:
+        """The weights of the filter losses are known now."""
+        for name, (pull, images) in self._pulls.items():
+            self._log(f"train/loss_weight{self._suffix(name)}", pull.weight, images)
+        self._pulls.clear()
 
     def validation_step(self, batch, batch_index: int) -> dict:
         """Task loss, accuracy and the information of every layer; for all networks alike.
@@ -208,21 +215,19 @@ class Classification(LightningModule):
             for mask in self.masks.values():
                 mask.strength = min(1.0, self.global_step / max(1.0, steps))
 
-    def _filter_loss(self, name, mask, maps: Tensor, labels: Tensor, task_loss: Tensor) -> Tensor | float:
-        loss, weight = self.filter_losses[_key(name)], self.loss_weights[_key(name)]
+    def _pull(self, name, mask, maps: Tensor, labels: Tensor) -> None:
+        loss = self.filter_losses[_key(name)]
         if mask.beta_rule == "spread":
             mask.match_spread(maps.detach())
-        if weight.ratio == 0:
+        if self.loss_weight.ratio == 0:
             loss.observe(maps.detach(), labels, mask.beta)
-            return 0.0
+            return
         terms = loss(maps, labels, mask.beta)
-        measured = weight.measure(task_loss, terms.loss, maps) if weight.due(self._batches_seen) else None
-        factor = weight.value(self._epoch, self.trainer.max_epochs or 1)
+        ratio = self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1)
+        mask.pull.by(terms.loss, ratio)
+        self._pulls[name] = mask.pull, len(labels)
         self._log_terms("train", name, terms, len(labels))
-        self._log(f"train/loss_weight{self._suffix(name)}", factor, len(labels))
-        if measured is not None:
-            self._log(f"train/gradient_ratio{self._suffix(name)}", factor * measured, len(labels))
-        return factor * terms.loss
+        self._log(f"train/gradient_ratio{self._suffix(name)}", ratio, len(labels))
 
     def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
         """Equivariance and diversity of the places of the filters, in nobody's precision but float32."""
@@ -256,7 +261,7 @@ class Classification(LightningModule):
         self._log(f"{split}/category_entropy{suffix}", terms.category_entropy.mean(), images)
         self._log(f"{split}/spatial_entropy{suffix}", terms.spatial_entropy.mean(), images)
 
-    def _log(self, tag: str, value: Tensor, images: int, *, prog_bar: bool = False) -> None:
+    def _log(self, tag: str, value: Tensor | float, images: int, *, prog_bar: bool = False) -> None:
         if not images:  # this rank has none left in the last round
             return
         self.log(tag, value, on_step=False, on_epoch=True, prog_bar=prog_bar, **over_ranks(images))

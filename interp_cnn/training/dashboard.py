@@ -100,7 +100,7 @@ class Dashboard(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
-        weight = next(iter(pl_module.loss_weights.values()))
+        weight = pl_module.loss_weight
         settings = {
             "kind": self.kind,
             "ratio": weight.ratio,

@@ -59,7 +59,7 @@ class Step:
                         self.loss = FilterLoss(kept.shape[1], tuple(kept.shape[2:]), num_classes=8).to(
                             kept.device
                         )
-                    total = total + 0.1 * self.loss(kept, self.labels, mask.beta).loss
+                    mask.pull.by(self.loss(kept, self.labels, mask.beta).loss, 0.3)
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
@@ -96,8 +96,11 @@ def added_memory(part: str, batch: int = 64, filters: int = 512, side: int = 14)
 
     def total() -> torch.Tensor:
         value = above(mask(maps)).square().mean()
-        return value + loss(maps, labels, mask.beta).loss if part in ("loss", "both") else value
+        if part in ("loss", "both"):
+            mask.pull.by(loss(maps, labels, mask.beta).loss, 0.3)
+        return value
 
+    mask.keep_maps = part in ("loss", "both")
     total().backward()
     return _status("VmHWM") - before
 

@@ -1,0 +1,66 @@
+"""A loss of a layer's maps whose gradient joins the task's on its way back, as a share of it.
+
+    g = g_task + w g_own        w = ratio x |g_task| / |g_own|
+
+The weight is the one of this very step, and nothing is computed twice: the own loss is taken back only when the
+task's gradient has come down to the maps. By then the maps that went up, masked, are no longer kept, so that both
+never lie in memory together. A loss that is simply added to the task's would be taken back first and its gradient
+held until the end.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from interp_cnn.model.ranks import sum_over_ranks
+
+
+class GradientPull:
+    """What pulls at the maps of one layer in one step, from the forward to the end of the backward pass.
+
+    Attributes:
+        weight: () w, known after the backward pass; 0 where a norm is zero or not finite.
+    """
+
+    def __init__(self, feature_maps: Tensor, beta: Tensor):
+        self.sources: tuple[Tensor, Tensor] | None = (feature_maps, beta)
+        self.loss: Tensor | None = None
+        self.ratio = 0.0
+        self.weight = torch.zeros((), device=feature_maps.device)
+
+    def by(self, loss: Tensor, ratio: float) -> None:
+        """Pull by `loss`, () that depends on the maps, `ratio` times as hard as the task does."""
+        self.loss, self.ratio = loss, ratio
+
+    def passed_on(self) -> Tensor:
+        """The maps as the network goes on with them: what comes back from there is the task's gradient."""
+        return _Pulled.apply(*self.sources, self)
+
+    def gradients(self, task: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gradients of the maps and of beta, from the task's of the maps; pulled the first time alone."""
+        sources, loss = self.sources, self.loss
+        self.sources = self.loss = None  # nothing is held while the layers below go back
+        if loss is None or self.ratio == 0:
+            return task, None
+        own, *beta = torch.autograd.grad(loss, [one for one in sources if one.requires_grad])
+        squares = torch.stack([one.float().square().sum() for one in (task, own)])
+        norms = sum_over_ranks(squares).sqrt()  # of all processes' images
+        weight = self.ratio * norms[0] / norms[1]
+        if not weight.isfinite():
+            return task, None
+        self.weight = weight
+        return own.mul_(weight).add_(task), beta[0] * weight if beta else None
+
+
+class _Pulled(torch.autograd.Function):
+    """The identity; backward asks the pull."""
+
+    @staticmethod
+    def forward(ctx, feature_maps: Tensor, beta: Tensor, pull: GradientPull) -> Tensor:
+        ctx.pull = pull
+        return feature_maps.view_as(feature_maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        return *ctx.pull.gradients(gradient), None
