@@ -13,8 +13,8 @@ from torch import nn
 from interp_cnn import refusals
 from interp_cnn.data.datamodule import OrderedSampler
 from interp_cnn.model.filter_loss import FilterLoss
+from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.shared_norms import share_batch_norms
-from interp_cnn.training.loss_weight import LossWeight
 
 BETA = torch.tensor(4.0)
 
@@ -32,25 +32,21 @@ def batch():
 
 
 def step(images, labels, own):
-    """One training step of a network with batch norms, and a filter loss whose weight is measured."""
-    network, loss, weight = (
-        norm_network(),
-        FilterLoss(4, (5, 6), num_classes=3, partition_memory=8),
-        LossWeight(0.5),
-    )
+    """Three training steps of a network with batch norms, at whose maps a filter loss pulls."""
+    network, loss = norm_network(), FilterLoss(4, (5, 6), num_classes=3, partition_memory=8)
     share_batch_norms(network)
     for _ in range(3):
         maps = network(images).relu()
-        task = (maps.mean((2, 3)) - labels[:, None]).square().mean()
-        terms = loss(maps, labels, BETA)
-        ratio = weight.measure(task, terms.loss, maps)
+        pull = GradientPull(maps, BETA)
+        task = (pull.passed_on().mean((2, 3)) - labels[:, None]).square().mean()
+        pull.by(loss(maps, labels, BETA).loss, ratio=0.5)
         network.zero_grad()
-        (task + weight.value(5.0, 10) * terms.loss).backward()
+        task.backward()
     loss.eval()
     seen = loss(maps.detach()[:own], labels[:own], BETA).information
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    state = {**network.state_dict(), **loss.state_dict(), **weight.state_dict()}
-    return {"gradients": gradients, "state": state, "ratio": ratio, "information": seen}
+    state = {**network.state_dict(), **loss.state_dict()}
+    return {"gradients": gradients, "state": state, "weight": pull.weight, "information": seen}
 
 
 def step_on_a_rank(rank, folder):
@@ -75,7 +71,7 @@ def test_batch_norms_loss_weights_and_information_are_those_of_all_images(tmp_pa
     for found in ranks:
         for name, value in whole["state"].items():
             torch.testing.assert_close(found["state"][name], value, atol=1e-5, rtol=1e-4, msg=name)
-        torch.testing.assert_close(found["ratio"], whole["ratio"])
+        torch.testing.assert_close(found["weight"], whole["weight"])
     torch.testing.assert_close(ranks[0]["information"], ranks[1]["information"])
 
 

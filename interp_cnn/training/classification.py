@@ -149,9 +149,10 @@ class Classification(LightningModule):
         return total
 
     def on_after_backward(self) -> None:
-        """The weights of the filter losses are known now."""
+        """The weights of the filter losses are known now; where one could not pull, its ratio is 0."""
         for name, (pull, images) in self._pulls.items():
             self._log(f"train/loss_weight{self._suffix(name)}", pull.weight, images)
+            self._log(f"train/gradient_ratio{self._suffix(name)}", pull.ratio * (pull.weight > 0), images)
         self._pulls.clear()
 
     def validation_step(self, batch, batch_index: int) -> dict:
@@ -223,11 +224,9 @@ class Classification(LightningModule):
             loss.observe(maps.detach(), labels, mask.beta)
             return
         terms = loss(maps, labels, mask.beta)
-        ratio = self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1)
-        mask.pull.by(terms.loss, ratio)
+        mask.pull.by(terms.loss, self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1))
         self._pulls[name] = mask.pull, len(labels)
         self._log_terms("train", name, terms, len(labels))
-        self._log(f"train/gradient_ratio{self._suffix(name)}", ratio, len(labels))
 
     def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
         """Equivariance and diversity of the places of the filters, in nobody's precision but float32."""
