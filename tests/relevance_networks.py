@@ -87,7 +87,7 @@ class Masked(nn.Module):
     template_mask = True
     enabled = True
 
-    def masks_at(self, positions: Tensor, h: int, w: int) -> Tensor:
+    def factors_at(self, positions: Tensor, h: int, w: int) -> Tensor:
         row, column = positions // w, positions % w  # (B, D)
         rows = torch.arange(h, device=positions.device) - row[..., None]
         columns = torch.arange(w, device=positions.device) - column[..., None]
@@ -97,7 +97,7 @@ class Masked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
             return x
-        return F.relu(x * self.masks_at(x.flatten(2).argmax(2), *x.shape[2:]).to(x.dtype))
+        return F.relu(x * self.factors_at(x.flatten(2).argmax(2), *x.shape[2:]).to(x.dtype))
 
 
 class Interpretable(nn.Sequential):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation import gradients
 from interp_cnn.explanation.deeplift import deeplift
 from interp_cnn.explanation.reference_images import reference_images
+from interp_cnn.model.interpretable_conv import TemplateMask
 
 
 class Branches(nn.Module):
@@ -259,7 +260,7 @@ def test_a_template_mask_that_does_not_move_is_a_constant_gate():
     images, targets = images_and_targets()
     images[:, :, 7, 7] = 2.0  # the peak, also of the baseline
     baseline = images / 2
-    masks = network[1].masks_at(images.flatten(2).argmax(2), 16, 16)
+    masks = network[1].factors_at(images.flatten(2).argmax(2), 16, 16)
     expected = network[3].weight[targets].unflatten(1, (3, 16, 16)) * masks * (images - baseline)
     torch.testing.assert_close(deeplift(network, images, targets, baseline=baseline), expected.detach())
 
@@ -272,7 +273,7 @@ def test_a_template_mask_whose_peak_moves_charges_the_two_peaks():
     change = changes(network, images, targets[:2], baseline)
     torch.testing.assert_close(result.sum((1, 2, 3)), change)
     positions = [one.flatten(2).argmax(2) for one in (images, baseline)]
-    masks = [network[1].masks_at(one, 16, 16) for one in positions]
+    masks = [network[1].factors_at(one, 16, 16) for one in positions]
     gate = network[3].weight.detach()[targets[:2]].unflatten(1, (3, 16, 16)) * (masks[0] + masks[1]) / 2
     beyond = (result - gate * (images - baseline)).flatten(2)
     for b in range(2):
@@ -280,6 +281,18 @@ def test_a_template_mask_whose_peak_moves_charges_the_two_peaks():
             at = {int(one[b, c]) for one in positions}
             assert {int(i) for i in torch.nonzero(beyond[b, c].abs() > 1e-12)} <= at
     assert beyond.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_mask_of_ours_keeps_the_sum_half_transparent_too(strength):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), TemplateMask(4, strength=strength), nn.Flatten(), nn.Linear(784, 5)
+    )
+    images, targets = images_and_targets()
+    network, images = network.double().eval(), images.double()
+    change = changes(network, images, targets, torch.zeros_like(images))
+    torch.testing.assert_close(deeplift(network, images, targets).sum((1, 2, 3)), change)
 
 
 @pytest.mark.parametrize(

@@ -159,14 +159,15 @@ def test_half_a_mask_is_half_way_between_the_map_and_the_masked_map():
     mask = TemplateMask(3).double()
     maps = torch.rand(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
     masked = mask(maps).detach()
-    mask.strength = 0.5
-    half = mask(maps)
+    half = TemplateMask(3, strength=0.5).double()(maps)
+    mask.growth = 0.5
+    assert torch.equal(half, mask(maps))
     assert torch.allclose(half, (maps + masked) / 2)
     with torch.no_grad():
         assert torch.equal(half, mask(maps))
     (gradient,) = torch.autograd.grad(half.sum(), maps)
     assert torch.allclose(gradient * maps, half)  # the mask is a constant
-    mask.strength = 0.0
+    mask.growth = 0.0
     assert torch.equal(mask(maps), maps)
 
 

@@ -340,7 +340,7 @@ def test_the_template_mask_is_a_constant_gate():
         nn.Sequential(*list(network)[5:]), maps, targets, biases="contributions"
     )  # of the maps before the mask
     torch.testing.assert_close(above, below)
-    masks = mask.masks_at(maps.flatten(2).argmax(2), *maps.shape[2:])
+    masks = mask.factors_at(maps.flatten(2).argmax(2), *maps.shape[2:])
     assert below[masks == 0].abs().max() < 1e-4 * below[masks > 0].abs().max()
     for part in network.modules():
         if getattr(part, "template_mask", False):

@@ -173,7 +173,7 @@ def test_masks_grow_from_nothing_to_full_strength_by_the_given_part_of_the_steps
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer, pl_module, *unused):
-            seen.append(pl_module.masks["conv5"].strength)
+            seen.append(pl_module.masks["conv5"].growth)
 
     trained(tmp_path, data(), module={"mask_growth": 0.5}, callbacks=[Watch()])
     assert seen == pytest.approx([min(1.0, step / (len(seen) / 2)) for step in range(len(seen))])

@@ -205,10 +205,12 @@ def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
     signed = value.tensor, beside[value].expand_as(value.tensor)
     x, b = (one.relu() for one in signed)
     peaks = [one.flatten(2).argmax(2) for one in (x, b)]  # (B, D) each
-    masks = [step.module.masks_at(peak, *x.shape[2:]).to(x) for peak in peaks]
+    masks = [step.module.factors_at(peak, *x.shape[2:]).to(x) for peak in peaks]
     for one, mask, output in zip((x, b), masks, (step.output.tensor, beside[step.output]), strict=True):
         if (one * mask - output).abs().max() > 1e-5 * one.max():
-            raise ValueError(f"deeplift has no rule for {step.where}: it is not relu(x) * masks_at(argmax x)")
+            raise ValueError(
+                f"deeplift has no rule for {step.where}: it is not relu(x) * factors_at(argmax x)"
+            )
     empty = [one.amax((2, 3), keepdim=True) <= 0 for one in (x, b)]  # a map of zeros has no peak: no move
     masks = [torch.where(empty[0], masks[1], masks[0]), torch.where(empty[1], masks[0], masks[1])]
     multiplier = m * (masks[0] + masks[1]) / 2

@@ -38,6 +38,7 @@ class TemplateMask(nn.Module):
         position: "argmax", "centroid" or "template" (`peak_positions`).
         beta_rule: "fixed"; "learned": one per filter, by the gradient of the filter loss; "spread": one per filter,
             following the released code, which makes templates as wide as the maps are.
+        strength: share of the mask that is applied, from 0 to 1; what the mask hides then keeps the part 1 - strength.
         enabled: False makes it the identity: the plain twin has the same modules.
         rectify: set negative activations to zero first; needed where the layer does not end in a ReLU.
     """
@@ -52,6 +53,7 @@ class TemplateMask(nn.Module):
         norm: str = "l2",
         position: str = "argmax",
         beta_rule: str = "fixed",
+        strength: float = 1.0,
         enabled: bool = True,
         rectify: bool = True,
     ):
@@ -60,13 +62,16 @@ class TemplateMask(nn.Module):
             raise ValueError(f"beta_rule is {beta_rule!r}; expected one of {', '.join(BETA_RULES)}")
         if not beta > 0:
             raise ValueError(f"beta is {beta}; expected a positive number")
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength is {strength}; expected a share from 0 to 1")
         self.filters = filters
         self.norm = norm
         self.position = position
         self.beta_rule = beta_rule
         self.enabled = enabled
         self.rectify = rectify
-        self.strength = 1.0  # share of the mask that is applied: a training may let it grow
+        self.strength = strength
+        self.growth = 1.0  # share of the strength that a training has let grow so far
         self.keep_maps = False
         self.kept_maps: Tensor | None = None
         self.pull: GradientPull | None = None
@@ -91,7 +96,7 @@ class TemplateMask(nn.Module):
         )
         if feature_maps.requires_grad and not torch.compiler.is_exporting():
             return _MaskedMaps.apply(feature_maps, positions, self)
-        return feature_maps * self._factors(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
+        return feature_maps * self.factors_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
 
     def _kept(self, feature_maps: Tensor) -> Tensor:
         self.kept_maps = feature_maps
@@ -109,9 +114,11 @@ class TemplateMask(nn.Module):
         steepness = beta[:, None, None]  # (D, 1, 1)
         return (1 - steepness * windows_at(distances, positions, height, width)).clamp(min=0)
 
-    def _factors(self, positions: Tensor, height: int, width: int) -> Tensor:
+    def factors_at(self, positions: Tensor, height: int, width: int) -> Tensor:
+        """What the maps are multiplied by: `masks_at` at the strength that is applied, (B, D, h, w)."""
         masks = self.masks_at(positions, height, width)
-        return masks if self.strength == 1 else masks.mul_(self.strength).add_(1 - self.strength)
+        strength = self.strength * self.growth
+        return masks if strength == 1 else masks.mul_(strength).add_(1 - strength)
 
     @torch.no_grad()
     def match_spread(self, feature_maps: Tensor, *, rate: float = 0.05) -> None:
@@ -143,12 +150,12 @@ class _MaskedMaps(torch.autograd.Function):
     def forward(ctx, feature_maps: Tensor, positions: Tensor, mask: TemplateMask) -> Tensor:
         ctx.mask = mask
         ctx.save_for_backward(positions)
-        return mask._factors(positions, *feature_maps.shape[2:]).to(feature_maps.dtype).mul_(feature_maps)
+        return mask.factors_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype).mul_(feature_maps)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (positions,) = ctx.saved_tensors
-        masks = ctx.mask._factors(positions, *gradient.shape[2:]).to(gradient.dtype)
+        masks = ctx.mask.factors_at(positions, *gradient.shape[2:]).to(gradient.dtype)
         return masks.mul_(gradient), None, None
 
 

@@ -214,7 +214,7 @@ class Classification(LightningModule):
         if self.mask_growth > 0:
             steps = self.mask_growth * int(self.trainer.estimated_stepping_batches)
             for mask in self.masks.values():
-                mask.strength = min(1.0, self.global_step / max(1.0, steps))
+                mask.growth = min(1.0, self.global_step / max(1.0, steps))
 
     def _pull(self, name, mask, maps: Tensor, labels: Tensor) -> None:
         loss = self.filter_losses[_key(name)]
