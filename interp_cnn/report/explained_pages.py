@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-import jinja2
-
-from interp_cnn.figures.colours import colour_table
 from interp_cnn.figures.plates import ColourBar, value_text
 from interp_cnn.report.explained import (
     IMAGE,
@@ -33,6 +28,7 @@ from interp_cnn.report.explained import (
     read_records,
 )
 from interp_cnn.report.explained_costs import method_rows, short_seconds
+from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.report.wording import method_title, reading
 from interp_cnn.report.writing import write_text, written_table
 
@@ -70,19 +66,6 @@ class About:
     facts: dict[str, str]
     meanings: dict[str, str]
     command: str
-
-
-@dataclass(frozen=True)
-class Site:
-    """What the report's base page asks for."""
-
-    title: str
-    tables: Sequence[str]
-    networks: tuple = ()
-    samples: int = 0
-    made: str = ""
-    classes: Mapping[str, str] = field(default_factory=dict)
-    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,20 +129,9 @@ def write_pages(
         beside: further pages of the site, title -> address.
     """
     _write_table(folder, names)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("interp_cnn.report"),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        site=Site(about.title, [TABLE, *others], beside=beside or {}), gradient=_gradient, about=about
-    )
-    environment.filters["url"] = lambda text: quote(text, safe="/")
-    for name in ("style.css", "script.js", "explained.css"):
-        text = (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
-        write_text(folder / "assets" / name, text)
+    site = Site(about.title, [TABLE, *others], beside=beside or {})
+    environment = templates(site, about=about)
+    write_assets(folder, "explained.css")
     views = [names[start : start + IMAGES_ON_A_PAGE] for start in range(0, len(names), IMAGES_ON_A_PAGE)]
     pages = ["index.html", *(f"page-{number}.html" for number in range(2, len(views) + 1))]
     rows = method_rows(folder, names, about.meanings)
@@ -239,11 +211,6 @@ def _write_table(folder: Path, names: Sequence[str]) -> None:
                     numbers = (one.sum, one.expected, error, *cost, one.low, one.high)
                     place = f"images/{name}/{MAPS}"
                     writer.writerow([*start, one.method, *numbers, one.unit, place, one.refused])
-
-
-def _gradient(colours: str) -> str:
-    """A colour map as the stops of a CSS gradient."""
-    return ",".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in colour_table(colours, 9))
 
 
 def _count(passes: float) -> str:

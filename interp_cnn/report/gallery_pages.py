@@ -8,19 +8,17 @@ patterns/units.csv, summary.csv        the numbers
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
-from urllib.parse import quote
 
-import jinja2
 import pandas as pd
 
 from interp_cnn import figures
 from interp_cnn.report.gallery import SORTED_BY, Unit, card, strip_of
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.pictures import Album
+from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.report.writing import save_png, write_text
 
 ON_A_SHEET = 4  # best cards, and as many worst ones, on a contact sheet
@@ -96,19 +94,6 @@ class GalleryAbout:
 
 
 @dataclass(frozen=True)
-class GallerySite:
-    """What the report's base page asks for."""
-
-    title: str
-    beside: Mapping[str, str]
-    tables: Sequence[str] = TABLES
-    networks: tuple = ()
-    classes: tuple = ()
-    samples: int = 0
-    made: str = ""
-
-
-@dataclass(frozen=True)
 class OverviewRow:
     """One measure of all galleries."""
 
@@ -136,19 +121,9 @@ def write_gallery(
     """
     for name, table in zip(TABLES, tables, strict=True):
         write_text(folder / name, table.to_csv(index=False))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("interp_cnn.report"),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    beside = {one.title: one.page for one in galleries}
-    environment.globals.update(site=GallerySite(about.title, beside), about=about, root="")
-    environment.filters["url"] = lambda text: quote(text, safe="/")
-    for name in ("style.css", "script.js", "patterns.css"):
-        text = (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
-        write_text(folder / "assets" / name, text)
+    site = Site(about.title, TABLES, beside={one.title: one.page for one in galleries})
+    environment = templates(site, about=about, root="")
+    write_assets(folder, "patterns.css")
     album = Album(folder)
     for gallery in galleries:
         cards = [

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from interp_cnn.figures.colours import COLOUR_MAPS, colour_table
+from interp_cnn.figures.colours import COLOUR_MAPS
 from interp_cnn.report.classes import ClassView, class_pages, class_views, confusions
 from interp_cnn.report.contents import Contents
 from interp_cnn.report.filters import NetworkView, choices, network_view
@@ -34,6 +30,7 @@ from interp_cnn.report.overview import (
 )
 from interp_cnn.report.pictures import Album
 from interp_cnn.report.samples import SampleView, sample_pages, sample_views
+from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.report.tables import write_tables
 from interp_cnn.report.verdict import verdict
 from interp_cnn.report.writing import replaced_folder, write_text
@@ -44,19 +41,6 @@ COLOUR_WORDS = {
     "orange-blue": "Orange pixels support the class, blue ones speak against it.",
     "heat": "Light pixels matter most.",
 }
-
-
-@dataclass(frozen=True)
-class Site:
-    """What every page knows."""
-
-    title: str
-    made: str
-    networks: list[NetworkView]
-    samples: int
-    tables: list[str]
-    classes: dict[str, str]
-    beside: dict[str, str]
 
 
 def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "green-red") -> Path:
@@ -99,10 +83,7 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
         for network in networks:
             _write_network(pages, network, contents)
         _write_samples(pages, samples, COLOUR_WORDS[map_colours])
-        for name in ("style.css", "script.js"):
-            write_text(
-                draft / "assets" / name, (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
-            )
+        write_assets(draft)
     return folder / "index.html"
 
 
@@ -111,14 +92,7 @@ class _Pages:
 
     def __init__(self, folder: Path, site: Site) -> None:
         self.folder, self.site = folder, site
-        self.environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("interp_cnn.report"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.environment.globals.update(site=site, gradient=_gradient)
+        self.environment = templates(site)
 
     def write(self, place: str, template: str, **values: Any) -> None:
         root = "../" * place.count("/")
@@ -220,8 +194,3 @@ def _command(command: Any) -> str:
     if command is None:
         return ""
     return command if isinstance(command, str) else " ".join(map(str, command))
-
-
-def _gradient(colours: str) -> str:
-    """A colour map as the stops of a CSS gradient."""
-    return ",".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in colour_table(colours, 9))

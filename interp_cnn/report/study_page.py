@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
-import jinja2
 import pandas as pd
 
-from interp_cnn.report.explained_pages import Site
 from interp_cnn.report.pictures import Album
+from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.report.writing import replaced_folder, write_text
 
 
@@ -43,19 +41,11 @@ def write_study(folder: Path, findings: Findings, *, command: str, made: str) ->
         for name, table in findings.tables.items():
             tables.append(f"data/{name}.csv")
             write_text(draft / tables[-1], table.to_csv(index=False, lineterminator="\n"))
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("interp_cnn.report"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.globals.update(site=Site(findings.title, tables, made=made))
-        page = environment.get_template("study.html.j2").render(
-            root="", here="index", findings=findings, charts=charts, command=command
+        page = (
+            templates(Site(findings.title, tables, made))
+            .get_template("study.html.j2")
+            .render(root="", here="index", findings=findings, charts=charts, command=command)
         )
         write_text(draft / "index.html", page)
-        for name in ("style.css", "script.js"):
-            text = (files("interp_cnn.report") / "templates" / name).read_text("utf-8")
-            write_text(draft / "assets" / name, text)
+        write_assets(draft)
     return folder / "index.html"
