@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: test processes that share the cores get in each other's way with more threads than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from interp_cnn.data.digits import DigitsParts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
