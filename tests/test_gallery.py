@@ -111,9 +111,12 @@ def test_nodes_of_the_graph_are_units_like_others(place, subjects, data):
     assert set(units_table([one], data.classes).replication) <= {0.0, 1.0}
 
 
-def test_the_other_network_is_asked_for_the_class_too(found):
+def test_the_other_network_is_asked_for_the_class_too_and_for_what_was_mined_there(found):
     names = {one.source.subject: one.pictures["window"].keys() for one in found}
     assert "class_of.plain <b>" in names["interpretable"] and "class_of.interpretable" in names["plain <b>"]
+    for one in found:
+        full = one.pictures["full"]
+        assert np.nanmin(full["witnessed"]) >= 0 and np.nanmax(full["witnessed_control"]) <= 1
 
 
 def test_nothing_is_made_twice_and_other_weights_are_asked_again(place, found, subjects, data, monkeypatch):

@@ -10,6 +10,7 @@ from interp_cnn.explanation.exemplars import exemplars
 from interp_cnn.explanation.patterns import mine_patterns
 from interp_cnn.explanation.reconstruction import MODES, Reconstructor, kept_parts
 from interp_cnn.explanation.transactions import OFFSETS, channel_items, position_transactions
+from interp_cnn.explanation.witness import Witness, witnessed
 
 COLOURS = 12
 PLANTED = {0: (0, 1, 2), 1: (3, 4), 2: (5, 6)}
@@ -61,9 +62,10 @@ def concepts(mined):
 
 
 @pytest.fixture
-def reconstructor(mined):
+def reconstructor(mined, concepts):
     rule = FiringRule(mined[0].scale, top=4)
-    return Reconstructor(Colours(), nn.Identity(), "maps", rule, others={"itself": Colours()})
+    itself = Witness(Colours(), "maps", rule, concepts)
+    return Reconstructor(Colours(), nn.Identity(), "maps", rule, others={"itself": itself})
 
 
 def test_known_patterns_are_found_and_seen_again_in_their_pictures_and_in_no_others(
@@ -75,9 +77,10 @@ def test_known_patterns_are_found_and_seen_again_in_their_pictures_and_in_no_oth
         assert len(found.concepts) == 90 and found.reactivated.mean() == 1
         assert found.control.mean() == 0 and found.rank.mean() == 1
         assert found.own_class.mean() == 1 and found.other_class["itself"].mean() == 1
+        assert found.witnessed.mean() == 1 and found.witnessed_control.mean() == 0
     gone = reconstructor.verified(lambda number: images[0][number], concepts, mode="ablate")
     assert gone.reactivated.mean() == 0 and gone.own_class.mean() < 1
-    assert gone.of(gone.reactivated, 1) == 0
+    assert gone.of(gone.reactivated, 1) == 0 and gone.witnessed.mean() == 0
 
 
 def test_a_decoder_that_draws_nothing_reactivates_nothing(images, concepts, reconstructor):
@@ -88,6 +91,36 @@ def test_a_decoder_that_draws_nothing_reactivates_nothing(images, concepts, reco
     blank = Reconstructor(Colours(), Blank(), "maps", reconstructor.rule)
     found = blank.verified(lambda number: images[0][number], concepts)
     assert found.reactivated.sum() == 0 and found.control.sum() == 0
+
+
+def test_witnesses_are_asked_for_their_own_concepts_at_the_same_place_of_their_grid():
+    class Halved(nn.Module):
+        """Every cell is the mean of 2 x 2 pixels; the class is the colour that there is most of."""
+
+        def __init__(self):
+            super().__init__()
+            self.maps = nn.AvgPool2d(2)
+
+        def forward(self, images):
+            return self.maps(images).sum(dim=(2, 3))
+
+    def witness(*channels):
+        concepts = [Concept(str(one), (one,), ((0, 0),), 0, torch.zeros(0, 3), floor=0.2) for one in channels]
+        return Witness(Halved(), "maps", FiringRule(torch.ones(4)), concepts)
+
+    images, pictures = torch.zeros(3, 4, 8, 8), torch.zeros(3, 4, 8, 8)
+    images[:2, [0, 2], 5, 6] = pictures[0, [0, 1], 5, 6] = (
+        1  # cell (2, 3): 0 fires again, 1 anew, 2 no more, 3 never
+    )
+    images[1, 3, 0, 0] = pictures[1, 3, 5, 6] = 2  # far from the place, and drawn there
+    places = torch.tensor([[5.5, 6.5]] * 3) / 8
+    again, control, classes = witnessed([witness(0, 1), witness(2, 3)], images, pictures, places, tolerance=0)
+    assert again[:2].tolist() == [0.5, 0.0] and again[2].isnan()
+    assert control.tolist() == [0.5, 0.5, 0.0]
+    assert classes.tolist() == [[0, 0], [3, 3], [0, 0]]
+    again, control, classes = witnessed([], images, pictures, places)
+    assert again.isnan().all() and control.isnan().all() and classes.shape == (3, 0)
+    assert witnessed([witness()], images, pictures, places)[0].isnan().all()
 
 
 def test_refinement_brings_back_what_a_poor_decoder_left_out(images, concepts, mined):

@@ -12,7 +12,7 @@ The picture goes back through the network. Re-activation: the concept fires with
 share of unrelated concepts (other channels, another category) that fire there. Rank: how many of all concepts are, in
 units of what is typical of each on real images, stronger anywhere in the picture. A picture whose re-activation does
 not exceed its control says nothing about the concept, however good it looks: a decoder that was not trained on parts
-of maps draws such pictures only.
+of maps draws such pictures only. Other networks, which the decoder was not trained for, are asked too (`witness`).
 
 Decoders: Dosovitskiy and Brox, "Inverting Visual Representations with Convolutional Networks", CVPR 2016. Synthesis
 from patterns: Zhang, Cao, Shi, Wu, Zhu, "Interpreting CNN Knowledge via an Explanatory Graph", AAAI 2018.
@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.explanation.activations import (
@@ -34,6 +33,7 @@ from interp_cnn.explanation.activations import (
     feature_maps_and_logits,
 )
 from interp_cnn.explanation.concepts import Concept, FiringRule, unrelated
+from interp_cnn.explanation.witness import Witness, fires_near, witnessed
 
 MODES = ("window", "channels", "full", "ablate", "refine")
 REFINING_STEPS = 10
@@ -52,6 +52,9 @@ class Verification:
         control: (M,) float64, share of unrelated concepts that fire; NaN where there are none.
         rank: (M,) float64, 1 for the concept that is strongest in its own picture.
         own_class: (M,) float64, 1 where the network sees the concept's category.
+        witnessed: (M,) float64, share of the witnesses' own concepts that fire at the place on the image and fire
+            there again; NaN where none fires.
+        witnessed_control: (M,) float64, the same of those that do not fire there on the image.
         pictures: (M, C, H, W) uint8, what was drawn.
         other_class: name of another network -> the same for it.
     """
@@ -63,6 +66,8 @@ class Verification:
     control: Tensor
     rank: Tensor
     own_class: Tensor
+    witnessed: Tensor
+    witnessed_control: Tensor
     pictures: Tensor
     other_class: dict[str, Tensor]
 
@@ -82,7 +87,7 @@ class Reconstructor:
         rule: when a concept is there.
         reach: cells around an occurrence that belong to its window.
         tolerance: cells by which a concept may be off and still counts as re-activated.
-        others: further networks that are asked for the class of a picture, by name.
+        others: further networks that look at a picture, by name.
         batch_size: pictures at a time.
     """
 
@@ -92,7 +97,7 @@ class Reconstructor:
     rule: FiringRule
     reach: int = 1
     tolerance: int = 1
-    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    others: Mapping[str, Witness] = field(default_factory=dict)
     batch_size: int = 64
 
     def pictures(self, images: Tensor, concepts: Sequence[Concept], cells: Tensor, *, mode: str) -> Tensor:
@@ -141,36 +146,32 @@ class Reconstructor:
             images = torch.stack([image_of(number) for number in chosen[:, 1].tolist()]).to(device)
             drawn = self.pictures(images, [concepts[number] for number in own.tolist()], cells, mode=mode)
             maps, logits = feature_maps_and_logits(self.network, drawn, self.layer)
-            near = self._fires_near(maps, concepts, cells)  # (B, Q)
+            near = fires_near(maps, concepts, cells, self.rule, self.tolerance)  # (B, Q)
             strongest = self.rule.strengths(maps, concepts).amax(dim=(2, 3)).cpu() / typical
             mine = strongest.gather(1, own[:, None])
             apart = far[own]
             categories = torch.tensor([concepts[number].category for number in own.tolist()])
+            places = (cells + 0.5) / torch.tensor(maps.shape[2:])
+            again, anew, classes = witnessed(
+                list(self.others.values()), images, drawn, places, tolerance=self.tolerance
+            )
             answers.append(
                 (
                     near.gather(1, own[:, None]).squeeze(1).double(),
                     (near * apart).sum(dim=1) / apart.sum(dim=1),  # 0 / 0 is NaN: no unrelated concept
                     1 + (strongest > mine).sum(dim=1).double(),
                     (logits.argmax(dim=1).cpu() == categories).double(),
+                    again,
+                    anew,
                     (drawn * 255).round().to(torch.uint8).cpu(),
-                    *((_seen(other, drawn) == categories).double() for other in self.others.values()),
+                    (classes == categories[:, None]).double(),
                 )
             )
             advance(len(chosen))
-        reactivated, control, rank, own_class, drawn, *others = (
-            torch.cat(row) for row in zip(*answers, strict=True)
-        )
+        *own_answers, by_others = (torch.cat(row) for row in zip(*answers, strict=True))
         numbers = torch.tensor(pairs)
-        other_class = dict(zip(self.others, others, strict=True))
-        answers = (reactivated, control, rank, own_class, drawn, other_class)
-        return Verification(mode, numbers[:, 0], numbers[:, 1], *answers)
-
-    def _fires_near(self, maps: Tensor, concepts: Sequence[Concept], cells: Tensor) -> Tensor:
-        """(B, Q) whether each concept fires within the tolerance of each picture's cell."""
-        side = 2 * self.tolerance + 1
-        fires = self.rule.fires(maps, concepts).float()
-        spread = F.max_pool2d(fires, side, stride=1, padding=self.tolerance).cpu()
-        return spread[torch.arange(len(cells)), :, cells[:, 0], cells[:, 1]]
+        other_class = dict(zip(self.others, by_others.unbind(dim=1), strict=True))
+        return Verification(mode, numbers[:, 0], numbers[:, 1], *own_answers, other_class)
 
     def _typical(
         self, image_of: Callable[[int], Tensor], concepts: Sequence[Concept], device: torch.device
@@ -231,9 +232,3 @@ def kept_parts(
         else:
             kept[place, channels, rows, columns] = True
     return (~kept if mode == "ablate" else kept).to(maps)
-
-
-@torch.no_grad()
-def _seen(network: nn.Module, pictures: Tensor) -> Tensor:
-    with evaluation_mode(network):
-        return network(pictures).argmax(dim=1).cpu()

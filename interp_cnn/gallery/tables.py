@@ -92,4 +92,4 @@ def _estimates(units: pd.DataFrame) -> dict[str, Estimate]:
     return {name: Sampled.from_rows(values, draws).estimate() for name, values in means.items()}
 
 
-_ENDINGS = ("_reactivation", "_control", "_reciprocal_rank", "_own_class")
+_ENDINGS = ("_reactivation", "_control", "_reciprocal_rank", "_own_class", "_witnessed")

@@ -4,7 +4,7 @@ measures   part purity, instability, gain, concentration on the judging half (`c
 effects    what a class's logit loses without the pattern's channels, against others of the same energy
 decoder    trained, or read from its folder
 quality    of the decoder, on whole maps
-pictures   of each occurrence in each mode, with re-activation, control, rank, and the classes that networks see
+pictures   of each occurrence in each mode, with re-activation, control, rank, and what other networks see in them
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from interp_cnn.evaluation.reconstruction_quality import reconstruction_quality
 from interp_cnn.evaluation.statistics import Estimate
 from interp_cnn.explanation.causal_effect import causal_effects
 from interp_cnn.explanation.reconstruction import Reconstructor
+from interp_cnn.explanation.witness import Witness
 from interp_cnn.gallery.mining import Units, loader_of, mined, pixels_of, spread_images, units_in
 from interp_cnn.gallery.settings import Drawing, Mining
 from interp_cnn.gallery.sources import Source
@@ -96,15 +97,20 @@ def _examined(
     step: Callable[[str], None],
 ) -> list[Examined]:
     images = spread_images(data, mining.images)
-    networks = {source.subject: source.network for source in sources}
-    found = []
+    questions, everything = [], []
     for source in sources:
-        place = folder / source.slug
         asked = {**source.question, "mining": asdict(mining), "images": _named(images)}
         step(f"{source.name}: mining")
         stored = kept(
-            place / "mined.npz", asked, lambda s=source: mined(s, images, mining, background=data.background)
+            folder / source.slug / "mined.npz",
+            asked,
+            lambda s=source: mined(s, images, mining, background=data.background),
         )
+        questions.append(asked)
+        everything.append({kind: units_in(stored, kind, mining) for kind in mining.kinds})
+    found = []
+    for source, asked, units_of in zip(sources, questions, everything, strict=True):
+        place = folder / source.slug
         decoder, quality = None, {}
         if drawing is not None:
             step(f"{source.name}: decoder")
@@ -114,8 +120,7 @@ def _examined(
             quality = _quality(
                 kept(place / "quality.npz", drawn, lambda s=source, d=decoder: _judged(s, d, images))
             )
-        for kind in mining.kinds:
-            units = units_in(stored, kind, mining)
+        for kind, units in units_of.items():
             if not units.concepts:
                 continue
             step(f"{source.name}: measures of {kind}")
@@ -125,7 +130,7 @@ def _examined(
             pictures = {}
             for mode in drawing.modes if drawing is not None else ():
                 step(f"{source.name}: {kind}, {mode}")
-                others = {name: one for name, one in networks.items() if name != source.subject}
+                others = _witnesses(source, sources, [one[kind] for one in everything])
                 pictures[mode] = kept(
                     place / f"{kind}-{mode}.npz",
                     {**drawn, "others": [one.question for one in sources]},
@@ -152,6 +157,15 @@ def _decoder(source: Source, data: PartDataModule, drawing: Drawing, folder: Pat
         trainer=dict(drawing.trainer or {}),
         label=f"decoder of {source.name}",
     )
+
+
+def _witnesses(source: Source, sources: list[Source], units: list[Units]) -> dict[str, Witness]:
+    """Of every other network its first source, with what was mined there."""
+    first = {}
+    for one, own in zip(sources, units, strict=True):
+        if one.subject != source.subject:
+            first.setdefault(one.subject, Witness(one.network, one.layer, own.rule, own.concepts))
+    return first
 
 
 def _named(images: Subset) -> list:
@@ -194,7 +208,7 @@ def _measured(source: Source, units: Units, images: Subset, data: PartDataModule
 
 
 def _verified(
-    source: Source, units: Units, decoder: nn.Module, images: Subset, mode: str, others: dict[str, nn.Module]
+    source: Source, units: Units, decoder: nn.Module, images: Subset, mode: str, others: dict[str, Witness]
 ) -> dict:
     reconstructor = Reconstructor(
         source.network, decoder, source.layer, units.rule, reach=REACH, others=others
@@ -206,6 +220,8 @@ def _verified(
         "control": seen.control.numpy(),
         "reciprocal_rank": seen.rank.reciprocal().numpy(),
         "own_class": seen.own_class.numpy(),
+        "witnessed": seen.witnessed.numpy(),
+        "witnessed_control": seen.witnessed_control.numpy(),
         "pictures": seen.pictures.numpy(),
         **{f"class_of.{name}": values.numpy() for name, values in seen.other_class.items()},
     }

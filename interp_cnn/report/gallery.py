@@ -186,6 +186,10 @@ def rows_of(unit: Unit) -> list[tuple[str, str]]:
         rows.insert(
             1, (f"seen as {unit.class_words}", f"own network {_percent(of('window_own_class'))}{others}")
         )
+        if is_known(of("window_witnessed")):
+            seen = (_percent(of(f"window_{name}")) for name in ("witnessed", "witnessed_control"))
+            ceiling = f"; everything kept {_percent(of('full_witnessed'))}"
+            rows.insert(1, ("other networks' patterns there", " against control ".join(seen) + ceiling))
         rank = of("window_reciprocal_rank")
         rows.insert(2, ("strongest of all in its picture", f"mean reciprocal rank {_number(rank)}"))
     return rows

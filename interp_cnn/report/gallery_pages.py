@@ -40,6 +40,12 @@ ROWS = {  # what the overview shows: measure -> title, what it says
     ),
     "window_reciprocal_rank": ("Closed-loop rank", "mean reciprocal rank among all patterns"),
     "window_own_class": ("Class seen", "in the window's picture, by the network itself"),
+    "window_witnessed": (
+        "Seen by others, window",
+        "other networks' own patterns at the place that fire again",
+    ),
+    "window_witnessed_control": ("Control of others", "of their patterns that do not fire on the image"),
+    "full_witnessed": ("Ceiling of others", "with everything kept"),
     "confidence": ("Confidence", "share of firings on images of the class"),
     "lift": ("Lift", "confidence over the class's share of images"),
     "coverage": ("Coverage", "share of the class's images with the pattern"),
