@@ -1,5 +1,6 @@
 """Studies: work in parts that goes on after a stop, groups of occluders, refusals, and the command on few images."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,11 @@ def test_a_matrix_and_panels_on_one_scale_are_drawn_in_both_themes():
     assert curve_panels(panels, **words, shared=True, places=["p", "q", "r", "s"], theme=DARK).ndim == 3
 
 
+def test_a_matrix_writes_what_rounds_to_zero_without_a_sign():
+    plain, below = (matrix([[1, zero], [zero, 1]], ["a", "b"], label="r") for zero in (0.0, -0.0))
+    assert np.array_equal(plain, below)
+
+
 def test_paper_is_the_empty_ground():
     image = torch.full((1, 1, 4, 4), 0.2)
     image[0, 0, 1, 1:3] = 1.0
@@ -213,3 +219,6 @@ def test_a_study_writes_its_page_and_the_same_tables_again(name, tmp_path):
         )
     page = (tmp_path / "report/index.html").read_text()
     assert "<h2>Answer</h2>" in page and "on-dark" in page
+    assert not re.search(r"[-−]0\.0+\b(?!%)", page)
+    for alt, caption in re.findall(r'alt="([^"]+)">\s*<figcaption>([^<]+)', page):
+        assert alt != caption

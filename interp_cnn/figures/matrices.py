@@ -34,7 +34,7 @@ def matrix(
         axes.text(
             column,
             row,
-            f"{values[row, column]:.2f}".replace("-", "−"),
+            f"{values[row, column]:z.2f}".replace("-", "−"),
             ha="center",
             va="center",
             color="#ffffff" if dark else "#000000",

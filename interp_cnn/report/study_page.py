@@ -31,10 +31,7 @@ def write_study(folder: Path, findings: Findings, *, command: str, made: str) ->
     with replaced_folder(folder) as draft:
         album = Album(draft)
         charts = [
-            (
-                album.chart(figure.name, figure.draw, figure.alt or figure.caption, scale=figure.scale),
-                figure.caption,
-            )
+            (album.chart(figure.name, figure.draw, figure.alt, scale=figure.scale), figure.caption)
             for figure in findings.figures
         ]
         tables = []

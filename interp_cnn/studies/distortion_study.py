@@ -135,6 +135,7 @@ class DistortionStudy:
                     theme=theme,
                 ),
                 f"Mean logit while regions are distorted in the order of {what}; bands: 95 % of the bootstrap.",
+                "A chart a replacement, a curve an order: logit against the share of the regions distorted.",
             )
             for word, what, names in (
                 ("combined", "the four combinations of LRP and SA", (*COMBINATIONS, "random")),
@@ -149,6 +150,7 @@ class DistortionStudy:
                     *zip(*pictures, strict=True), columns=columns, theme=theme
                 ),
                 f"The first image step by step, one row an order, replacement: {fill}.",
+                "Pictures of the image, the probability of the predicted class below each.",
                 scale=1,
             )
         )
@@ -172,12 +174,12 @@ class DistortionStudy:
             {
                 "replacement": row.replacement,
                 "order": row.order,
-                "change": f"{row.change:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+                "change": f"{row.change:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}]",
                 "q": f"{row.q_start:.4f}",
-                "against random": f"{row.against_random:+.2f} [{row.against_low:+.2f}, {row.against_high:+.2f}]",
+                "against random": f"{row.against_random:+z.2f} [{row.against_low:+z.2f}, {row.against_high:+z.2f}]",
                 "q ": f"{row.q_random:.4f}",
                 "raised": f"{row.raised:.0%}",
-                "probability": f"{row.probability:+.3f}",
+                "probability": f"{row.probability:+z.3f}",
             }
             for row in table.itertuples()
         )

@@ -143,7 +143,7 @@ class DistractorFindings:
             shown[name] = _bracketed(table[name], table[f"{name}_low"], table[f"{name}_high"], "{:.3f}")
         for name in ("paper", "pointing", "rank", "red_strokes"):
             shown[{"red_strokes": "red on strokes"}.get(name, name)] = _numbers(table[name], "{:.3f}")
-        shown["red removed"] = _bracketed(table.gain, table.low, table.high, "{:+.2f}")
+        shown["red removed"] = _bracketed(table.gain, table.low, table.high, "{:+z.2f}")
         shown["raised"], shown["q"] = _numbers(table.raised, "{:.0%}"), _numbers(table.q, "{:.4f}")
         return shown
 
@@ -153,7 +153,7 @@ class DistractorFindings:
         shown["measure"] = shown.measure.map(
             {"digit": "share on the digit", "strokes": "share on strokes", "gain": "gain by removing red"}
         )
-        shown["difference"] = _bracketed(table.difference, table.low, table.high, "{:+.3f}")
+        shown["difference"] = _bracketed(table.difference, table.low, table.high, "{:+z.3f}")
         shown["q"] = _numbers(table.q, "{:.4f}")
         return shown
 
@@ -164,6 +164,7 @@ class DistractorFindings:
                 partial(self._draw_place, place),
                 f"Share of the positive relevance on the {place}; lines: 95 % intervals. "
                 "even: every pixel alike; ink: the brightness itself.",
+                "Bars, one a method and control, in a group a network.",
             )
             for place in PLACES[:2]
         ]
@@ -173,6 +174,7 @@ class DistractorFindings:
                 "gain",
                 partial(_bars, gains, "removed", "gain in log p/(1-p) by removal"),
                 "What painting pixels over does to the certainty; lines: 95 % intervals.",
+                "Bars, one a removal, in a group a network.",
             )
         )
         drawn.append(
@@ -181,6 +183,7 @@ class DistractorFindings:
                 self._draw_maps,
                 "Maps of four images, each on its own scale: green pixels support the predicted class, red ones speak "
                 "against it; in grey, light supports and dark speaks against.",
+                "Rows of pictures: an image, then its maps by some methods and every network.",
                 scale=1,
             )
         )

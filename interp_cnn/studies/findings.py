@@ -23,14 +23,14 @@ class Figure:
         name: of its files.
         draw: takes the theme.
         caption: beneath it.
-        alt: what is to be seen, in words and numbers; empty: the caption says it.
+        alt: which kind of picture it is and what its axes and curves are; the caption says the rest.
         scale: drawn pixels a display pixel.
     """
 
     name: str
     draw: Callable[[Theme], Rgb]
     caption: str
-    alt: str = ""
+    alt: str
     scale: int = 2
 
 

@@ -139,10 +139,10 @@ class OcclusionFindings:
             words = {"map": row.name, "complete: error": _number(row.completeness_error, "{:.1%}")}
             for name in WITH_INTERVALS:
                 ends = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
-                words[name.replace("_", "-")] = "{:.3f} [{:.3f}, {:.3f}]".format(*ends)
+                words[name.replace("_", "-")] = "{:z.3f} [{:z.3f}, {:z.3f}]".format(*ends)
             known = row.name in last.index
-            words["shuffled: rank"] = f"{last['rank'][row.name]:+.2f}" if known else ""
-            words["shuffled: SSIM"] = f"{last.ssim[row.name]:+.2f}" if known else ""
+            words["shuffled: rank"] = f"{last['rank'][row.name]:+z.2f}" if known else ""
+            words["shuffled: SSIM"] = f"{last.ssim[row.name]:+z.2f}" if known else ""
             words |= {"passes": f"{row.passes:.0f}", "multiply-adds": _millions(row.multiply_adds)}
             rows.append(words | {"ms": f"{1000 * row.seconds:.2f}"})
         return pd.DataFrame(rows)
@@ -155,10 +155,10 @@ class OcclusionFindings:
                 "at once": f"{row.occluders:.0f}",
                 "replacement": row.fill,
                 "error": f"{row.completeness_error:.0%}",
-                "ratio": f"{row.ratio:.2f}",
-                "sensitivity-n": f"{row.sensitivity_n:.3f} [{row.sensitivity_n_low:.3f}, {row.sensitivity_n_high:.3f}]",
+                "ratio": f"{row.ratio:z.2f}",
+                "sensitivity-n": f"{row.sensitivity_n:z.3f} [{row.sensitivity_n_low:z.3f}, {row.sensitivity_n_high:z.3f}]",
                 "infidelity": f"{row.infidelity:.3f}",
-                "SRG": f"{row.srg:.2f} [{row.srg_low:.2f}, {row.srg_high:.2f}]",
+                "SRG": f"{row.srg:z.2f} [{row.srg_low:z.2f}, {row.srg_high:z.2f}]",
                 "passes": f"{row.passes:.0f}",
                 "multiply-adds, plain": _millions(row.plain_multiply_adds),
                 "run": _millions(row.multiply_adds),
@@ -194,27 +194,34 @@ class OcclusionFindings:
                 self._draw_faithfulness,
                 "Every cell of the grid and every other method: faithfulness against the multiply-adds of one image as "
                 "whole passes. Further left is cheaper, higher is more faithful.",
+                "Two charts of points, a point a map: sensitivity-n and SRG over multiply-adds.",
             ),
             Figure(
                 "completeness",
                 self._draw_completeness,
                 "What the maps of one occluder sum to, as a multiple of f(x) - f(everything replaced), median over the "
                 "images, by size, stride and replacement; 1 is complete.",
+                "A chart a replacement, a curve a window: sum over expected against the stride.",
             ),
             Figure(
                 "wall",
                 self._draw_wall,
                 "The cost wall: all windows (a sixth of the side, stride 1) of one image on larger canvases. Plain "
                 "seconds are windows times one timed pass; the engine's are those of a whole run.",
+                "Two charts over the side of the image: multiply-adds and seconds, a pass per window and the engine.",
             ),
             Figure(
                 "randomised",
                 self._draw_shuffled,
                 "Rank correlation with the map of a network whose layers are shuffled; bands: 95 % intervals. A map "
                 "that stays near 1, like the edges, does not ask the network. Batch norms are in randomised.csv.",
+                "Two charts over the layers, a curve a method: all layers shuffled from the top, one alone.",
             ),
             Figure(
-                "agreement", self._draw_agreement, "How alike the maps of two methods are, rank correlation."
+                "agreement",
+                self._draw_agreement,
+                "How alike the maps of two methods are, rank correlation.",
+                "A matrix of the methods and controls with a number in every cell.",
             ),
         ]
 
