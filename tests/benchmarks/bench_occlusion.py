@@ -1,12 +1,13 @@
 """Occlusion against Captum: time, exactness, multiply-adds and memory, as a Markdown table.
 
-    python tests/benchmarks/bench_occlusion.py [--quick] [--memory] [--only NAME ...] [--device cuda]
+    python tests/benchmarks/bench_occlusion.py [--quick] [--memory] [--only NAME ...] [--images N] [--device cuda]
 
 Every row times, one after the other and repeatedly, Captum's Occlusion with its best `perturbations_per_eval`, a
 plain batch of whole forward passes, and ours in float32 and bfloat16; medians of one thread's processor time are
 compared. Ours is timed as a user calls it, with tracing, plan and check. Captum is timed for
-one class (it needs another run for each further class), ours for all classes. On big networks Captum and the
-plain batch run only some of the windows and are scaled up: each window costs them the same.
+one class (it needs another run for each further class), ours for all classes. With `--images N` ours is asked for N
+images at once, as `explain` does, and its time divided by N: tracing, plan and check are shared. On big networks
+Captum and the plain batch run only some of the windows and are scaled up: each window costs them the same.
 
 The "5-conv CNN" is conv3x3 32, pool, 64, pool, 128, 128, 128 (ReLU after each), global average, linear.
 The "MNIST CNN" is conv3x3 32, pool, 64, pool, linear 128, linear 10. "LeNet" is conv5x5 6, pool, 16, pool, 120, 84, 10.
@@ -175,19 +176,20 @@ def plain_seconds(network: nn.Module, image: Tensor, windows: int, batch: int) -
     return (seconds() - start) / len(images) * windows
 
 
-def our_seconds(network: nn.Module, image: Tensor, case: Case, precision: str) -> tuple[float, Tensor]:
-    """Ours, with everything that a call does."""
+def our_seconds(network: nn.Module, images: Tensor, case: Case, precision: str) -> tuple[float, Tensor]:
+    """Ours per image, with everything that a call does, and the drops of the first image."""
     start = seconds()
-    drops = occlusion_drops(network, image, window=case.window, stride=case.stride, precision=precision)
-    synchronise(image.device)
-    return seconds() - start, drops
+    drops = occlusion_drops(network, images, window=case.window, stride=case.stride, precision=precision)
+    synchronise(images.device)
+    return (seconds() - start) / len(images), drops[:1]
 
 
-def row(case: Case, repeats: int, device: str) -> str:
-    """One row of the table."""
+def row(case: Case, repeats: int, device: str, number: int) -> str:
+    """One row of the table; ours for so many images at once."""
     torch.manual_seed(0)
     network = case.make().eval().to(device)
-    image = torch.rand(1, case.channels, case.size, case.size, device=device)
+    images = torch.rand(number, case.channels, case.size, case.size, device=device)
+    image = images[:1]
     job = OcclusionJob(network, image, window=case.window, stride=case.stride)
     cost = job.cost()
     bound = cost.forward_passes / cost.forward_equivalents if cost.forward_equivalents else 1.0
@@ -195,9 +197,9 @@ def row(case: Case, repeats: int, device: str) -> str:
     plain = {batch: [] for batch in BATCHES}
     ours, rough = [], []
     for _ in range(repeats):
-        taken, drops = our_seconds(network, image, case, "float32")
+        taken, drops = our_seconds(network, images, case, "float32")
         ours.append(taken)
-        taken, rough_drops = our_seconds(network, image, case, "bfloat16")
+        taken, rough_drops = our_seconds(network, images, case, "bfloat16")
         rough.append(taken)
         for batch in BATCHES:
             captum[batch].append(captum_seconds(network, image, case, batch))
@@ -260,6 +262,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small networks, fewer repeats")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--only", nargs="*", default=[], help="names of networks")
+    parser.add_argument("--images", type=int, default=1, help="ours for so many images at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=0)
     options = parser.parse_args()
@@ -282,7 +285,7 @@ def main() -> None:
     for case in cases:
         heavy = case.size > 128
         repeats = options.repeats or (1 if heavy else 3 if options.quick else 7)
-        print(row(case, repeats, options.device), flush=True)
+        print(row(case, repeats, options.device, options.images), flush=True)
 
 
 if __name__ == "__main__":
