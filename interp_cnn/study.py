@@ -132,4 +132,5 @@ def _batch(val_set, indices: range) -> PartBatch:
 
 
 def _accuracy(measured: dict[str, np.ndarray]) -> str:
-    return f"accuracy on them {measured['correct'].mean():.3f}"
+    each = np.atleast_1d(measured["correct"].mean(0))  # of one network, or of every one
+    return "accuracy on them " + " and ".join(f"{one:.3f}" for one in each)
