@@ -125,7 +125,7 @@ class OcclusionFindings:
         closest, last = cells.loc[cells.completeness_error.idxmin()], self.wall.iloc[-1]
         return (
             f"The most faithful occlusion map ({best['name']}) reaches sensitivity-n {best.sensitivity_n:.2f} in "
-            f"{best.passes:.0f} forward passes, the best other method ({other['name']}) {other.sensitivity_n:.2f} for "
+            f"{best.passes:.0f} forward passes ({best.images:.0f} images), the best other method ({other['name']}) {other.sensitivity_n:.2f} for "
             f"the multiply-adds of {other.multiply_adds / best.plain_multiply_adds * best.passes:.0f}; the median "
             f"completeness error is {closest.completeness_error:.0%} at best ({closest['name']}) and "
             f"{cells.completeness_error.median():.0%} over the grid; at {last.side:.0f} pixels the incremental engine "
@@ -297,4 +297,5 @@ def _number(value: float, form: str) -> str:
 
 
 def _millions(value: float) -> str:
-    return f"{value / 1e6:.3g} M" if np.isfinite(value) else ""
+    millions = value / 1e6
+    return "" if not np.isfinite(value) else f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
