@@ -125,8 +125,8 @@ class OcclusionFindings:
         closest, last = cells.loc[cells.completeness_error.idxmin()], self.wall.iloc[-1]
         return (
             f"The most faithful occlusion map ({best['name']}) reaches sensitivity-n {best.sensitivity_n:.2f} in "
-            f"{best.passes:.0f} forward passes ({best.images:.0f} images), the best other method ({other['name']}) {other.sensitivity_n:.2f} for "
-            f"the multiply-adds of {other.multiply_adds / best.plain_multiply_adds * best.passes:.0f}; the median "
+            f"{best.passes:.0f} forward passes ({best.images:.0f} images), the best other method "
+            f"({other['name']}) {other.sensitivity_n:.2f} for the multiply-adds of {other.multiply_adds / best.plain_multiply_adds * best.passes:.0f}; the median "
             f"completeness error is {closest.completeness_error:.0%} at best ({closest['name']}) and "
             f"{cells.completeness_error.median():.0%} over the grid; at {last.side:.0f} pixels the incremental engine "
             f"needs 1/{last.plain_multiply_adds / last.engine_multiply_adds:.0f} of the multiply-adds and "
@@ -138,8 +138,7 @@ class OcclusionFindings:
         for row in self.cells[self.cells.kind != "occlusion"].itertuples():
             words = {"map": row.name, "complete: error": _number(row.completeness_error, "{:.1%}")}
             for name in WITH_INTERVALS:
-                ends = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
-                words[name.replace("_", "-")] = "{:z.3f} [{:z.3f}, {:z.3f}]".format(*ends)
+                words[name.replace("_", "-")] = _interval(row, name, 3)
             known = row.name in last.index
             words["shuffled: rank"] = f"{last['rank'][row.name]:+z.2f}" if known else ""
             words["shuffled: SSIM"] = f"{last.ssim[row.name]:+z.2f}" if known else ""
@@ -156,9 +155,9 @@ class OcclusionFindings:
                 "replacement": row.fill,
                 "error": f"{row.completeness_error:.0%}",
                 "ratio": f"{row.ratio:z.2f}",
-                "sensitivity-n": f"{row.sensitivity_n:z.3f} [{row.sensitivity_n_low:z.3f}, {row.sensitivity_n_high:z.3f}]",
+                "sensitivity-n": _interval(row, "sensitivity_n", 3),
                 "infidelity": f"{row.infidelity:.3f}",
-                "SRG": f"{row.srg:z.2f} [{row.srg_low:z.2f}, {row.srg_high:z.2f}]",
+                "SRG": _interval(row, "srg", 2),
                 "passes": f"{row.passes:.0f}",
                 "multiply-adds, plain": _millions(row.plain_multiply_adds),
                 "run": _millions(row.multiply_adds),
@@ -290,6 +289,11 @@ class OcclusionFindings:
     def _draw_agreement(self, theme: Theme) -> Rgb:
         names = [*self.study.methods, *CONTROLS]
         return matrix(self.alike[..., 0], names, label="rank correlation over the pixels, mean", theme=theme)
+
+
+def _interval(row, name: str, digits: int) -> str:
+    value, low, high = (f"{getattr(row, name + end):z.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _number(value: float, form: str) -> str:
