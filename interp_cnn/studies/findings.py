@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -103,3 +104,21 @@ class Averages:
         replicates = weights @ curves / weights.sum(1, keepdim=True)
         low, high = replicates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
         return curves.mean(0).numpy(), low.numpy(), high.numpy()
+
+
+def interval(row: Any, name: str, digits: int) -> str:
+    """A row's value with its ends `<name>_low` and `<name>_high`."""
+    value, low, high = (f"{getattr(row, name + end):z.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def number(value: float, form: str) -> str:
+    """A value in this form; nothing where there is none."""
+    return form.format(value) if np.isfinite(value) else ""
+
+
+def millions(value: float) -> str:
+    """A large count in millions; nothing where there is none."""
+    return (
+        "" if not np.isfinite(value) else f"{value / 1e6:,.0f} M" if value >= 1e8 else f"{value / 1e6:.3g} M"
+    )

@@ -10,7 +10,15 @@ from interp_cnn.evaluation.randomisation import STILL_ALIKE
 from interp_cnn.figures.colours import Rgb, Theme
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.figures.matrices import matrix
-from interp_cnn.studies.findings import Averages, Figure, Findings, OcclusionSettings
+from interp_cnn.studies.findings import (
+    Averages,
+    Figure,
+    Findings,
+    OcclusionSettings,
+    interval,
+    millions,
+    number,
+)
 from interp_cnn.studies.map_measures import MEASURES, REGION, SUBSET_SHARE, SUBSETS
 
 CONTROLS = ("random map", "edges")
@@ -126,8 +134,9 @@ class OcclusionFindings:
         return (
             f"The most faithful occlusion map ({best['name']}) reaches sensitivity-n {best.sensitivity_n:.2f} in "
             f"{best.passes:.0f} forward passes ({best.images:.0f} images), the best other method "
-            f"({other['name']}) {other.sensitivity_n:.2f} for the multiply-adds of {other.multiply_adds / best.plain_multiply_adds * best.passes:.0f}; the median "
-            f"completeness error is {closest.completeness_error:.0%} at best ({closest['name']}) and "
+            f"({other['name']}) {other.sensitivity_n:.2f} for the multiply-adds of "
+            f"{other.multiply_adds / best.plain_multiply_adds * best.passes:.0f}; the median completeness "
+            f"error is {closest.completeness_error:.0%} at best ({closest['name']}) and "
             f"{cells.completeness_error.median():.0%} over the grid; at {last.side:.0f} pixels the incremental engine "
             f"needs 1/{last.plain_multiply_adds / last.engine_multiply_adds:.0f} of the multiply-adds and "
             f"1/{last.plain_seconds / last.engine_seconds:.1f} of the time of a pass per window."
@@ -136,13 +145,13 @@ class OcclusionFindings:
     def _shown_methods(self) -> pd.DataFrame:
         last, rows = self._last_shuffle(), []
         for row in self.cells[self.cells.kind != "occlusion"].itertuples():
-            words = {"map": row.name, "complete: error": _number(row.completeness_error, "{:.1%}")}
+            words = {"map": row.name, "complete: error": number(row.completeness_error, "{:.1%}")}
             for name in WITH_INTERVALS:
-                words[name.replace("_", "-")] = _interval(row, name, 3)
+                words[name.replace("_", "-")] = interval(row, name, 3)
             known = row.name in last.index
             words["shuffled: rank"] = f"{last['rank'][row.name]:+z.2f}" if known else ""
             words["shuffled: SSIM"] = f"{last.ssim[row.name]:+z.2f}" if known else ""
-            words |= {"passes": f"{row.passes:.0f}", "multiply-adds": _millions(row.multiply_adds)}
+            words |= {"passes": f"{row.passes:.0f}", "multiply-adds": millions(row.multiply_adds)}
             rows.append(words | {"ms": f"{1000 * row.seconds:.2f}"})
         return pd.DataFrame(rows)
 
@@ -155,12 +164,12 @@ class OcclusionFindings:
                 "replacement": row.fill,
                 "error": f"{row.completeness_error:.0%}",
                 "ratio": f"{row.ratio:z.2f}",
-                "sensitivity-n": _interval(row, "sensitivity_n", 3),
+                "sensitivity-n": interval(row, "sensitivity_n", 3),
                 "infidelity": f"{row.infidelity:.3f}",
-                "SRG": _interval(row, "srg", 2),
+                "SRG": interval(row, "srg", 2),
                 "passes": f"{row.passes:.0f}",
-                "multiply-adds, plain": _millions(row.plain_multiply_adds),
-                "run": _millions(row.multiply_adds),
+                "multiply-adds, plain": millions(row.plain_multiply_adds),
+                "run": millions(row.multiply_adds),
                 "ms, plain": f"{1000 * row.plain_seconds:.1f}",
                 "run ": f"{1000 * row.seconds:.1f}",
                 "images": row.images,
@@ -175,8 +184,8 @@ class OcclusionFindings:
                 "side": f"{row.side:.0f}",
                 "window": f"{row.window:.0f}",
                 "passes": f"{row.forward_passes:.0f}",
-                "multiply-adds, plain": _millions(row.plain_multiply_adds),
-                "engine": _millions(row.engine_multiply_adds),
+                "multiply-adds, plain": millions(row.plain_multiply_adds),
+                "engine": millions(row.engine_multiply_adds),
                 "times fewer": f"{row.plain_multiply_adds / row.engine_multiply_adds:.1f}",
                 "seconds, plain": f"{row.plain_seconds:.2f}",
                 "engine ": f"{row.engine_seconds:.2f}",
@@ -289,17 +298,3 @@ class OcclusionFindings:
     def _draw_agreement(self, theme: Theme) -> Rgb:
         names = [*self.study.methods, *CONTROLS]
         return matrix(self.alike[..., 0], names, label="rank correlation over the pixels, mean", theme=theme)
-
-
-def _interval(row, name: str, digits: int) -> str:
-    value, low, high = (f"{getattr(row, name + end):z.{digits}f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _number(value: float, form: str) -> str:
-    return form.format(value) if np.isfinite(value) else ""
-
-
-def _millions(value: float) -> str:
-    millions = value / 1e6
-    return "" if not np.isfinite(value) else f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
