@@ -5,6 +5,7 @@ networks are measured as they stand after the last epoch, so that no choice was 
 Called again on the same folder (`hydra.run.dir=...`), it goes on where it was interrupted.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -39,13 +40,14 @@ def run(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     console = Console()
     started = time.time()
-    runs, seconds = [], {}
+    runs = []
     for kind, settings in twins(config).items():
-        before = time.time()
         train(settings, folder / kind, label=f"training {kind}", resume=True)
         runs.append(load_run(folder / kind, checkpoint="last"))
-        seconds[kind] = time.time() - before
     leave_to_the_first()
+    seconds = {
+        found.kind: json.loads((found.folder / "run.json").read_text("utf-8"))["seconds"] for found in runs
+    }  # of the training, though it may have been an earlier call's
     page, comparison = report_on(runs, folder, config, seconds=seconds)
     console.print(summary_table(comparison))
     took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())

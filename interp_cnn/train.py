@@ -236,7 +236,7 @@ def provenance() -> dict:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "git_commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads"
+        f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
         + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
     }
 

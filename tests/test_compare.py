@@ -57,6 +57,9 @@ def test_compare_writes_what_it_promises_and_the_same_seed_gives_the_same_bits(t
     again = interp_cnn("compare", *SMALL, *DIGITS, f"hydra.run.dir={first}", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "training" not in again.stderr  # nothing was trained again
+    for kind, seconds in json.loads((first / "report/data/reproduction.json").read_text())["seconds"].items():
+        trained = json.loads((first / kind / "run.json").read_text())["seconds"]
+        assert seconds == pytest.approx(trained, abs=0.06)  # not those of a call that trained nothing
 
     evaluated = interp_cnn(
         "evaluate",

@@ -341,6 +341,9 @@ def test_the_training_its_last_values_and_the_full_configuration_stand_on_the_fi
         "training / validation",
     ):
         assert words in text
+    page = (folder / "index.html").read_text()
+    table = page.partition('class="plain training"')[2].partition("</table>")[0]
+    assert "accuracy" in table and "filter loss" not in table  # that one network alone has, in training alone
     assert (folder / "data/config-plain.yaml").read_text().startswith("seed: 0")
     answers = pd.read_csv(folder / "data/answers-plain.csv")
     assert answers["class"].tolist() == list(CLASSES) and answers.shape == (4, 5)

@@ -194,13 +194,14 @@ class TrainingTable:
 
 
 def training_table(contents: Contents) -> TrainingTable | None:
-    """The last values of every quantity that all networks have; None without training."""
+    """The last values of what all networks have on validation images; None without training."""
     if contents.curves is None or contents.curves.empty:
         return None
     last = (
         contents.curves.sort_values("epoch", kind="stable").groupby(["network", "split", "quantity"]).last()
     )
-    common = contents.curves.groupby("quantity")["network"].nunique()
+    validated = contents.curves[contents.curves["split"] == "val"]
+    common = validated.groupby("quantity")["network"].nunique()
     names = [str(name) for name in common.index[common == len(contents.networks)]]
     names.sort(key=lambda name: ("accuracy" not in name, "loss" not in name))
     names = names[:MOST_QUANTITIES]
