@@ -43,6 +43,12 @@ def test_losses_equal_their_definition_and_masked_cells_do_not_count():
     expected = ((pictures - images) ** 2 * weights / weights.mean()).mean()
     torch.testing.assert_close(pixel_error, expected)
     torch.testing.assert_close(feature_error, ((again - maps)[:, 2:5, 3:7, 1:9] ** 2).mean())
+    masks = masks.clone()
+    masks[0], masks[1] = 1, 0  # each image counts alike, however much is kept of it
+    again = module.network[:3](module.decoder(maps * masks))
+    squares = (again - maps) ** 2
+    expected = (squares[0].mean() + squares[2, 2:5, 3:7, 1:9].mean()) / 3
+    torch.testing.assert_close(module.losses(images, maps, masks)[1], expected)
     feature_error.backward()
     assert all(parameter.grad is None for parameter in module.network.parameters())
     assert module.decoder.draw.weight.grad.abs().sum() > 0

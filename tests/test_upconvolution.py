@@ -39,6 +39,18 @@ def test_scaling_a_channel_and_its_scale_changes_nothing():
     torch.testing.assert_close(plain(maps), scaled(maps * scaled.scale))
 
 
+def test_windows_lie_mostly_where_something_fires():
+    maps = torch.zeros(3000, 4, 6, 6)
+    maps[:, 2, 1, 4] = 5.0
+    windows = random_masks(maps, generator=seeded(), whole=0.0).amax(dim=1)
+    windows = windows[~windows.flatten(1).all(dim=1)]
+    three = windows[windows.sum(dim=(1, 2)) == 9]
+    assert three[:, 0:3, 3:6].flatten(1).all(dim=1).float().mean() > 0.85  # of those around that cell
+    assert windows[:, 5, 0].mean() > 0  # and some elsewhere
+    silent = random_masks(0 * maps, generator=seeded(), whole=0.0).amax(dim=1)
+    assert silent.mean(dim=0).min() > 0.25 * silent.mean(dim=0).max()
+
+
 def test_masks_are_windows_channels_or_everything():
     maps = torch.zeros(4000, 10, 9, 8)
     masks = random_masks(maps, generator=seeded(), whole=0.25)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+EVERYWHERE = 0.1  # weight of a silent cell, beside a mean of 1, when windows are drawn
+
 
 class Upconvolution(nn.Module):
     """Decoder of one layer of any network.
@@ -70,11 +72,12 @@ def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: flo
     """Random masks (B, D, h, w) of zeros and ones: what a decoder must learn to draw from.
 
     A share `whole` of the images keeps everything. Of the others two thirds keep a window, cut at the border, around a
-    random cell: in most cases 3 x 3 cells, what will be asked of the decoder most, else of any larger size. A third
-    keeps a random share of the channels, in most cases a small one.
+    random cell: in most cases 3 x 3 cells, what will be asked of the decoder most, else of any larger size. Cells are
+    drawn in proportion to their sum over channels, as patterns lie where much fires, or, one in eleven, from all alike.
+    A third keeps a random share of the channels, in most cases a small one.
 
     Args:
-        feature_maps: (B, D, h, w), for shape and device.
+        feature_maps: (B, D, h, w), each channel over its scale.
         generator: on the CPU.
         whole: share in [0, 1].
     """
@@ -82,7 +85,11 @@ def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: flo
     kind = torch.rand(count, generator=generator)
     windowed = (kind >= whole) & (kind < whole + (1 - whole) * 2 / 3)
     thinned = kind >= whole + (1 - whole) * 2 / 3
-    rows, columns = (_intervals(count, size, generator) for size in (height, width))
+    sums = feature_maps.relu().sum(dim=1).flatten(1).cpu()  # (B, h * w)
+    lively = sums / sums.mean(dim=1, keepdim=True).clamp(min=1e-6) + EVERYWHERE
+    cells = torch.multinomial(lively, 1, generator=generator)
+    rows = _intervals(cells // width, height, generator)
+    columns = _intervals(cells % width, width, generator)
     window = rows[:, :, None] & columns[:, None, :] | ~windowed[:, None, None]  # (B, h, w)
     share = torch.rand(count, 1, generator=generator) ** 3
     kept = (torch.rand(count, filters, generator=generator) < share) | ~thinned[:, None]  # (B, D)
@@ -90,14 +97,14 @@ def random_masks(feature_maps: Tensor, *, generator: torch.Generator, whole: flo
     return masks.to(feature_maps)
 
 
-def _intervals(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Random intervals as rows (count, size) bool around a random cell, cut at the border: of three cells (on a grid of
-    twelve, in two of three cases) or more.
+def _intervals(middles: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Intervals as rows (B, size) bool around middles (B, 1), cut at the border: of three cells (on a grid of twelve,
+    in two of three cases) or more.
     """
     smallest = min(3, size)
-    longer = torch.rand(count, 1, generator=generator) ** 6 * (size - smallest + 1)
+    longer = torch.rand(len(middles), 1, generator=generator) ** 6 * (size - smallest + 1)
     lengths = smallest + longer.long()
-    starts = torch.randint(size, (count, 1), generator=generator) - lengths // 2
+    starts = middles - lengths // 2
     cells = torch.arange(size)
     return (cells >= starts) & (cells < starts + lengths)
 

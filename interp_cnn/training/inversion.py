@@ -1,11 +1,12 @@
 """Training a decoder to draw what a layer's feature maps saw, also where only a part of them is left.
 
     pictures = decoder(maps o mask)
-    loss = mean n (pictures - images)^2 + weight * mean over kept cells of (maps' - maps)^2 / scale^2
+    loss = mean n (pictures - images)^2 + weight * mean over each image's kept cells of (maps' - maps)^2 / scale^2
 
 with maps' the same layer's maps of the pictures: without this feature matching pictures have a good pixel error,
 but the network does not see the class in them (Dosovitskiy and Brox, "Generating Images with Perceptual Similarity
-Metrics based on Deep Networks", NIPS 2016, arXiv 1602.02644). n is 1 near kept cells and `BEYOND` elsewhere, over its
+Metrics based on Deep Networks", NIPS 2016, arXiv 1602.02644). Its mean is taken per image, or a window of nine cells
+would weigh a sixteenth of a whole map of twelve by twelve. n is 1 near kept cells and `BEYOND` elsewhere, over its
 mean: what lies far from everything that is kept cannot be known, and a decoder that must guess it there is not free to
 leave it empty, which is what a network with masks needs to find its peak where it was. The network itself is never
 trained. Tags are `<split>/<quantity>`.
@@ -98,14 +99,15 @@ class Inversion(LightningModule):
         nearness = pixel_weights(masks, tuple(images.shape[2:]))
         pixel_error = (nearness * (pictures - images).square()).mean()
         difference = (self.feature_maps(pictures) - maps) / self.decoder.scale * masks
-        return pixel_error, difference.square().sum() / masks.sum().clamp(min=1)
+        errors = difference.square().sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3)).clamp(min=1)
+        return pixel_error, errors.mean()
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         """Loss of one batch under random masks."""
         with torch.no_grad():
             maps = self.feature_maps(batch.images)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        masks = random_masks(maps, generator=generator, whole=self.whole)
+        masks = random_masks(maps / self.decoder.scale, generator=generator, whole=self.whole)
         return self._total("train", batch.images, maps, masks)
 
     def validation_step(self, batch, batch_index: int) -> None:
