@@ -109,7 +109,7 @@ def report_on(
     options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
     first, second = runs[0].kind, runs[1].kind
     contents = Contents(
-        title=f"{first} and {second} network on {_data_name(config)}",
+        title=f"{first} and {second} network on {runs[0].data_name}",
         facts=_facts(runs[0], config),
         classes=runs[0].data.classes,
         networks=networks,
@@ -194,17 +194,12 @@ def _cell(estimate: Estimate, style: str) -> str:
     return value if low == "nan" else f"{value} [{low} {high}]"
 
 
-def _data_name(config: DictConfig) -> str:
-    target = OmegaConf.to_container(config.data, resolve=True)["dataset"]["_target_"]
-    return target.split(".")[-2].replace("_", " ")
-
-
 def _facts(found: Run, config: DictConfig) -> dict[str, str]:
     data = found.data
     height, width = data.image_size
     channels = "grey" if data.channels == 1 else "colour"
     return {
-        "data": f"{_data_name(config)}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
+        "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
         f"{height} x {width} pixels, {channels}",
         "classes": ", ".join(data.classes),
         "parts": ", ".join(data.parts) or "none",

@@ -53,6 +53,11 @@ class Run:
         return self.config.model.kind
 
     @property
+    def data_name(self) -> str:
+        """The data set in words."""
+        return self.config.data.dataset._target_.split(".")[-2].replace("_", " ")
+
+    @property
     def configuration(self) -> str:
         """The full configuration as text."""
         return OmegaConf.to_yaml(self.config, resolve=True)

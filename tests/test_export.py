@@ -15,6 +15,7 @@ from interp_cnn.exports import network as networks
 from interp_cnn.exports.card import Card, markdown
 from interp_cnn.exports.filters import filter_files
 from interp_cnn.exports.manifest import MANIFEST, ExportFolder
+from interp_cnn.exports.maps import SeenImages, map_files
 from interp_cnn.exports.network import load_exported, network_files
 from interp_cnn.exports.sheets import svg_sheet
 from interp_cnn.exports.tables import check_formats, table_files
@@ -131,6 +132,30 @@ def test_every_filter_has_its_picture_and_its_numbers_in_the_npz():
                 assert (arrays["images"][place] == found.images[int(image_number)].numpy()).all()
     assert np.array_equal(arrays["score"], found.scores.numpy())
     assert dict(filter_files(found, [""] * 5, place="filters", title="t")).keys() == files.keys()
+
+
+def test_captions_say_what_a_number_is():
+    found = seen_by_a_random_network(drawn_images(6), 2, seed=1)
+    sheet = dict(filter_files(found, ["7", "fox"], place="f", title="t"))["f/sheet-1.svg"].decode()
+    assert not found.silent[0] and ">filter 0: class 7<" in sheet
+    seen = SeenImages(
+        images=np.zeros((2, 1, 8, 8), np.float32),
+        names=["a", "b"],
+        labels=["3", ""],
+        classes=["3", "fox"],
+        logits=np.eye(2, dtype=np.float32),
+        maps={
+            "grad_cam": np.full((2, 8, 8), 2.0, np.float32),
+            "lrp": np.full((2, 8, 8), -1.0, np.float32),
+        },
+        feature_maps={},
+    )
+    files = {
+        name: content.decode("utf-8", "ignore") for name, content in map_files(seen, place="m", title="t")
+    }
+    assert ">class 3, seen as class 3; scale 0 to 2<" in files["m/grad_cam-1.svg"]
+    assert ">image, seen as fox; scale ±1<" in files["m/lrp-1.svg"]
+    assert "t: LRP of the predicted class" in files["m/lrp-1.svg"]
 
 
 def test_tables_come_back_as_they_were_in_every_format():

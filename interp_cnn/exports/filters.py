@@ -14,6 +14,7 @@ import numpy as np
 from interp_cnn.explanation.exemplars import Exemplars
 from interp_cnn.exports.sheets import sheets
 from interp_cnn.report.pictures import patch_sheet
+from interp_cnn.report.wording import class_words
 from interp_cnn.report.writing import npz_bytes, png_bytes
 
 
@@ -30,7 +31,7 @@ def filter_files(
     """
     pictures = [patch_sheet(found, number) for number in range(len(found))]
     captions = [
-        f"{number}: never fires" if silent else f"{number}: {category}" if category else str(number)
+        f"filter {number}" + (": never fires" if silent else f": {class_words(category)}" if category else "")
         for number, (category, silent) in enumerate(zip(categories, found.silent.tolist(), strict=True))
     ]
     yield from sheets(f"{place}/sheet", pictures, captions, title=title)

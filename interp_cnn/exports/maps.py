@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from interp_cnn import figures
 from interp_cnn.exports.sheets import sheets
 from interp_cnn.report.pictures import SIDE, within
+from interp_cnn.report.wording import class_words, method_title
 from interp_cnn.report.writing import npz_bytes
 
 
@@ -53,8 +54,9 @@ def map_files(seen: SeenImages, *, place: str, title: str) -> Iterator[tuple[str
             picture = within(figures.to_rgb(image), SIDE)
             veiled = figures.overlay(picture, values, limits=limits, colours=colours, smooth=False)
             pairs.append(figures.montage([picture, veiled], columns=2, gap=2))
-            captions.append(f"{label or 'image'}, seen as {said}; up to {limits[1]:.3g}")
-        words = f"{title}: {method.replace('_', ' ')} of the predicted class"
+            scale = f"±{limits[1]:.3g}" if signed else f"0 to {limits[1]:.3g}"
+            captions.append(f"{class_words(label) or 'image'}, seen as {class_words(said)}; scale {scale}")
+        words = f"{title}: {method_title(method)} of the predicted class"
         yield from sheets(f"{place}/{method}", pairs, captions, title=words, columns=4)
     arrays = {
         "images": np.round(seen.images * 255).astype(np.uint8),

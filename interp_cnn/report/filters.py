@@ -14,6 +14,7 @@ from interp_cnn.report.filter_pictures import FilterPictures, filter_pictures
 from interp_cnn.report.measures import NULL, Measure, in_order, measure
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.pictures import Album
+from interp_cnn.report.wording import class_words
 
 RANKING = ("tracking_gain", "offset_gain", "location_instability", "part_interpretability", "score")
 ON_A_CARD = ("location_instability", "tracking_gain", "offset_gain", "score")
@@ -69,8 +70,8 @@ class FilterView:
 
     @property
     def category_words(self) -> str:
-        """The category as a word among numbers: a class that is called by a number says that it is one."""
-        return f"class {self.category}" if self.category.isdigit() else self.category
+        """The category as a word among numbers."""
+        return class_words(self.category)
 
     @property
     def sort_values(self) -> str:

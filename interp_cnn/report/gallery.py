@@ -17,6 +17,7 @@ from interp_cnn import figures
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.pictures import Album, Picture
+from interp_cnn.report.wording import class_words
 
 CELL = 64  # pixels of a patch
 COLUMNS = 3
@@ -54,7 +55,7 @@ class Unit:
     @property
     def class_words(self) -> str:
         """The class as a word among numbers."""
-        return f"class {self.category}" if self.category.isdigit() else self.category
+        return class_words(self.category)
 
     @property
     def reactivates(self) -> bool | None:

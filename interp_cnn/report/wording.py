@@ -1,4 +1,6 @@
-"""Words for people: what methods are called in print (commands and CSV keep the short names), how maps are read."""
+"""Words for people: what methods and classes are called in print (commands and CSV keep the short names), how maps are
+read.
+"""
 
 _TITLES = {
     "gradient_x_input": "gradient \u00d7 input",
@@ -24,6 +26,11 @@ def method_title(method: str) -> str:
     if method.startswith("lrp_"):
         return f"LRP {method.removeprefix('lrp_').replace('_', '-')}"
     return _TITLES.get(method, method.replace("_", " "))
+
+
+def class_words(name: str) -> str:
+    """A class as a word among numbers: one that is called by a number says that it is a class."""
+    return f"class {name}" if name.isdigit() else name
 
 
 def reading(colours: str, questions: set[str] = frozenset()) -> str:
