@@ -135,9 +135,19 @@ def test_every_filter_has_its_picture_and_its_numbers_in_the_npz():
 
 
 def test_captions_say_what_a_number_is():
-    found = seen_by_a_random_network(drawn_images(6), 2, seed=1)
-    sheet = dict(filter_files(found, ["7", "fox"], place="f", title="t"))["f/sheet-1.svg"].decode()
-    assert not found.silent[0] and ">filter 0: class 7<" in sheet
+    found = seen_by_a_random_network(drawn_images(6), 5, seed=1)
+    sheet = dict(filter_files(found, ["3", "fox", "8", "", "5"], place="f", title="t"))[
+        "f/sheet-1.svg"
+    ].decode()
+    captions = [
+        "filter 0: never fires",
+        "filter 1: fox",
+        "filter 2: class 8",
+        "filter 3",
+        "filter 4: never fires",
+    ]
+    assert found.silent.tolist() == [True, False, False, False, True]
+    assert all(f">{caption}<" in sheet for caption in captions)
     seen = SeenImages(
         images=np.zeros((2, 1, 8, 8), np.float32),
         names=["a", "b"],
