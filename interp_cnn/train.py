@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
@@ -32,8 +33,12 @@ log = logging.getLogger(__name__)
 COMPARED_ON_RESUME = ("seed", "data", "model", "training")
 
 
-def run(config: DictConfig) -> None:
-    """Trains the configured network in Hydra's run folder."""
+def run(config: DictConfig) -> float | None:
+    """Trains the configured network in Hydra's run folder.
+
+    Returns:
+        A classifier's validation accuracy after its last epoch: what a sweeper that searches, such as Optuna, takes.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -43,6 +48,8 @@ def run(config: DictConfig) -> None:
         train(config, folder, resume=True)
     leave_to_the_first()
     print(f"run folder: {os.path.relpath(folder)}")
+    last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+    return float(last["val/accuracy"]) if "val/accuracy" in last else None
 
 
 def train(config: DictConfig, folder: Path, *, label: str | None = None, resume: bool = False) -> Path:

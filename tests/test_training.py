@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 
 from interp_cnn.data.datamodule import PartDataModule
@@ -287,3 +288,15 @@ def test_a_checkpoint_of_other_settings_is_refused_in_one_sentence(tmp_path):
     assert found.returncode == 2
     assert "was trained with data.batch_size=32, not 16" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_training_answers_with_its_last_accuracy_for_a_sweeper_that_searches(tmp_path, monkeypatch):
+    from interp_cnn import train
+
+    def pretend(config, folder, resume):
+        (folder / "metrics.csv").write_text("epoch,val/accuracy\n0,0.5\n1,0.75\n")
+
+    hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path))
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: hydra)
+    monkeypatch.setattr(train, "train", pretend)
+    assert train.run(OmegaConf.create({"training": {"kind": "classification"}})) == 0.75
