@@ -21,7 +21,7 @@ from interp_cnn.gallery.tables import summary_table, units_table
 from interp_cnn.gallery.verifying import examined
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.upconvolution import Upconvolution
-from interp_cnn.report.gallery import Unit
+from interp_cnn.report.gallery import Unit, rows_of_pictures
 from interp_cnn.subjects import Subject
 
 MINING = Mining(images=120, min_support=0.02, quota=1, null_draws=0, shown=2, false_discovery_rate=1.0)
@@ -197,7 +197,21 @@ def test_a_card_says_when_its_pictures_do_not_bring_it_back():
     def unit(**values):
         return Unit(0, "1", "a", np.zeros((0, 1, 4, 4)), np.zeros((0, 4)), {}, np.zeros((2, 2)), values, ())
 
-    assert unit().reactivates is None
+    assert unit().reactivates is None and not rows_of_pictures(unit())
+    seen = {
+        "window_reactivation": 0.5,
+        "window_control": 0.1,
+        "full_reactivation": 0.75,
+        "window_own_class": 1.0,
+    }
+    others = {"window_class_of.b": 0.25, "window_class_of.itself": float("nan")}
+    rows = rows_of_pictures(unit(**seen, **others))
+    assert rows[0] == ("re-activation", "50\u00a0% against control 10\u00a0%; everything kept 75\u00a0%")
+    assert rows[1] == ("seen as a", "own network 100\u00a0%, b 25\u00a0%") and len(rows) == 3
+    rows = rows_of_pictures(
+        unit(**seen, window_witnessed=0.2, window_witnessed_control=0.1, full_witnessed=1.0)
+    )
+    assert rows[1][1] == "20\u00a0% against control 10\u00a0%; everything kept 100\u00a0%"
     assert unit(window_reactivation=0.5, window_control=0.1).reactivates is True
     assert unit(window_reactivation=0.25, window_control=0.1).reactivates is False
     assert unit(window_reactivation=0.1, window_control=float("nan")).reactivates is False

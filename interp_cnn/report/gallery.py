@@ -23,6 +23,7 @@ CELL = 64  # pixels of a patch
 COLUMNS = 3
 CONTEXT = 2.2  # a patch is so many times as wide as the cells that the pattern is drawn from
 MARGIN = 0.2  # by which re-activation must exceed its control
+CONTROLS = {"reactivation": "control", "witnessed": "witnessed_control"}
 DRAWN = {"window": "drawn from the window", "channels": "drawn from its channels alone"}
 
 
@@ -178,21 +179,30 @@ def rows_of(unit: Unit) -> list[tuple[str, str]]:
     if is_known(of("tracking_gain")):
         spread = f"{_number(of('location_instability'))}, gain {_number(of('tracking_gain'))}"
         rows.append(("location instability", spread))
-    if is_known(of("window_reactivation")):
-        seen = (_percent(of(f"window_{name}")) for name in ("reactivation", "control"))
-        ceiling = f"; everything kept {_percent(of('full_reactivation'))}"
-        rows.insert(0, ("re-activation", " against control ".join(seen) + ceiling))
-        networks = {name: value for name, value in unit.values.items() if name.startswith("window_class_of.")}
-        others = "".join(f", {name.partition('.')[2]} {_percent(value)}" for name, value in networks.items())
-        rows.insert(
-            1, (f"seen as {unit.class_words}", f"own network {_percent(of('window_own_class'))}{others}")
-        )
-        if is_known(of("window_witnessed")):
-            seen = (_percent(of(f"window_{name}")) for name in ("witnessed", "witnessed_control"))
-            ceiling = f"; everything kept {_percent(of('full_witnessed'))}"
-            rows.insert(1, ("other networks' patterns there", " against control ".join(seen) + ceiling))
-        rank = of("window_reciprocal_rank")
-        rows.insert(2, ("strongest of all in its picture", f"mean reciprocal rank {_number(rank)}"))
+    return [*rows_of_pictures(unit), *rows]
+
+
+def rows_of_pictures(unit: Unit) -> list[tuple[str, str]]:
+    """What networks see in the pictures drawn from the window; none without pictures."""
+    of = unit.values.get
+    if not is_known(of("window_reactivation")):
+        return []
+
+    def against_control(name: str) -> str:
+        shares = (_percent(of(f"window_{one}")) for one in (name, CONTROLS[name]))
+        return f"{' against control '.join(shares)}; everything kept {_percent(of(f'full_{name}'))}"
+
+    rows = [("re-activation", against_control("reactivation"))]
+    if is_known(of("window_witnessed")):
+        rows.append(("other networks' patterns there", against_control("witnessed")))
+    classes = {"own network": of("window_own_class")}
+    for name, value in unit.values.items():
+        if name.startswith("window_class_of.") and is_known(value):
+            classes[name.partition(".")[2]] = value
+    seen = ", ".join(f"{name} {_percent(value)}" for name, value in classes.items())
+    rows.append((f"seen as {unit.class_words}", seen))
+    rank = _number(of("window_reciprocal_rank"))
+    rows.append(("strongest of all in its picture", f"mean reciprocal rank {rank}"))
     return rows
 
 
