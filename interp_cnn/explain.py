@@ -103,7 +103,8 @@ def explain(config: DictConfig, folder: Path) -> Path:
     if config.draw:
         found.draw(look)
     made = provenance()
-    about = _about(config, networks, question, count=len(found.names), command=made["command"])
+    numbers = len(found.names), len(found.bad)
+    about = _about(config, networks, question, numbers=numbers, command=made["command"])
     write_json(folder / "explain.json", {**made, "question": OmegaConf.to_container(config, resolve=True)})
     others = ["explain.json", "manifest.csv", *(["quarantine.csv"] if found.bad else [])]
     page = write_pages(folder, found.names, about, look, others, beside=beside)
@@ -260,8 +261,15 @@ def _check_target(asks: str, networks: Sequence[Subject]) -> None:
 
 
 def _about(
-    config: DictConfig, networks: Sequence[Subject], question: Question, *, count: int, command: str
+    config: DictConfig,
+    networks: Sequence[Subject],
+    question: Question,
+    *,
+    numbers: tuple[int, int],
+    command: str,
 ) -> About:
+    """What the pages say first; `numbers` of images explained and left out."""
+    count, bad = numbers
     names = " and ".join(one.name for one in networks)
     grey = networks[0].channels == 1
     options = question.options
@@ -270,9 +278,11 @@ def _about(
     asked = target.get(question.target, f"the class {question.target}")
     windows = windows_in_words(options, networks[0].image_size or size_of(config.image_size))
     colour = "black" if grey else "the image's mean colour"
+    none = "random weights" if names.startswith("torchvision:") else "weights as its factory gives them"
     facts = {
-        "network": names,
-        "images": f"{count}, from {config.images or 'validation data'}",
+        "network": names if config.network is None else f"{names}, {_weights(config) or none}",
+        "images": f"{count}, from {config.images or 'validation data'}"
+        + (f"; {bad} left out, see quarantine.csv" if bad else ""),
         "explained": f"the logit of {asked}{against}",
         "occlusion": f"{windows}, hidden pixels become {options.fill if options.fill is not None else colour}",
         "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",

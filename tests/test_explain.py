@@ -271,6 +271,8 @@ def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_qu
     assert explain(*words, "methods=[saliency]", "on_error=skip", "grain=1") == 0
     assert "7 images explained, 1 left out" in capsys.readouterr().out
     assert pd.read_csv(place / "out" / "quarantine.csv")["file"].tolist() == ["broken.jpg"]
+    page = (place / "out" / "index.html").read_text("utf-8")
+    assert "mobilenet_v3_small, weights.pt" in page and "1 left out, see quarantine.csv" in page
     for file in records(place / "out"):
         drawn = Image.open(place / "out" / "images" / folder_name(file) / "image.png").convert("L")
         inside = np.asarray(drawn) > 127
@@ -305,6 +307,7 @@ def test_random_torchvision_weights_are_those_of_the_seed(place):
     for out, seed in {"a": 0, "b": 0, "c": 1}.items():
         words = ("network=torchvision:mobilenet_v3_small", "images=photos/fox/1.png", "image_size=32")
         assert explain(*words, "methods=[saliency]", f"seed={seed}", out=out) == 0
+    assert "mobilenet_v3_small, random weights" in (place / "a" / "index.html").read_text("utf-8")
     first, again, other = (maps_of(place / out) for out in "abc")
     [folder] = first
     maps = [found[folder]["saliency"] for found in (first, again, other)]
