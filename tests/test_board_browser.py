@@ -1,7 +1,6 @@
 """TensorBoard in a real browser, opened by the user's command: both kinds of network on every dashboard."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,18 +8,12 @@ import time
 from urllib.request import urlopen
 
 import pytest
+from chromium import chromium
 from test_dashboard import board_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("chromium and chromium-driver are not installed", allow_module_level=True)
-
-FLAGS = (  # the projector draws with WebGL, which a headless browser does in software
-    "--headless=new --no-sandbox --disable-dev-shm-usage --enable-unsafe-swiftshader --no-first-run "
-    "--window-size=1500,1100 --disable-background-networking --disable-component-update --disable-sync"
-)
+# The projector draws with WebGL, which a headless browser does in software.
+FLAGS = "--enable-unsafe-swiftshader --window-size=1500,1100"
 PATIENCE = 60  # seconds until a dashboard must show what is looked for
 RUNS = ("interpretable", "plain")
 FILTERS = 8  # of the top layer of test_training's network
@@ -54,15 +47,9 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile"), FLAGS, logs={"browser": "SEVERE"}) as driver:
+        driver.set_script_timeout(PATIENCE)
+        yield driver
 
 
 def data_of(address: str, route: str) -> bytes:

@@ -2,23 +2,13 @@
 console.
 """
 
-import shutil
-
 import pytest
+from chromium import chromium
 from report_example import CLASSES, example_contents
 
 from interp_cnn.report import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("chromium and chromium-driver are not installed", allow_module_level=True)
-
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --window-size=1280,900 "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +23,9 @@ def report(contents, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    flags, logs = "--disable-gpu --window-size=1280,900", {"browser": "ALL", "performance": "ALL"}
+    with chromium(tmp_path_factory.mktemp("profile"), flags, logs=logs) as driver:
+        yield driver
 
 
 @pytest.fixture
