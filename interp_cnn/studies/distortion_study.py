@@ -39,7 +39,7 @@ from interp_cnn.studies.asking import (
     fill_named,
     map_of,
 )
-from interp_cnn.studies.findings import Averages, Figure, Findings
+from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed
 
 COMBINATIONS = tuple(f"LRP {a}, SA {b}" for a, b in product(("high", "low"), repeat=2))
 ORDERS = (*COMBINATIONS, "LRP high", "LRP low", "SA high", "SA low", "random")
@@ -174,9 +174,11 @@ class DistortionStudy:
             {
                 "replacement": row.replacement,
                 "order": row.order,
-                "change": f"{row.change:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}]",
+                "change": bracketed(row.change, row.low, row.high, "{:+z.2f}"),
                 "q": f"{row.q_start:.4f}",
-                "against random": f"{row.against_random:+z.2f} [{row.against_low:+z.2f}, {row.against_high:+z.2f}]",
+                "against random": bracketed(
+                    row.against_random, row.against_low, row.against_high, "{:+z.2f}"
+                ),
                 "q ": f"{row.q_random:.4f}",
                 "raised": f"{row.raised:.0%}",
                 "probability": f"{row.probability:+z.3f}",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from interp_cnn import figures
 from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
 from interp_cnn.figures.colours import Rgb, Theme
-from interp_cnn.studies.findings import Averages, DistractorSettings, Figure, Findings
+from interp_cnn.studies.findings import Averages, DistractorSettings, Figure, Findings, bracketed, number
 
 PLACES = ("digit", "strokes", "paper")
 CONTROLS = ("even", "ink")
@@ -206,12 +206,12 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(values: pd.Series, form: str) -> list[str]:
-    return [form.format(value) if np.isfinite(value) else "" for value in values]
+    return [number(value, form) for value in values]
 
 
 def _bracketed(values: pd.Series, low: pd.Series, high: pd.Series, form: str) -> list[str]:
     rows = zip(values, low, high, strict=True)
-    return [f"{form} [{form}, {form}]".format(*row) if np.isfinite(row[0]) else "" for row in rows]
+    return [bracketed(*row, form) if np.isfinite(row[0]) else "" for row in rows]
 
 
 def _bars(table: pd.DataFrame, names: str, label: str, theme: Theme) -> Rgb:

@@ -106,10 +106,14 @@ class Averages:
         return curves.mean(0).numpy(), low.numpy(), high.numpy()
 
 
-def interval(row: Any, name: str, digits: int) -> str:
+def bracketed(value: float, low: float, high: float, form: str) -> str:
+    """A value with the ends of its interval, all in this form."""
+    return f"{form} [{form}, {form}]".format(value, low, high)
+
+
+def interval(row: Any, name: str, form: str) -> str:
     """A row's value with its ends `<name>_low` and `<name>_high`."""
-    value, low, high = (f"{getattr(row, name + end):z.{digits}f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
+    return bracketed(*(getattr(row, name + end) for end in ("", "_low", "_high")), form)
 
 
 def number(value: float, form: str) -> str:

@@ -147,7 +147,7 @@ class OcclusionFindings:
         for row in self.cells[self.cells.kind != "occlusion"].itertuples():
             words = {"map": row.name, "complete: error": number(row.completeness_error, "{:.1%}")}
             for name in WITH_INTERVALS:
-                words[name.replace("_", "-")] = interval(row, name, 3)
+                words[name.replace("_", "-")] = interval(row, name, "{:z.3f}")
             known = row.name in last.index
             words["shuffled: rank"] = f"{last['rank'][row.name]:+z.2f}" if known else ""
             words["shuffled: SSIM"] = f"{last.ssim[row.name]:+z.2f}" if known else ""
@@ -164,9 +164,9 @@ class OcclusionFindings:
                 "replacement": row.fill,
                 "error": f"{row.completeness_error:.0%}",
                 "ratio": f"{row.ratio:z.2f}",
-                "sensitivity-n": interval(row, "sensitivity_n", 3),
+                "sensitivity-n": interval(row, "sensitivity_n", "{:z.3f}"),
                 "infidelity": f"{row.infidelity:.3f}",
-                "SRG": interval(row, "srg", 2),
+                "SRG": interval(row, "srg", "{:z.2f}"),
                 "passes": f"{row.passes:.0f}",
                 "multiply-adds, plain": millions(row.plain_multiply_adds),
                 "run": millions(row.multiply_adds),
