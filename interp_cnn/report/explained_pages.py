@@ -28,7 +28,7 @@ from interp_cnn.report.explained import (
     read_records,
 )
 from interp_cnn.report.explained_costs import method_rows, short_seconds
-from interp_cnn.report.site import Site, templates, write_assets
+from interp_cnn.report.site import Site, css_colour, templates, write_assets
 from interp_cnn.report.wording import method_title, reading
 from interp_cnn.report.writing import write_text, written_table
 
@@ -168,7 +168,7 @@ def _image_view(folder: Path, name: str, about: About, look: Look) -> ImageView 
         ]
         low, high = (value_text(value, signed=bar.limits[0] < 0, digits=2) for value in bar.limits)
         title = method_title(method)
-        key = [("#{:02x}{:02x}{:02x}".format(*colour), name) for colour, name in bar.key()]
+        key = [(css_colour(colour), name) for colour, name in bar.key()]
         methods.append(
             MethodView(title, about.meanings.get(method, ""), bar.colours, low, high, bar.unit, maps, key)
         )

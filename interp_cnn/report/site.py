@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -60,6 +60,11 @@ def write_assets(folder: Path, *more: str) -> None:
         write_text(folder / "assets" / name, text)
 
 
+def css_colour(rgb: Iterable[int]) -> str:
+    """Red, green and blue from 0 to 255 as `#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
 def _gradient(colours: str) -> str:
     """A colour map as the stops of a CSS gradient."""
-    return ",".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in colour_table(colours, 9))
+    return ",".join(map(css_colour, colour_table(colours, 9)))

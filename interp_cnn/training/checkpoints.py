@@ -26,9 +26,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         """Writes a checkpoint; an earlier last.ckpt becomes previous.ckpt."""
         place, content = Path(path), BytesIO()
-        torch.save(
-            checkpoint, content
-        )  # into memory: on a full disk torch's own writer fails without saying why
+        # Into memory: on a full disk torch's own writer fails without saying why.
+        torch.save(checkpoint, content)
         with replacing(place, lasting=True) as draft:
             draft.write_bytes(content.getbuffer())
             if place.name == LAST and place.is_file():

@@ -260,7 +260,7 @@ class Classification(LightningModule):
         self._log(f"{split}/category_entropy{suffix}", terms.category_entropy.mean(), images)
         self._log(f"{split}/spatial_entropy{suffix}", terms.spatial_entropy.mean(), images)
 
-    def _log(self, tag: str, value: Tensor | float, images: int, *, prog_bar: bool = False) -> None:
+    def _log(self, tag: str, value: Tensor, images: int, *, prog_bar: bool = False) -> None:
         if not images:  # this rank has none left in the last round
             return
         self.log(tag, value, on_step=False, on_epoch=True, prog_bar=prog_bar, **over_ranks(images))
