@@ -2,7 +2,7 @@
 
 import sys
 
-from interp_cnn.cli import main
+from interp_cnn.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.activations import feature_maps
+from interp_cnn.explanation.network.feature_maps import feature_maps
 
 
 def pixels_that_reach(network: nn.Module, layer: str, image_size: tuple[int, int]):

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.exemplars import Exemplars, exemplars
+from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.report import Contents, Network, PixelMap, SampleImage, Sights, write_report
 
 CLASSES = ("fox", "horse", "<script>alert(1)</script>", "Ente & Gans")

@@ -16,7 +16,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from interp_cnn.report.writing import write_bytes
+from interp_cnn.storage.files import write_bytes
 
 FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars"
 SIZE = (1240, 1040)

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.activations import evaluation_mode, feature_maps, feature_maps_and_logits, peaks
+from interp_cnn.explanation.network.feature_maps import (
+    evaluation_mode,
+    feature_maps,
+    feature_maps_and_logits,
+    peaks,
+)
 
 
 def small_network() -> nn.Module:
@@ -81,7 +86,7 @@ def test_a_layer_without_maps_says_what_it_gives():
 
 
 def test_the_measured_template_position_is_the_one_that_the_mask_takes():
-    from interp_cnn.explanation.activations import template_fits
+    from interp_cnn.explanation.network.feature_maps import template_fits
     from interp_cnn.model.templates import peak_positions
 
     maps = torch.rand(4, 3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()

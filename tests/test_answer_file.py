@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp_cnn.evaluation.answer_file import RECORD, AnswerFile
+from interp_cnn.evaluation.filters.answer_file import RECORD, AnswerFile
 
 
 def answers(images, filters=5):

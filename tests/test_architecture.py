@@ -19,47 +19,64 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_cnn"
 
-COMMANDS = {"compare", "train", "explain", "evaluate", "study", "export", "board"}
-COMMAND_LINE = {"__main__", "cli", "settings", "refusals", "completion"}
+COMMANDS = {"commands"}
+COMMAND_LINE = {"__main__", "cli"}
 FLOORS = {
-    "files": set(),
-    "progress": set(),
-    "tensor_files": set(),
-    "data": {"files"},
-    "model": {"tensor_files"},
+    "storage": set(),
     "explanation": set(),
-    "figures": set(),
-    "training": {"model", "figures", "files"},
-    "evaluation": {"data", "explanation", "files"},
-    "runs": {"data", "model", "files", "tensor_files"},
-    "networks": {"model", "tensor_files"},
-    "decoders": {"data", "explanation", "model", "networks", "runs", "training"},
-    "subjects": {"data", "runs", "networks"},
-    "portraits": {"decoders", "evaluation", "explanation", "model", "report", "runs", "subjects"},
-    "questions": {"explanation", "subjects", "report"},
-    "explanations": {"explanation", "networks", "progress", "questions", "subjects", "figures", "report"},
-    "report": {"evaluation", "figures", "explanation", "files"},
-    "gallery": {
-        "data",
-        "decoders",
-        "evaluation",
-        "explanation",
-        "files",
-        "model",
-        "networks",
-        "progress",
-        "report",
-        "subjects",
-    },
-    "exports": {"report", "figures", "explanation", "model"},
-    "studies": {"data", "explanation", "evaluation", "figures", "files", "progress"},
+    "data": {"storage"},
+    "figures": {"storage"},
+    "model": {"storage"},
+    "training": {"figures", "model", "storage"},
+    "evaluation": {"data", "explanation", "storage"},
+    "runs": {"data", "evaluation", "explanation", "model", "storage", "training"},
+    "report": {"evaluation", "explanation", "figures", "storage"},
+    "studies": {"data", "evaluation", "explanation", "figures", "storage"},
+    "attribution": {"explanation", "figures", "report", "runs", "storage"},
+    "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},
+    "exports": {"explanation", "figures", "model", "report", "storage"},
     "__init__": set(),
+}
+FLOORS_INSIDE = {  # of the rooms that have rooms
+    "explanation": {
+        "network": set(),
+        "baselines": set(),
+        "receptive_field": {"network"},
+        "gradients": {"baselines", "network"},
+        "propagation": {"baselines", "gradients", "network"},
+        "occlusion": {"network"},
+        "shapley": {"baselines", "network"},
+        "methods": {"baselines", "gradients", "network", "occlusion", "propagation", "shapley"},
+        "filters": {"network", "occlusion", "receptive_field"},
+        "concepts": {"filters", "network"},
+    },
+    "evaluation": {
+        "statistics": set(),
+        "filters": {"statistics"},
+        "maps": {"statistics"},
+        "concepts": {"filters", "statistics"},
+        "reconstructions": {"statistics"},
+    },
+    "report": {
+        "words": set(),
+        "numbers": set(),
+        "folder": set(),
+        "album": set(),
+        "measures": {"numbers"},
+        "site": {"numbers", "words"},
+        "console": {"measures", "numbers", "words"},
+        "comparison": {"album", "folder", "measures", "numbers", "site", "words"},
+        "maps": {"album", "folder", "numbers", "site", "words"},
+        "concepts": {"album", "folder", "numbers", "site", "words"},
+        "evaluation": {"album", "folder", "measures", "numbers", "site", "words"},
+        "study": {"album", "folder", "site", "words"},
+    },
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work
     ("evaluation", "data"): "interp_cnn.data.parts.",
     ("studies", "data"): "interp_cnn.data.parts.",
-    ("report", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
-    ("exports", "explanation"): "interp_cnn.explanation.exemplars.Exemplars",
+    ("report", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",
+    ("exports", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",
 }
 DISTRIBUTIONS = {"PIL": "pillow", "hydra": "hydra_core", "sklearn": "scikit_learn", "yaml": "pyyaml"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "misc", "tools", "base"}
@@ -87,6 +104,11 @@ class Module:
     @property
     def commands(self) -> bool:
         return self.room in COMMANDS | COMMAND_LINE
+
+    @property
+    def loaded_before_a_command(self) -> bool:
+        """Is imported before a command is known, so torch must wait."""
+        return self.room in COMMAND_LINE | {"__init__"} or self.name == "interp_cnn.commands.board"
 
     def imports(self, tree: ast.AST | None = None) -> Iterator[str]:
         """Every imported name, absolute and as long as it is known; those inside functions too."""
@@ -116,6 +138,23 @@ def rooms_stand_on_lower_floors_only(modules: list[Module]) -> Iterator[str]:
                 yield f"{module.name} imports {name}"
             elif not name.startswith(VALUE_TYPES.get((module.room, room), "")):
                 yield f"{module.name} imports {name}, which is no value type"
+
+
+def rooms_inside_a_room_stand_on_lower_floors_only(modules: list[Module]) -> Iterator[str]:
+    for module in modules:
+        floors, parts = FLOORS_INSIDE.get(module.room), module.name.split(".")
+        if floors is None or len(parts) < 3:
+            continue  # the room's own __init__ is its public face
+        if parts[2] not in floors:
+            yield f"{module.name} stands in a room that no floor names"
+        for name in module.imports():
+            other = name.split(".")
+            if (
+                other[:2] == parts[:2]
+                and len(other) > 2
+                and other[2] not in {parts[2], *floors.get(parts[2], ())}
+            ):
+                yield f"{module.name} imports {name}"
 
 
 def every_room_has_its_floor(modules: list[Module]) -> Iterator[str]:
@@ -164,7 +203,9 @@ def lightning_stays_in_training(modules: list[Module]) -> Iterator[str]:
         for name in module.imports():
             top = name.split(".")[0]
             allowed = (
-                module.commands or module.room == "training" or module.name == "interp_cnn.data.datamodule"
+                module.commands
+                or module.room in {"training", "runs"}
+                or module.name == "interp_cnn.data.datamodule"
             )
             if top in {"lightning", "lightning_fabric"} or (top == "pytorch_lightning" and not allowed):
                 yield f"{module.name} imports {name}"
@@ -182,7 +223,7 @@ def the_command_line_starts_without_heavy_libraries(modules: list[Module]) -> It
         "scipy",
     }
     for module in modules:
-        if module.room in COMMAND_LINE | {"__init__", "board"}:
+        if module.loaded_before_a_command:
             inside = {
                 node for top in module.tree.body if isinstance(top, _FUNCTIONS) for node in ast.walk(top)
             }
@@ -246,6 +287,7 @@ def only_commands_print(modules: list[Module]) -> Iterator[str]:
 
 RULES = [
     rooms_stand_on_lower_floors_only,
+    rooms_inside_a_room_stand_on_lower_floors_only,
     every_room_has_its_floor,
     imports_have_no_circles,
     configurations_stay_at_the_edge,
@@ -279,7 +321,12 @@ def test_the_house_keeps_the_rule(rule, house):
 
 def test_the_house_was_read(house):
     names = {module.name for module in house}
-    assert {"interp_cnn", "interp_cnn.cli", "interp_cnn.data.parts", "interp_cnn.model.templates"} <= names
+    assert {
+        "interp_cnn",
+        "interp_cnn.cli.main",
+        "interp_cnn.data.parts",
+        "interp_cnn.model.templates",
+    } <= names
 
 
 IDEA = '"""Idea."""\n'
@@ -291,40 +338,58 @@ BREACHES = [
         "model.templates",
         "def f():\n    from ..explanation import occlusion",
     ),
-    (rooms_stand_on_lower_floors_only, "explanation.occlusion", "from interp_cnn import model"),
+    (rooms_stand_on_lower_floors_only, "explanation.occlusion.maps", "from interp_cnn import model"),
     (
         rooms_stand_on_lower_floors_only,
         "training.classification",
         "from interp_cnn.data.parts import PartBatch",
     ),
-    (rooms_stand_on_lower_floors_only, "evaluation.comparison", "from interp_cnn.model import backbones"),
     (
         rooms_stand_on_lower_floors_only,
-        "evaluation.comparison",
+        "evaluation.filters.comparison",
+        "from interp_cnn.model import backbones",
+    ),
+    (
+        rooms_stand_on_lower_floors_only,
+        "evaluation.filters.comparison",
         "from interp_cnn.data.digits import DigitsParts",
     ),
-    (rooms_stand_on_lower_floors_only, "runs", "from interp_cnn.training import run"),
+    (rooms_stand_on_lower_floors_only, "runs.folder", "from interp_cnn.report import site"),
     (
         rooms_stand_on_lower_floors_only,
-        "report.pages",
-        "from interp_cnn.explanation.exemplars import find_exemplars",
+        "report.comparison.pages",
+        "from interp_cnn.explanation.filters.exemplars import exemplars",
     ),
-    (rooms_stand_on_lower_floors_only, "report.pages", "from interp_cnn.explanation import occlusion"),
-    (rooms_stand_on_lower_floors_only, "report.pages", "from interp_cnn.cli import main"),
+    (
+        rooms_stand_on_lower_floors_only,
+        "report.comparison.pages",
+        "from interp_cnn.explanation import occlusion",
+    ),
+    (rooms_stand_on_lower_floors_only, "report.comparison.pages", "from interp_cnn.cli.main import main"),
+    (
+        rooms_inside_a_room_stand_on_lower_floors_only,
+        "explanation.network.logits",
+        "from interp_cnn.explanation.propagation.lrp import lrp",
+    ),
+    (
+        rooms_inside_a_room_stand_on_lower_floors_only,
+        "report.site",
+        "from interp_cnn.report.comparison import pages",
+    ),
     (every_room_has_its_floor, "attic.boxes", ""),
     (configurations_stay_at_the_edge, "training.run", "from omegaconf import DictConfig"),
     (configurations_stay_at_the_edge, "data.parts", "from hydra.utils import instantiate"),
     (lightning_stays_in_training, "model.templates", "import pytorch_lightning as pl"),
     (lightning_stays_in_training, "data.parts", "from pytorch_lightning import LightningDataModule"),
     (lightning_stays_in_training, "training.run", "import lightning"),
-    (the_command_line_starts_without_heavy_libraries, "cli", "import torch"),
-    (the_command_line_starts_without_heavy_libraries, "board", "from tensorboard import program"),
+    (the_command_line_starts_without_heavy_libraries, "cli.main", "import torch"),
+    (the_command_line_starts_without_heavy_libraries, "commands.board", "from tensorboard import program"),
     (third_party_imports_are_declared, "data.images", "import cv2"),
     (names_are_nouns_of_the_field, "data.utils", ""),
     (names_are_nouns_of_the_field, "helpers.images", ""),
     (modules_have_one_subject, "data.parts", "\n" * 300),
     (options_are_keyword_only, "data.parts", "def f(a, b, c, d, e, f, g, h): ..."),
-    (only_commands_print, "evaluation.comparison", "print(1)"),
+    (only_commands_print, "evaluation.filters.comparison", "print(1)"),
 ]
 
 
@@ -356,21 +421,24 @@ def test_a_circle_of_imports_is_seen_once():
             "from interp_cnn.model.filter_loss import FilterLoss\nimport pytorch_lightning",
         ),
         (
-            "evaluation.comparison",
+            "evaluation.filters.comparison",
             "from interp_cnn.data.parts import PartBatch\nfrom interp_cnn import explanation",
         ),
         (
-            "report.pages",
-            "from interp_cnn.evaluation.comparison import Comparison\nfrom .pictures import png",
+            "report.comparison.pages",
+            "from interp_cnn.evaluation.filters.comparison import Comparison\nfrom .pictures import png",
         ),
-        ("report.contents", "from interp_cnn.explanation.exemplars import Exemplars"),
-        ("runs", "from omegaconf import OmegaConf\nfrom interp_cnn.data.datamodule import PartDataModule"),
+        ("report.comparison.contents", "from interp_cnn.explanation.filters.exemplars import Exemplars"),
         (
-            "compare",
-            "import torch\nfrom interp_cnn.train import train\nfrom interp_cnn import report\nprint(1)",
+            "runs.folder",
+            "from omegaconf import OmegaConf\nfrom interp_cnn.data.datamodule import PartDataModule",
+        ),
+        (
+            "commands.compare",
+            "import torch\nfrom interp_cnn.commands.train import train\nfrom interp_cnn import report\nprint(1)",
         ),
         ("data.datamodule", "from pytorch_lightning import LightningDataModule"),
-        ("cli", "def main():\n    import torch"),
+        ("cli.main", "def main():\n    import torch"),
         ("data.parts", "def f(self, a, b, c, d, e, f, g, *, h, i): ..."),
     ],
 )

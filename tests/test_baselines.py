@@ -5,11 +5,11 @@ import pytest
 import reference_measures as reference
 import torch
 
-from interp_cnn.evaluation.answer_file import AnswerFile
-from interp_cnn.evaluation.baselines import annotation_baselines, shuffled_images
-from interp_cnn.evaluation.judge import Judge
-from interp_cnn.evaluation.observations import Observations
-from interp_cnn.explanation.receptive_field import ReceptiveField
+from interp_cnn.evaluation.filters.answer_file import AnswerFile
+from interp_cnn.evaluation.filters.baselines import annotation_baselines, shuffled_images
+from interp_cnn.evaluation.filters.judge import Judge
+from interp_cnn.evaluation.filters.observations import Observations
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 SIZE = 64
 

@@ -20,7 +20,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
-from interp_cnn import cli, completion, refusals, settings
+from interp_cnn.cli import completion, config_text, errors
+from interp_cnn.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("interp-cnn")
@@ -40,16 +41,16 @@ def call(*words: str, folder: Path | None = None, **environment: str) -> subproc
 @pytest.fixture
 def train(monkeypatch, tmp_path):
     """Stands in for the command module `train`: says what it was given, and fails as it is told to."""
-    module = types.ModuleType("interp_cnn.train")
+    module = types.ModuleType("interp_cnn.commands.train")
     module.seen, module.fail = [], lambda config: None
 
     def run(config):
         module.fail(config)
         module.seen.append(config)
-        logging.getLogger("interp_cnn.train").info("trained with seed %s", config.seed)
+        logging.getLogger("interp_cnn.commands.train").info("trained with seed %s", config.seed)
 
     module.run = run
-    monkeypatch.setitem(sys.modules, "interp_cnn.train", module)
+    monkeypatch.setitem(sys.modules, "interp_cnn.commands.train", module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     GlobalHydra.instance().clear()
@@ -76,7 +77,7 @@ def test_the_bare_program_lists_every_command_and_every_group_with_its_choices(c
     bare = capsys.readouterr().out
     for command in (*cli.COMMANDS, *cli.PLAIN_COMMANDS):
         assert f"\n  {command} " in bare
-    for group, choices in settings.groups().items():
+    for group, choices in config_text.groups().items():
         assert any(line.split()[0] == group and all(c in line for c in choices) for line in rows(bare))
     for words in (["--help"], ["-h"], ["help"]):
         assert cli.main(words) == 0
@@ -91,10 +92,10 @@ def rows(text: str) -> list[str]:
 def test_a_command_tells_its_choices_its_settings_and_their_defaults(command, capsys):
     assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert settings.description(command) in shown
+    assert config_text.description(command) in shown
     assert "  seed=0 " in shown
-    for group, default in settings.chosen(command).items():
-        for choice in settings.groups().get(group, []):
+    for group, default in config_text.chosen(command).items():
+        for choice in config_text.groups().get(group, []):
             assert f"{'*' if choice == default else ' '} {group}={choice} " in shown
 
 
@@ -106,10 +107,10 @@ def test_help_with_a_choice_adds_the_settings_of_that_choice(capsys):
 
 
 def test_a_choice_that_builds_on_another_shows_its_own_values_and_the_other_ones_words():
-    plain = {setting.key: setting for setting in settings.settings("model/plain")}
+    plain = {setting.key: setting for setting in config_text.settings("model/plain")}
     assert plain["mask.enabled"].default == "false"
     assert (
-        plain["mask.enabled"].comment == settings.settings("model/interpretable")[-0].comment
+        plain["mask.enabled"].comment == config_text.settings("model/interpretable")[-0].comment
         or "without masks"
     )
     assert "mask.beta" in plain
@@ -346,7 +347,9 @@ def test_a_value_that_the_configuration_lacks_is_named(overrides, read, part, tr
 
 
 def test_what_an_instantiated_part_refuses_is_told_with_its_place(train, capfd):
-    train.fail = lambda config: instantiate({"data": {"_target_": "interp_cnn.board._port", "text": "x"}})
+    train.fail = lambda config: instantiate(
+        {"data": {"_target_": "interp_cnn.commands.board._port", "text": "x"}}
+    )
     assert cli.main(["train"]) == 2
     assert "data: --port must be a number from 0 to 65535, not 'x'" in capfd.readouterr().err
 
@@ -417,15 +420,15 @@ def test_hydra_is_as_it_was_after_a_refusal(train):
 
 def test_a_trainer_that_this_machine_cannot_run_is_a_refusal():
     kind = type("MisconfigurationException", (Exception,), {})
-    assert refusals.sentence(kind("No GPU here."), ["train"]) == "No GPU here."
+    assert errors.sentence(kind("No GPU here."), ["train"]) == "No GPU here."
 
 
 def test_nearest_prefers_the_same_last_part_and_keeps_to_what_is_alike():
     names = ["data.root", "data.rotation", "seed", "model.mask.beta"]
-    assert refusals.nearest("root", names) == "did you mean data.root?"
-    assert refusals.nearest("sede", names) == "did you mean seed?"
-    assert refusals.nearest("beta", names) == "did you mean model.mask.beta?"
-    assert refusals.nearest("xyzzy", names) == ""
+    assert errors.nearest("root", names) == "did you mean data.root?"
+    assert errors.nearest("sede", names) == "did you mean seed?"
+    assert errors.nearest("beta", names) == "did you mean model.mask.beta?"
+    assert errors.nearest("xyzzy", names) == ""
 
 
 # Tab completion
@@ -577,14 +580,14 @@ def test_the_board_shows_all_images_of_a_run_on_this_machine_only_until_ctrl_c(e
 
 
 def test_the_package_finds_its_settings_in_the_checkout_and_inside_a_wheel(tmp_path, monkeypatch):
-    assert settings.config_folder() == REPOSITORY / "conf"
+    assert config_text.config_folder() == REPOSITORY / "conf"
     (tmp_path / "interp_cnn" / "conf").mkdir(parents=True)
     (tmp_path / "interp_cnn" / "conf" / "compare.yaml").touch()
-    monkeypatch.setattr(settings, "_HERE", tmp_path / "interp_cnn")
-    assert settings.config_folder() == tmp_path / "interp_cnn" / "conf"
-    monkeypatch.setattr(settings, "_HERE", tmp_path)
+    monkeypatch.setattr(config_text, "_PACKAGE", tmp_path / "interp_cnn")
+    assert config_text.config_folder() == tmp_path / "interp_cnn" / "conf"
+    monkeypatch.setattr(config_text, "_PACKAGE", tmp_path)
     with pytest.raises(FileNotFoundError, match="install interp-cnn again"):
-        settings.config_folder()
+        config_text.config_folder()
 
 
 @pytest.mark.slow
@@ -604,7 +607,7 @@ def test_a_wheel_holds_the_settings_and_works_from_another_folder(tmp_path):
     elsewhere.mkdir()
     installed = {"PYTHONPATH": str(tmp_path / "installed")}
     where = subprocess.run(
-        [sys.executable, "-c", "import interp_cnn.settings as s; print(s.config_folder())"],
+        [sys.executable, "-c", "import interp_cnn.cli.config_text as s; print(s.config_folder())"],
         cwd=elsewhere,
         env={**os.environ, **installed},
         capture_output=True,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from planted import SIZE, PlantedNetwork, planted_batches, planted_images
 
-from interp_cnn.evaluation import observations
-from interp_cnn.evaluation.comparison import compare, measure_network
-from interp_cnn.evaluation.location_instability import location_instability
-from interp_cnn.evaluation.regions import RegionRule
-from interp_cnn.explanation.receptive_field import receptive_field
+from interp_cnn.evaluation.filters import observations
+from interp_cnn.evaluation.filters.comparison import compare, measure_network
+from interp_cnn.evaluation.filters.location_instability import location_instability
+from interp_cnn.evaluation.filters.regions import RegionRule
+from interp_cnn.explanation.receptive_field.field import receptive_field
 
 OPTIONS = {
     "layer": "maps",

@@ -6,10 +6,10 @@ import pytest
 import torch
 from planted import SIZE, PlantedNetwork, planted_batches
 
-from interp_cnn.evaluation.concept_measures import concept_measures, firings_beside_parts
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.concepts import Concept, FiringRule
-from interp_cnn.explanation.receptive_field import receptive_field
+from interp_cnn.evaluation.concepts import concept_measures, firings_beside_parts
+from interp_cnn.explanation.concepts.concepts import Concept, FiringRule
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.receptive_field.field import receptive_field
 
 RADIUS = 3.0
 NOWHERE = torch.zeros(0, 3, dtype=torch.int64)

@@ -12,16 +12,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from interp_cnn import settings
-from interp_cnn.cli import COMMANDS
+from interp_cnn.cli import config_text
+from interp_cnn.cli.main import COMMANDS
 
-CHOICES = [(group, choice) for group, choices in settings.groups().items() for choice in choices]
+CHOICES = [(group, choice) for group, choices in config_text.groups().items() for choice in choices]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra():
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_text.config_folder()), version_base="1.3"):
         yield
 
 
@@ -35,7 +35,7 @@ def plain(command: str, *overrides: str) -> dict[str, Any]:
 
 
 def commands_with(group: str) -> list[str]:
-    return [command for command in COMMANDS if group in settings.chosen(command)]
+    return [command for command in COMMANDS if group in config_text.chosen(command)]
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,13 +116,13 @@ def test_a_target_with_a_key_too_many_is_seen():
 
 @pytest.mark.parametrize("name", [*COMMANDS, *(f"{group}/{choice}" for group, choice in CHOICES)])
 def test_every_file_says_in_its_first_line_what_it_is_for(name):
-    assert 15 <= len(settings.description(name)) <= 140
+    assert 15 <= len(config_text.description(name)) <= 140
 
 
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] != "experiment"])
 def test_help_lists_the_keys_and_values_that_hydra_composes(group, choice):
     config = composed(commands_with(group)[0], f"{group}={choice}")[group]
-    shown = {s.key: yaml.safe_load(s.default) for s in settings.settings(f"{group}/{choice}")}
+    shown = {s.key: yaml.safe_load(s.default) for s in config_text.settings(f"{group}/{choice}")}
     assert shown == dict(leaves(OmegaConf.to_container(config, resolve=False)))
 
 
@@ -130,22 +130,22 @@ def test_help_lists_the_keys_and_values_that_hydra_composes(group, choice):
 def test_the_values_of_a_choice_are_of_the_kinds_that_the_command_line_asks_for(group, choice):
     command = "compare" if group == "experiment" else commands_with(group)[0]
     config = composed(command, f"{group}={choice}")
-    for setting in settings.composed(command, {group: choice}):
-        settings.check_kind(setting, OmegaConf.select(config, setting.key))
+    for setting in config_text.composed(command, {group: choice}):
+        config_text.check_kind(setting, OmegaConf.select(config, setting.key))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_the_top_level_keys_of_a_command(command):
     composed = plain(command)
-    shown = {setting.key for setting in settings.settings(command)}
+    shown = {setting.key for setting in config_text.settings(command)}
     assert shown == {
-        key for key, _ in leaves({k: composed[k] for k in composed if k not in settings.groups()})
+        key for key, _ in leaves({k: composed[k] for k in composed if k not in config_text.groups()})
     }
 
 
 def test_an_experiment_holds_differences_only():
-    for choice in settings.groups().get("experiment", []):
-        source = yaml.safe_load((settings.config_folder() / "experiment" / f"{choice}.yaml").read_text())
+    for choice in config_text.groups().get("experiment", []):
+        source = yaml.safe_load((config_text.config_folder() / "experiment" / f"{choice}.yaml").read_text())
         switched = [
             f"{key.removeprefix('override /')}={value}"
             for entry in source.pop("defaults", [])

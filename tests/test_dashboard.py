@@ -8,10 +8,17 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import FEW, data, module_for
 
-from interp_cnn.train import _occlusion, _strongest
-from interp_cnn.training.answers import BINS, LAYOUT, Answers, add_curve, confusion_counts, probability_counts
-from interp_cnn.training.dashboard import Dashboard, add_measures
-from interp_cnn.training.run import fit
+from interp_cnn.commands.train import _occlusion, _strongest
+from interp_cnn.training.confusion_board import (
+    BINS,
+    LAYOUT,
+    Answers,
+    add_curve,
+    confusion_counts,
+    probability_counts,
+)
+from interp_cnn.training.fit import fit
+from interp_cnn.training.mask_board import Dashboard, add_measures
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from interp_cnn.data.canvas import PEN, CanvasSet, bands, drawn_strokes
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.data.parts import Draw
+from interp_cnn.data.strokes import PEN, CanvasSet, bands, drawn_strokes
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from interp_cnn import decoders
-from interp_cnn import train as command
+from interp_cnn.commands import train as command
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
-from interp_cnn.decoders import DecoderSettings, decoder_for, decoder_in
 from interp_cnn.model.backbones import build_network
+from interp_cnn.runs import decoders
+from interp_cnn.runs.decoders import DecoderSettings, decoder_for, decoder_in
 
 
 @pytest.fixture(scope="module")

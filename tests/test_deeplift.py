@@ -18,9 +18,9 @@ from relevance_networks import (
 )
 from torch import Tensor, nn
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.reference_images import reference_images
+from interp_cnn.explanation.baselines import reference_images
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.model.interpretable_conv import TemplateMask
 
 

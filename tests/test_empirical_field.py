@@ -7,9 +7,9 @@ import torch
 from planted import PlantedNetwork, planted_batches
 from torch import nn
 
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.empirical_field import empirical_field
-from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.filters.empirical_field import empirical_field
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.network.feature_maps import feature_maps
 
 
 class Batch:

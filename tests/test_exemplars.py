@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.exemplars import exemplars
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.network.feature_maps import feature_maps
 
 
 @dataclass

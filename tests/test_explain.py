@@ -21,19 +21,21 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from interp_cnn import cli, explanations, refusals, settings
-from interp_cnn import explain as command
-from interp_cnn.explanation import asking
-from interp_cnn.explanation.asking import explain_images
-from interp_cnn.explanation.options import Options
-from interp_cnn.explanations import Explanations
-from interp_cnn.networks import TorchvisionClassifier
-from interp_cnn.questions import Question
-from interp_cnn.report import explained
-from interp_cnn.report.writing import folder_name
-from interp_cnn.runs import build_data, load_run, network_for
-from interp_cnn.subjects import Picture, Subject, folder_pictures, spread
-from interp_cnn.train import classification
+from interp_cnn.attribution import folder as explanations
+from interp_cnn.attribution.folder import Explanations
+from interp_cnn.attribution.question import Question
+from interp_cnn.cli import config_text, errors
+from interp_cnn.cli import main as cli
+from interp_cnn.commands import explain as command
+from interp_cnn.commands.train import classification
+from interp_cnn.explanation.methods import run as asking
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.run import explain_images
+from interp_cnn.report.maps import records as explained
+from interp_cnn.runs.folder import build_data, load_run, network_for
+from interp_cnn.runs.inputs import Picture, Subject, folder_pictures, spread
+from interp_cnn.runs.networks import TorchvisionClassifier
+from interp_cnn.storage.names import folder_name
 
 NETWORK = """
 import torch
@@ -74,7 +76,7 @@ def runs(tmp_path_factory):
     """A comparison's folder with two runs in it, as a training leaves them."""
     folder = tmp_path_factory.mktemp("compare")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_text.config_folder()), version_base="1.3"):
         for seed, kind in enumerate(("interpretable", "plain")):
             words = [
                 f"model={kind}",
@@ -122,7 +124,7 @@ PHOTOS = ("images=photos", "classes=names.txt", "image_size=16")
 @cache
 def defaults() -> DictConfig:
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_text.config_folder()), version_base="1.3"):
         return compose("explain")
 
 
@@ -135,7 +137,7 @@ def explain(*words: str, out: str = "out") -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
-        print(refusals.sentence(error, ["explain", *words]), file=sys.stderr)
+        print(errors.sentence(error, ["explain", *words]), file=sys.stderr)
         return 2
     return 0
 
@@ -389,7 +391,7 @@ def test_changed_weights_or_pixels_are_asked_again_and_nothing_else(place, monke
 def test_maps_of_other_code_are_made_again(place, monkeypatch):
     assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
     asked = counted(monkeypatch)
-    monkeypatch.setattr(explanations, "_code", lambda: "a mended bug")
+    monkeypatch.setattr(explanations, "code_of", lambda *packages: "a mended bug")
     assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
     assert sum(count for _, count in asked) == 6
 

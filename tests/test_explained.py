@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from interp_cnn.figures import plates
+from interp_cnn.figures import map_sheet as plates
 from interp_cnn.figures.colours import colour_of, colour_table
-from interp_cnn.figures.plates import ColourBar, Group, coarse, map_plate, sheet, shown, value_text, veil
-from interp_cnn.report import explained
-from interp_cnn.report.explained import Answer, ClassScore, ImageRecord, Look, MapRecord
-from interp_cnn.report.explained_pages import IMAGES_ON_A_PAGE, About, write_pages
-from interp_cnn.report.writing import folder_name
+from interp_cnn.figures.map_sheet import ColourBar, Group, coarse, map_plate, sheet, shown, value_text, veil
+from interp_cnn.report.maps import records as explained
+from interp_cnn.report.maps.pages import IMAGES_ON_A_PAGE, About, write_pages
+from interp_cnn.report.maps.records import Answer, ClassScore, ImageRecord, Look, MapRecord
+from interp_cnn.storage.names import folder_name
 
 GENERATOR = np.random.default_rng(0)
 IMAGE = GENERATOR.random((3, 24, 24)).astype(np.float32)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from interp_cnn.explanation.explanatory_graph import chosen_parents, explanatory_graph
-from interp_cnn.explanation.graph_nodes import cell_positions, node_positions, node_sums
+from interp_cnn.explanation.concepts.explanatory_graph import chosen_parents, explanatory_graph
+from interp_cnn.explanation.concepts.graph_nodes import cell_positions, node_positions, node_sums
 
 GRID = 16
 
@@ -63,7 +63,7 @@ def test_positions_are_the_best_cells_and_scores_are_in_units_of_activation(monk
     entities[4, 1] = 0
     expected = torch.rand(5, 2, 3, 2, generator=seeded(1))
     spread = 0.1 + 0.2 * torch.rand(2, 3, generator=seeded(2))
-    monkeypatch.setattr("interp_cnn.explanation.graph_nodes.CHUNK_CELLS", 300)
+    monkeypatch.setattr("interp_cnn.explanation.concepts.graph_nodes.CHUNK_CELLS", 300)
     positions, scores = node_positions(entities, expected, spread)
     for image, d, v in [(0, 0, 0), (1, 1, 2), (3, 0, 1), (2, 1, 1)]:
         best = max(

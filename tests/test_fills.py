@@ -4,9 +4,9 @@ import pytest
 import torch
 from occlusion_networks import lively, pictures, small_network
 
-from interp_cnn.explanation import fills
-from interp_cnn.explanation.occlusion import multi_scale_maps, occlusion_drops, occlusion_map
-from interp_cnn.explanation.windows import disc, window_grid
+from interp_cnn.explanation.occlusion import fills
+from interp_cnn.explanation.occlusion.maps import multi_scale_maps, occlusion_drops, occlusion_map
+from interp_cnn.explanation.occlusion.windows import disc, window_grid
 
 IMAGES = pictures(2, (22, 24)).double()
 POOL = torch.rand(5, 3, 22, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(4))

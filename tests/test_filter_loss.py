@@ -4,8 +4,8 @@ from torch import nn
 
 from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.filter_loss import FilterLoss
-from interp_cnn.model.information_gradient import GRADIENTS
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps, make_interpretable
+from interp_cnn.model.layer_information import GRADIENTS
 from interp_cnn.model.mutual_information import mutual_information
 from interp_cnn.model.templates import part_templates
 from interp_cnn.training.loss_weight import LossWeight

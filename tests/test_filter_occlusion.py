@@ -5,10 +5,10 @@ import torch
 from report_example import Batch, drawn_images
 from torch import nn
 
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.exemplars import exemplars
-from interp_cnn.explanation.filter_occlusion import CELLS, FilterScores, filter_occlusion
-from interp_cnn.explanation.options import Options
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.filters.occlusion import CELLS, FilterScores, filter_occlusion
+from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
+from interp_cnn.explanation.network.feature_maps import feature_maps
 
 
 @pytest.fixture
@@ -24,12 +24,19 @@ def network() -> nn.Module:
     )
 
 
+def maps_of(network, found, options):
+    window, stride = window_of(options, tuple(found.mean_image.shape[1:]))
+    return filter_occlusion(
+        network, found, window=window, stride=stride, fill=lambda images: occluder_of(images, options)
+    )
+
+
 @pytest.mark.parametrize("layer", ["1", "0"])
 def test_a_filter_needs_what_lowers_its_peak_when_it_is_hidden(network, layer):
     images = drawn_images(5, 12)
     batches = [Batch(images, torch.zeros(5, dtype=torch.long), [str(n) for n in range(5)])]
     found = exemplars(network, batches, layer=layer, count=2)
-    maps = filter_occlusion(network, found, Options(window=4, stride=2, fill=0.0))
+    maps = maps_of(network, found, Options(window=4, stride=2, fill=0.0))
     assert maps.shape == (3, 12, 12) and maps[1].isnan().all()
     for number in (0, 2):
         image = found.images[int(found.image_numbers[number, 0])].float() / 255
@@ -50,7 +57,7 @@ def test_large_images_give_maps_of_few_cells(network):
     found = exemplars(
         network, [Batch(images, torch.zeros(2, dtype=torch.long), ["a", "b"])], layer="1", count=1
     )
-    maps = filter_occlusion(network, found, Options(window=0.4, stride=0.4))
+    maps = maps_of(network, found, Options(window=0.4, stride=0.4))
     assert maps.shape == (3, CELLS, CELLS)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from interp_cnn.evaluation.filters import (
+from interp_cnn.evaluation.filters.selectivity import (
     category_means,
     category_selectivity,
     concentration,

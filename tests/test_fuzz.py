@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from interp_cnn import cli, refusals
+from interp_cnn.cli import errors
+from interp_cnn.cli import main as cli
 from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.images import read_rgb
-from interp_cnn.report import explained
-from interp_cnn.runs import build_data, load_checkpoint, load_config
+from interp_cnn.report.maps import records as explained
+from interp_cnn.runs.folder import build_data, load_checkpoint, load_config
 
 LONGEST = 20  # seconds of the processor for one file: a hang, not a busy machine
 CSV = """file,wnid,name,label,split_by_photo,head_n,head_x,head_y,head_w,head_h,head_multi
@@ -148,7 +149,7 @@ def _counted(read, outcomes):
             read()
         outcomes["read"] += 1
     except Exception as error:
-        said = refusals.sentence(error, ["train"])
+        said = errors.sentence(error, ["train"])
         assert said is not None and "\n" not in said, repr(error)
         outcomes["refused"] += 1
 

@@ -11,18 +11,18 @@ import torch
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
-from interp_cnn.gallery import verifying
-from interp_cnn.gallery.mining import spread_images
-from interp_cnn.gallery.settings import Drawing, Mining, settings_of
-from interp_cnn.gallery.showing import show, window_boxes
-from interp_cnn.gallery.sources import sources_of
-from interp_cnn.gallery.stages import kept
-from interp_cnn.gallery.tables import summary_table, units_table
-from interp_cnn.gallery.verifying import examined
+from interp_cnn.discovery import verification as verifying
+from interp_cnn.discovery.mining import spread_images
+from interp_cnn.discovery.pages import show, window_boxes
+from interp_cnn.discovery.settings import Drawing, Mining, settings_of
+from interp_cnn.discovery.sources import sources_of
+from interp_cnn.discovery.stages import kept
+from interp_cnn.discovery.tables import summary_table, units_table
+from interp_cnn.discovery.verification import examined
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.upconvolution import Upconvolution
-from interp_cnn.report.gallery import Unit, rows_of_pictures
-from interp_cnn.subjects import Subject
+from interp_cnn.report.concepts.cards import Unit, rows_of_pictures
+from interp_cnn.runs.inputs import Subject
 
 MINING = Mining(images=120, min_support=0.02, quota=1, null_draws=0, shown=2, false_discovery_rate=1.0)
 DRAWING = Drawing(("window", "channels"))

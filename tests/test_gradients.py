@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from relevance_networks import Functional, Sequence, images_and_targets, prepared
 from torch import nn
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.reference_images import blurred, reference_images
+from interp_cnn.explanation.baselines import blurred, reference_images
+from interp_cnn.explanation.gradients import gradients
 
 captum = pytest.importorskip("captum.attr")
 

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from interp_cnn.explanation.concepts import Concept, FiringRule, nearness
-from interp_cnn.explanation.graph_concepts import node_concepts, node_replications
-from interp_cnn.explanation.graph_nodes import cell_positions
+from interp_cnn.explanation.concepts.concepts import Concept, FiringRule, nearness
+from interp_cnn.explanation.concepts.graph_concepts import node_concepts, node_replications
+from interp_cnn.explanation.concepts.graph_nodes import cell_positions
 
 SIDE = 8
 NOWHERE = torch.zeros(0, 3, dtype=torch.int64)

@@ -20,11 +20,11 @@ from occlusion_networks import (
 )
 from torch import nn
 
-from interp_cnn.explanation.fills import as_fill, noise
-from interp_cnn.explanation.incremental import IncrementalOcclusion
-from interp_cnn.explanation.occluders import Occluders
-from interp_cnn.explanation.occlusion import occlusion_drops, rank_agreement
-from interp_cnn.explanation.windows import disc, window_grid
+from interp_cnn.explanation.occlusion.fills import as_fill, noise
+from interp_cnn.explanation.occlusion.incremental.engine import IncrementalOcclusion
+from interp_cnn.explanation.occlusion.maps import occlusion_drops, rank_agreement
+from interp_cnn.explanation.occlusion.occluders import Occluders
+from interp_cnn.explanation.occlusion.windows import disc, window_grid
 from interp_cnn.model.backbones import build_network
 
 SMALL = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_cnn.explanation import itemsets
-from interp_cnn.explanation.itemsets import frequent_itemsets
+from interp_cnn.explanation.concepts import itemsets
+from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
 
 TRANSACTIONS = st.lists(st.lists(st.integers(0, 9), max_size=8), max_size=25)
 

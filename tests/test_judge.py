@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp_cnn.evaluation.judge import Judge
+from interp_cnn.evaluation.filters.judge import Judge
 from interp_cnn.evaluation.statistics import Sampled, resampling
 
 CELLS = torch.cartesian_prod(torch.arange(4.0, 64, 8), torch.arange(4.0, 64, 8))

@@ -10,8 +10,8 @@ from quantus_pixel_flipping import RECORD, STEP, example
 from scipy.stats import spearmanr
 from torch import nn
 
-from interp_cnn.evaluation.agreement import rank_correlation, structural_similarity
-from interp_cnn.evaluation.completeness import (
+from interp_cnn.evaluation.maps.agreement import rank_correlation, structural_similarity
+from interp_cnn.evaluation.maps.completeness import (
     completeness,
     infidelity,
     random_pixels,
@@ -20,8 +20,8 @@ from interp_cnn.evaluation.completeness import (
     sensitivity_n,
     slope_infidelity,
 )
-from interp_cnn.evaluation.localisation import mass_accuracy, pointing_game, rank_accuracy, shares
-from interp_cnn.evaluation.perturbation import (
+from interp_cnn.evaluation.maps.localisation import mass_accuracy, pointing_game, rank_accuracy, shares
+from interp_cnn.evaluation.maps.pixel_flipping import (
     Regions,
     abpc,
     aopc,
@@ -34,12 +34,12 @@ from interp_cnn.evaluation.perturbation import (
     score_curves,
     symmetric_relevance_gain,
 )
-from interp_cnn.evaluation.randomisation import depends_on_the_network, randomisation_check
-from interp_cnn.explanation import fills
-from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
-from interp_cnn.explanation.occlusion import occlusion_map
-from interp_cnn.explanation.relevance import lrp
+from interp_cnn.evaluation.maps.randomisation import depends_on_the_network, randomisation_check
+from interp_cnn.explanation.gradients.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
+from interp_cnn.explanation.occlusion import fills
+from interp_cnn.explanation.occlusion.maps import occlusion_map
+from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.lrp import lrp
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import reference_measures as reference
 import torch
 
-from interp_cnn.evaluation.location_instability import (
+from interp_cnn.evaluation.filters.location_instability import (
     instability_by_category,
     instability_of_category,
     instability_replicates,

@@ -13,11 +13,11 @@ from PIL import Image
 from planted import CENTRE, SIZE, PlantedNetwork, planted_batches
 from rich.console import Console
 
-from interp_cnn.cli import main
-from interp_cnn.compare import summary_table
-from interp_cnn.evaluation.comparison import compare, measure_network
-from interp_cnn.report.measured import coverage_line, markdown, positions_sheet, write_measures
-from interp_cnn.report.ranked import ranked_filters
+from interp_cnn.cli.main import main
+from interp_cnn.evaluation.filters.comparison import compare, measure_network
+from interp_cnn.report.console import summary_table
+from interp_cnn.report.evaluation.ranked_filters import ranked_filters
+from interp_cnn.report.evaluation.tables import coverage_line, markdown, positions_sheet, write_measures
 
 COLUMNS = ("accuracy", "tracking_gain")
 

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation import asking, gradients, methods
-from interp_cnn.explanation.asking import ImageMap, asked, explain_images, fitting_batch
-from interp_cnn.explanation.differences import LogitDifferences
-from interp_cnn.explanation.methods import METHODS, STANDARD, Found, Method
-from interp_cnn.explanation.occlusion import occlusion_map
-from interp_cnn.explanation.options import Options, occluder_of, window_of
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.methods import registry as methods
+from interp_cnn.explanation.methods import run as asking
+from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
+from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Found, Method
+from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images, fitting_batch
+from interp_cnn.explanation.network.contrast import LogitDifferences
+from interp_cnn.explanation.occlusion.maps import occlusion_map
 
 LINEAR_IN_THE_LOGIT = ("gradient_x_input", "deeplift", "occlusion", "smooth_grad")
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_cnn.model.information_gradient import GRADIENTS, LayerInformation, layer_information
+from interp_cnn.model.layer_information import GRADIENTS, LayerInformation, layer_information
 from interp_cnn.model.mutual_information import mutual_information, mutual_information_terms, template_scores
 from interp_cnn.model.templates import part_templates, peak_positions
 
@@ -149,7 +149,7 @@ def test_blocks_of_filters_do_not_change_the_result(monkeypatch):
     maps = maps_of(7, filters=6).requires_grad_()
     whole = layer(maps)
     (slope,) = torch.autograd.grad(whole.value.sum(), maps)
-    monkeypatch.setattr("interp_cnn.model.information_gradient.BLOCK_BYTES", 1)
+    monkeypatch.setattr("interp_cnn.model.layer_information.BLOCK_BYTES", 1)
     pieces = layer(maps)
     assert torch.allclose(whole.value, pieces.value)
     assert torch.allclose(slope, torch.autograd.grad(pieces.value.sum(), maps)[0])

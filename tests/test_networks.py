@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from interp_cnn.networks import class_names, load_network
+from interp_cnn.runs.networks import class_names, load_network
 
 NETWORK = """
 import torch

@@ -4,11 +4,11 @@ from planted import SIZE, PlantedNetwork, planted_batches
 
 from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.parts import collate
-from interp_cnn.evaluation.comparison import measure_network
-from interp_cnn.evaluation.observations import ObservationRecorder
-from interp_cnn.evaluation.passes import Reader, first_pass
-from interp_cnn.explanation.activations import feature_maps_and_logits
-from interp_cnn.explanation.receptive_field import receptive_field
+from interp_cnn.evaluation.filters.comparison import measure_network
+from interp_cnn.evaluation.filters.observations import ObservationRecorder
+from interp_cnn.evaluation.filters.passes import Reader, first_pass
+from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
+from interp_cnn.explanation.receptive_field.field import receptive_field
 
 
 def test_a_recorder_keeps_the_places_of_the_peaks():

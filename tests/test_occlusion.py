@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.occlusion import occlusion_drops, occlusion_map
-from interp_cnn.explanation.windows import disc, map_of_drops, window_grid
+from interp_cnn.explanation.occlusion.maps import occlusion_drops, occlusion_map
+from interp_cnn.explanation.occlusion.windows import disc, map_of_drops, window_grid
 
 
 def small_network(channels: int = 3, classes: int = 4) -> nn.Module:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.asking import estimated, explain_images
-from interp_cnn.explanation.differences import LogitDifferences
-from interp_cnn.explanation.methods import METHODS, method_named
-from interp_cnn.explanation.occlusion import becomes_class, occlusion_drops, occlusion_map
-from interp_cnn.explanation.options import OcclusionOptions, Options, each_window
-from interp_cnn.explanation.window_pairs import pair_interactions
+from interp_cnn.explanation.methods.options import OcclusionOptions, Options, each_window
+from interp_cnn.explanation.methods.registry import METHODS, method_named
+from interp_cnn.explanation.methods.run import estimated, explain_images
+from interp_cnn.explanation.network.contrast import LogitDifferences
+from interp_cnn.explanation.occlusion.maps import becomes_class, occlusion_drops, occlusion_map
+from interp_cnn.explanation.occlusion.pairs import pair_interactions
 
 TARGETS = torch.tensor([1, 0])
 OPTIONS = Options(window=4, stride=4, fill="zero", occlusion=OcclusionOptions(overhang="none", samples=256))

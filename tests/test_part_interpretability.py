@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from planted import SIZE, PlantedNetwork, planted_images, square_masks
 
-from interp_cnn.evaluation.dissection import NetworkDissection, Overlaps, unique_detectors
-from interp_cnn.evaluation.part_interpretability import PartInterpretability, intersection_over_union
-from interp_cnn.evaluation.quantile import exact_quantile
-from interp_cnn.evaluation.regions import Boxes, Discs, Interpolation, round_radius
+from interp_cnn.evaluation.filters.dissection import NetworkDissection, Overlaps, unique_detectors
+from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability, intersection_over_union
+from interp_cnn.evaluation.filters.regions import Boxes, Discs, Interpolation, round_radius
+from interp_cnn.evaluation.filters.threshold import exact_quantile
 from interp_cnn.evaluation.statistics import Sampled, resampling
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.receptive_field import ReceptiveField
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 FIELD = ReceptiveField(stride=(4.0, 4.0), size=(8.0, 8.0), start=(1.5, 1.5), grid=(6, 6), image_size=(24, 24))
 

@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from interp_cnn.data.parts import collate
-from interp_cnn.explanation.itemsets import frequent_itemsets
-from interp_cnn.explanation.occurrences import ItemBits, jaccard
-from interp_cnn.explanation.patterns import image_excess, mine_patterns, split_in_halves
-from interp_cnn.explanation.swap_null import expected_sets, swap_randomised
-from interp_cnn.explanation.transactions import (
+from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
+from interp_cnn.explanation.concepts.null_model import expected_sets, swap_randomised
+from interp_cnn.explanation.concepts.occurrences import ItemBits, jaccard
+from interp_cnn.explanation.concepts.patterns import image_excess, mine_patterns, split_in_halves
+from interp_cnn.explanation.concepts.transactions import (
     OFFSETS,
     Transactions,
     channel_items,
@@ -202,7 +202,7 @@ def test_scale_is_the_quantile_the_maximum_or_one(monkeypatch):
     kept = maps[:, 0].flatten().sort(descending=True).values
     assert scale[0] == kept[round(0.005 * len(kept)) - 1]
     assert scale[1:].tolist() == [5.0, 1.0]
-    monkeypatch.setattr("interp_cnn.explanation.transactions.SAMPLED_POSITIONS", 500)
+    monkeypatch.setattr("interp_cnn.explanation.concepts.transactions.SAMPLED_POSITIONS", 500)
     assert channel_scale(maps.split(7))[0] == pytest.approx(float(scale[0]), abs=0.01)
 
 

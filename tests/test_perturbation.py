@@ -7,11 +7,15 @@ import torch
 from relevance_networks import Functional, images_and_targets, prepared
 from torch import nn
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.contrast import for_and_against
-from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.perturbation import finite_differences, sensitivity_check, single_pixel
-from interp_cnn.explanation.relevance import lrp
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.gradients.finite_differences import (
+    finite_differences,
+    sensitivity_check,
+    single_pixel,
+)
+from interp_cnn.explanation.network.contrast import for_and_against
+from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.lrp import lrp
 
 
 def test_single_pixel_equals_one_image_at_a_time():
@@ -78,7 +82,7 @@ def test_for_and_against_is_the_map_of_the_difference():
         result = for_and_against(network, images, targets, method=method)
         expected = method(network, images, targets) - method(network, images, rivals)
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-3)
-    sums = for_and_against(network, images, targets).sum((1, 2, 3))
+    sums = for_and_against(network, images, targets, method=lrp).sum((1, 2, 3))
     difference = logits.gather(1, targets[:, None]) - logits.gather(1, rivals[:, None])
     torch.testing.assert_close(sums, difference[:, 0], atol=0, rtol=1e-3)
     other = (targets + 1) % 5
@@ -94,12 +98,12 @@ def test_questions_without_an_answer_are_refused():
         (partial(single_pixel, colours="some"), "colours"),
         (partial(finite_differences, step=-1.0), "step"),
         (partial(sensitivity_check, entries=0), "entries"),
-        (partial(for_and_against, against=targets), "another class"),
-        (partial(for_and_against, against=targets + 9), r"0\.\.4"),
+        (partial(for_and_against, method=lrp, against=targets), "another class"),
+        (partial(for_and_against, method=lrp, against=targets + 9), r"0\.\.4"),
     ):
         with pytest.raises(ValueError, match=words):
             ask(network, images, targets)
-    for ask in (single_pixel, finite_differences, sensitivity_check, for_and_against):
+    for ask in (single_pixel, finite_differences, sensitivity_check, partial(for_and_against, method=lrp)):
         with pytest.raises(ValueError, match="final softmax"):
             ask(nn.Sequential(network, nn.Softmax(1)), images, targets)
         with pytest.raises(ValueError, match=r"0\.\.4"):
@@ -109,4 +113,4 @@ def test_questions_without_an_answer_are_refused():
         assert network.training and network.norm1.training
         network.eval()
     with pytest.raises(ValueError, match="no rival"):
-        for_and_against(nn.Sequential(network, nn.Linear(5, 1)), images, targets * 0)
+        for_and_against(nn.Sequential(network, nn.Linear(5, 1)), images, targets * 0, method=lrp)

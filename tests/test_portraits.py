@@ -7,14 +7,20 @@ import pytest
 import torch
 from test_training import data
 
-from interp_cnn.explanation.activations import feature_maps
-from interp_cnn.explanation.exemplars import exemplars
-from interp_cnn.explanation.occlusion import occlusion_map
-from interp_cnn.explanation.options import Options
+from interp_cnn.commands.compare_contents import (
+    confusion,
+    filter_decodes,
+    filter_masks,
+    pages_beside,
+    sample_images,
+)
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import kept_feature_maps
-from interp_cnn.portraits import confusion, filter_decodes, filter_masks, pages_beside, sample_images
-from interp_cnn.report.writing import GENERATOR
+from interp_cnn.report.folder import GENERATOR
 
 
 @pytest.fixture(scope="module")

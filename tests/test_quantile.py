@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp_cnn.evaluation.quantile import StreamingThreshold, exact_quantile
+from interp_cnn.evaluation.filters.threshold import StreamingThreshold, exact_quantile
 
 
 def activations(batches=6, seed=0):

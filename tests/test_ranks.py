@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn import refusals
+from interp_cnn.cli import errors
 from interp_cnn.data.datamodule import OrderedSampler
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.gradient_pull import GradientPull
@@ -94,9 +94,9 @@ def test_a_lost_process_is_told_in_a_sentence():
         "[third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer",
         "NCCL timeout",
     ):
-        said = refusals.sentence(RuntimeError(words), ["train"])
+        said = errors.sentence(RuntimeError(words), ["train"])
         assert "another process of this training ended" in said and "goes on" in said
-    assert refusals.sentence(RuntimeError("a bug of ours"), ["train"]) is None
+    assert errors.sentence(RuntimeError("a bug of ours"), ["train"]) is None
 
 
 SMALL = ["model.widths=[4,6,8,8,8]", "training.epochs=2", "data.image_size=24", "data.scale=[1.5,2.0]"]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from reference_measures import pixels_that_reach
 from torch import nn
 
-from interp_cnn.explanation.receptive_field import measured_receptive_field, receptive_field
+from interp_cnn.explanation.receptive_field.field import measured_receptive_field, receptive_field
 
 
 class Residual(nn.Module):

@@ -4,13 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.causal_effect import causal_effects
-from interp_cnn.explanation.concepts import Concept, FiringRule, filter_concepts, pattern_concepts, unrelated
-from interp_cnn.explanation.exemplars import exemplars
-from interp_cnn.explanation.patterns import mine_patterns
-from interp_cnn.explanation.reconstruction import MODES, Reconstructor, kept_parts
-from interp_cnn.explanation.transactions import OFFSETS, channel_items, position_transactions
-from interp_cnn.explanation.witness import Witness, witnessed
+from interp_cnn.explanation.concepts.ablation import causal_effects
+from interp_cnn.explanation.concepts.concepts import (
+    Concept,
+    FiringRule,
+    filter_concepts,
+    pattern_concepts,
+    unrelated,
+)
+from interp_cnn.explanation.concepts.cross_network import Witness, witnessed
+from interp_cnn.explanation.concepts.patterns import mine_patterns
+from interp_cnn.explanation.concepts.reconstruction import MODES, Reconstructor, kept_parts
+from interp_cnn.explanation.concepts.transactions import OFFSETS, channel_items, position_transactions
+from interp_cnn.explanation.filters.exemplars import exemplars
 
 COLOURS = 12
 PLANTED = {0: (0, 1, 2), 1: (3, 4), 2: (5, 6)}

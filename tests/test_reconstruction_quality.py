@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.evaluation.reconstruction_quality import (
+from interp_cnn.evaluation.reconstructions import (
     distance_to_others,
     grid_measure,
     phase_means,

@@ -5,13 +5,13 @@ import torch
 from occlusion_networks import five_convolutions, lively, pictures
 from torch import nn
 
-from interp_cnn.explanation import occlusion_job
-from interp_cnn.explanation.fills import shuffled
-from interp_cnn.explanation.occlusion import becomes_class, occlusion_drops
-from interp_cnn.explanation.occlusion_job import OcclusionJob
-from interp_cnn.explanation.refinement import refined_drops
-from interp_cnn.explanation.window_pairs import pair_interactions
-from interp_cnn.explanation.windows import window_grid
+from interp_cnn.explanation.occlusion import job as occlusion_job
+from interp_cnn.explanation.occlusion.fills import shuffled
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.maps import becomes_class, occlusion_drops
+from interp_cnn.explanation.occlusion.pairs import pair_interactions
+from interp_cnn.explanation.occlusion.refinement import refined_drops
+from interp_cnn.explanation.occlusion.windows import window_grid
 
 NETWORK = lively(five_convolutions()).double()
 IMAGES = pictures(2, (40, 44)).double()

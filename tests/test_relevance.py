@@ -15,12 +15,12 @@ from relevance_networks import (
 )
 from torch import Tensor, nn
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.composites import chosen_rules
-from interp_cnn.explanation.relevance import lrp, lrp_conservation
-from interp_cnn.explanation.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
-from interp_cnn.explanation.tape import record
-from interp_cnn.explanation.weighted_layers import WeightedLayer, folded_norms
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.propagation.composites import chosen_rules
+from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
+from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation
+from interp_cnn.explanation.propagation.lrp_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
+from interp_cnn.explanation.propagation.tape import record
 
 RULES = [Epsilon(), Epsilon(0.3), Gamma(), Gamma(2.0), ZPlus(), AlphaBeta(), AlphaBeta(3.0, 2.0), Flat()]
 NAMES = [

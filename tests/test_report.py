@@ -18,17 +18,19 @@ from PIL import Image
 from report_example import CLASSES, Number, drawn_images, example_contents, example_samples
 
 from interp_cnn import figures
-from interp_cnn.explanation.exemplars import Exemplars
-from interp_cnn.explanation.receptive_field import ReceptiveField
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
+from interp_cnn.figures.png import save_png
 from interp_cnn.report import Contents, Network, PixelMap, write_report
-from interp_cnn.report import pages as pages_module
-from interp_cnn.report.classes import MOST_IN_MATRIX, confusions
-from interp_cnn.report.filters import choices, class_name, network_view
+from interp_cnn.report.comparison import pages as pages_module
+from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
+from interp_cnn.report.comparison.filters import choices, class_name, network_view
+from interp_cnn.report.comparison.verdict import verdict
+from interp_cnn.report.folder import replaced_folder
 from interp_cnn.report.measures import Measure, in_order, measure
 from interp_cnn.report.numbers import duration, number, p_value, signed
-from interp_cnn.report.pages import distinct_slugs
-from interp_cnn.report.verdict import verdict
-from interp_cnn.report.writing import plain, replaced_folder, save_png
+from interp_cnn.storage.files import plain
+from interp_cnn.storage.names import distinct_slugs
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -661,7 +663,7 @@ def test_without_a_test_the_verdict_says_so_and_without_numbers_nothing():
 
 
 def test_the_best_filters_are_the_best_by_the_measure_whatever_its_direction(folder, contents):
-    from interp_cnn.report.pictures import Album
+    from interp_cnn.report.album import Album
 
     network = contents.networks[0]
     view = network_view(network, place=0, slug="x", classes=CLASSES, album=Album(folder / ".." / "album"))

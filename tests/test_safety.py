@@ -10,11 +10,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from interp_cnn import files, refusals
-from interp_cnn.files import alone_in, replacing, sweep
-from interp_cnn.runs import build_data, load_checkpoint, load_config
-from interp_cnn.tensor_files import read_tensors
-from interp_cnn.train import sound_checkpoint
+from interp_cnn.cli import errors
+from interp_cnn.commands.train import sound_checkpoint
+from interp_cnn.runs.folder import build_data, load_checkpoint, load_config
+from interp_cnn.storage import files
+from interp_cnn.storage.files import alone_in, replacing, sweep
+from interp_cnn.storage.tensors import read_tensors
 from interp_cnn.training.checkpoints import WholeCheckpoints
 
 DIGITS = {
@@ -31,7 +32,7 @@ RUN = "seed: 0\ndata: {a: 1}\nmodel: {b: 2}\n"
         "interp_cnn.data.images.os.system",
         "interp_cnn.data.datamodule.csv.writer",
         "interp_cnn.data.images.Path",
-        "interp_cnn.networks.load_network",
+        "interp_cnn.runs.networks.load_network",
         "torch.load",
         "torch.hub.load",
         "builtins.eval",
@@ -149,7 +150,7 @@ def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path):
     path = tmp_path / "last.ckpt"
     with pytest.raises(OSError) as found, replacing(path):
         raise OSError(28, "No space left on device")
-    assert refusals.sentence(found.value, ["train"]) == f"No space left on device: {path}"
+    assert errors.sentence(found.value, ["train"]) == f"No space left on device: {path}"
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -168,7 +169,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from interp_cnn.files import alone_in
+from interp_cnn.storage.files import alone_in
 with alone_in(Path(sys.argv[1]), part=sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)

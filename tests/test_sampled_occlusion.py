@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.fills import noise
-from interp_cnn.explanation.occlusion import occlusion_drops
-from interp_cnn.explanation.random_masks import random_windows, rise_masks
-from interp_cnn.explanation.sampled_occlusion import BLOCK, UNITS, SampledOcclusion
-from interp_cnn.explanation.windows import disc, map_of_drops, window_grid
+from interp_cnn.explanation.occlusion.fills import noise
+from interp_cnn.explanation.occlusion.maps import occlusion_drops
+from interp_cnn.explanation.occlusion.masks import random_windows, rise_masks
+from interp_cnn.explanation.occlusion.sampling import BLOCK, UNITS, SampledOcclusion
+from interp_cnn.explanation.occlusion.windows import disc, map_of_drops, window_grid
 
 SIZE = (9, 11)
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from interp_cnn.evaluation.seeds import seed_markdown, seed_table
+from interp_cnn.evaluation.filters.seeds import seed_markdown, seed_table
 from interp_cnn.evaluation.statistics import Estimate
 
 

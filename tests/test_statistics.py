@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from interp_cnn.evaluation.location_instability import instability_replicates
+from interp_cnn.evaluation.filters.location_instability import instability_replicates
 from interp_cnn.evaluation.statistics import (
     Sampled,
     bca_interval,

@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn import cli
-from interp_cnn.evaluation.completeness import completeness
-from interp_cnn.explanation import fills
-from interp_cnn.explanation.windows import window_grid
+from interp_cnn.cli import main as cli
+from interp_cnn.evaluation.maps.completeness import completeness
+from interp_cnn.explanation.occlusion import fills
+from interp_cnn.explanation.occlusion.windows import window_grid
 from interp_cnn.figures.colours import DARK
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.figures.matrices import matrix
-from interp_cnn.studies.asking import fill_named, log_odds, paper
 from interp_cnn.studies.map_measures import (
     MEASURES,
     Cost,
@@ -29,7 +28,8 @@ from interp_cnn.studies.map_measures import (
     randomised,
 )
 from interp_cnn.studies.occluder_groups import dealt, map_of_groups
-from interp_cnn.studies.work import done_in_parts
+from interp_cnn.studies.parts import done_in_parts
+from interp_cnn.studies.shared import fill_named, log_odds, paper
 
 
 def test_parts_that_are_done_are_not_made_again_and_end_the_same(tmp_path):

@@ -5,8 +5,8 @@ import reference_measures as reference
 import torch
 from test_location_instability import DIAGONAL, observations
 
-from interp_cnn.evaluation.location_instability import location_instability
-from interp_cnn.evaluation.tracking import best_constant, gain_over, tracking_gain
+from interp_cnn.evaluation.filters.location_instability import location_instability
+from interp_cnn.evaluation.filters.tracking import best_constant, gain_over, tracking_gain
 
 CELLS = torch.cartesian_prod(torch.arange(4.0, 64, 8), torch.arange(4.0, 64, 8))
 

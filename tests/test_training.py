@@ -18,8 +18,8 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.model.backbones import build_network
 from interp_cnn.training.classification import Classification
-from interp_cnn.training.dashboard import Dashboard, mask_grid
-from interp_cnn.training.run import MetricsTable, fit
+from interp_cnn.training.fit import MetricsTable, fit
+from interp_cnn.training.mask_board import Dashboard, mask_grid
 
 WIDTHS = (4, 6, 8, 8, 8)
 FEW = {"limit_train_batches": 4, "limit_val_batches": 1, "accelerator": "cpu", "deterministic": True}
@@ -291,7 +291,7 @@ def test_a_checkpoint_of_other_settings_is_refused_in_one_sentence(tmp_path):
 
 
 def test_a_training_answers_with_its_last_accuracy_for_a_sweeper_that_searches(tmp_path, monkeypatch):
-    from interp_cnn import train
+    from interp_cnn.commands import train
 
     def pretend(config, folder, resume):
         (folder / "metrics.csv").write_text("epoch,val/accuracy\n0,0.5\n1,0.75\n")

@@ -2,10 +2,10 @@ import pytest
 import torch
 from planted import PlantedNetwork, planted_images
 
-from interp_cnn.evaluation.noise import NoiseStability, noisy
+from interp_cnn.evaluation.filters.noise import NoiseStability, noisy
+from interp_cnn.evaluation.filters.translation import TranslationTest, random_views, view_of
 from interp_cnn.evaluation.statistics import resampling
-from interp_cnn.evaluation.translation import TranslationTest, random_views, view_of
-from interp_cnn.explanation.activations import feature_maps, peaks
+from interp_cnn.explanation.network.feature_maps import feature_maps, peaks
 
 CATEGORIES = torch.tensor([1, 1, 2, 2])
 

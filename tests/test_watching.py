@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.methods import METHODS
-from interp_cnn.explanation.options import Options
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import METHODS
 
 
 class Ending(nn.Module):

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from interp_cnn.data.augmentation import Augmentation
 from interp_cnn.data.parts import Draw, PartSet, collate
-from interp_cnn.files import replacing
+from interp_cnn.storage.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.datasets import load_digits
 
-from interp_cnn.data.canvas import PEN, CanvasSet
 from interp_cnn.data.split import held_out
+from interp_cnn.data.strokes import PEN, CanvasSet
 
 
 class DigitsParts(CanvasSet):

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from interp_cnn.data.canvas import PEN, CanvasSet
 from interp_cnn.data.images import square
+from interp_cnn.data.strokes import PEN, CanvasSet
 
 CLASSES = {
     "MNIST": tuple("0123456789"),

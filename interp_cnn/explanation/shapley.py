@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.logits import (
+from interp_cnn.explanation.baselines import Baseline, reference_images
+from interp_cnn.explanation.network.logits import (
     check_count,
     check_logits,
     check_positive,
@@ -25,7 +26,6 @@ from interp_cnn.explanation.logits import (
     seeded,
     target_logits,
 )
-from interp_cnn.explanation.reference_images import Baseline, reference_images
 
 Features = int | tuple[int, int] | Tensor | None
 

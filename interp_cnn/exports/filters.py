@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from interp_cnn.explanation.exemplars import Exemplars
+from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.exports.sheets import sheets
-from interp_cnn.report.pictures import patch_sheet
-from interp_cnn.report.wording import class_words
-from interp_cnn.report.writing import npz_bytes, png_bytes
+from interp_cnn.figures.png import png_bytes
+from interp_cnn.report.comparison.filter_sheets import patch_sheet
+from interp_cnn.report.words import class_words
+from interp_cnn.storage.files import npz_bytes
 
 
 def filter_files(

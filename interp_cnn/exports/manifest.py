@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from interp_cnn.report.writing import save_json, write_bytes
+from interp_cnn.storage.files import save_json, write_bytes
 
 MANIFEST = "manifest.json"
 

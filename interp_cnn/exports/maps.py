@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from interp_cnn import figures
 from interp_cnn.exports.sheets import sheets
-from interp_cnn.report.pictures import SIDE, within
-from interp_cnn.report.wording import class_words, method_title
-from interp_cnn.report.writing import npz_bytes
+from interp_cnn.report.album import SIDE, within
+from interp_cnn.report.words import class_words, method_title
+from interp_cnn.storage.files import npz_bytes
 
 
 @dataclass(frozen=True)

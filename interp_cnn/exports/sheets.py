@@ -11,7 +11,7 @@ from html import escape
 
 from interp_cnn import figures
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme
-from interp_cnn.report.writing import png_bytes
+from interp_cnn.figures.png import png_bytes
 
 ON_A_SHEET = 64
 COLUMNS = 8

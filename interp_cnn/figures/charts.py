@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from interp_cnn.figures.canvas import new_figure, plain, rgb_of, series, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array
+from interp_cnn.figures.style import new_figure, plain, rgb_of, series, style
 
 LABELS = 150  # display pixels that the row names take
 ROW_LETTERS = 20

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interp_cnn.figures.canvas import new_figure, plain, rgb_of, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array, colour_of
+from interp_cnn.figures.style import new_figure, plain, rgb_of, style
 
 WRITTEN = 30  # classes: in a larger matrix no number can be read
 CELL = 26  # display pixels of one cell, where its number is written

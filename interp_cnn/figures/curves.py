@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from interp_cnn.figures.canvas import new_figure, plain, rgb_of, series, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme
+from interp_cnn.figures.style import new_figure, plain, rgb_of, series, style
 
 STYLES = (
     "-",

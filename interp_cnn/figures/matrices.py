@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from interp_cnn.figures.canvas import new_figure, plain, rgb_of, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array, colour_of
+from interp_cnn.figures.style import new_figure, plain, rgb_of, style
 
 LETTERS = 22
 

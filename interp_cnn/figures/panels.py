@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from interp_cnn.figures.canvas import DOTS, new_figure, plain, rgb_of, style
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array, colour_of, colour_table, common_limits
 from interp_cnn.figures.pictures import overlay
+from interp_cnn.figures.style import DOTS, new_figure, plain, rgb_of, style
 
 
 def heat_map(

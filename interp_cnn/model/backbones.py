@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from interp_cnn.model.interpretable_conv import make_interpretable
-from interp_cnn.tensor_files import read_tensors
+from interp_cnn.storage.tensors import read_tensors
 
 # The last layer whose map is still a grid of a useful size, and whether its output has passed a ReLU.
 TOP_LAYERS = {

@@ -11,7 +11,7 @@ Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, 
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.model.ranks import sum_over_ranks
+from interp_cnn.model.distributed import sum_over_ranks
 
 RULES = ("sum", "maximum")
 

@@ -20,15 +20,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks
 from interp_cnn.model.filter_categories import FilterCategories
-from interp_cnn.model.information_gradient import (
+from interp_cnn.model.layer_information import (
     GRADIENTS,
     LayerInformation,
     layer_information,
     log_mean_exp,
 )
 from interp_cnn.model.mutual_information import template_scores
-from interp_cnn.model.ranks import mean_over_ranks, sum_over_ranks
 from interp_cnn.model.templates import part_templates, peak_positions
 
 SCALES = ("peak", "spread")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from interp_cnn.model.ranks import sum_over_ranks
+from interp_cnn.model.distributed import sum_over_ranks
 
 
 class GradientPull:

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.model.distributed import mean_over_ranks
 from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.layer_shapes import layer_shapes
-from interp_cnn.model.ranks import mean_over_ranks
 from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
 
 BETA_RULES = ("fixed", "learned", "spread")

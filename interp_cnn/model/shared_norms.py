@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.model.ranks import sum_over_ranks, world_size
+from interp_cnn.model.distributed import sum_over_ranks, world_size
 
 
 def share_batch_norms(network: nn.Module) -> None:

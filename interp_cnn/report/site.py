@@ -12,8 +12,7 @@ from urllib.parse import quote
 import jinja2
 
 from interp_cnn.figures.colours import colour_table
-from interp_cnn.report.filters import NetworkView
-from interp_cnn.report.writing import write_text
+from interp_cnn.storage.files import write_text
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Site:
     title: str
     tables: Sequence[str] = ()
     made: str = ""
-    networks: Sequence[NetworkView] = ()
+    networks: Sequence[Any] = ()
     samples: int = 0
     classes: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)

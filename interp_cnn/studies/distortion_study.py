@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from interp_cnn import figures
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.agreement import mean_ranks
-from interp_cnn.evaluation.perturbation import (
+from interp_cnn.evaluation.maps.agreement import mean_ranks
+from interp_cnn.evaluation.maps.pixel_flipping import (
     Regions,
     most_relevant_first,
     random_order,
@@ -28,9 +28,10 @@ from interp_cnn.evaluation.perturbation import (
     score_curves,
 )
 from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
-from interp_cnn.explanation.options import Options
+from interp_cnn.explanation.methods.options import Options
 from interp_cnn.figures.curves import Curve, curve_panels
-from interp_cnn.studies.asking import (
+from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed
+from interp_cnn.studies.shared import (
     answers,
     check_fills,
     check_methods,
@@ -39,7 +40,6 @@ from interp_cnn.studies.asking import (
     fill_named,
     map_of,
 )
-from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed
 
 COMBINATIONS = tuple(f"LRP {a}, SA {b}" for a, b in product(("high", "low"), repeat=2))
 ORDERS = (*COMBINATIONS, "LRP high", "LRP low", "SA high", "SA low", "random")

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from interp_cnn import figures
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.localisation import pointing_game, rank_accuracy, shares
-from interp_cnn.explanation.methods import METHODS
-from interp_cnn.explanation.options import Options
-from interp_cnn.studies.asking import answers, check_methods, check_share, log_odds, map_of, paper
+from interp_cnn.evaluation.maps.localisation import pointing_game, rank_accuracy, shares
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.studies.distractor_findings import DistractorFindings
 from interp_cnn.studies.findings import Findings
+from interp_cnn.studies.shared import answers, check_methods, check_share, log_odds, map_of, paper
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from interp_cnn.evaluation.agreement import rank_correlation, structural_similarity
-from interp_cnn.evaluation.completeness import (
+from interp_cnn.evaluation.maps.agreement import rank_correlation, structural_similarity
+from interp_cnn.evaluation.maps.completeness import (
     Completeness,
     infidelity,
     random_pixels,
@@ -24,7 +24,7 @@ from interp_cnn.evaluation.completeness import (
     removals,
     sensitivity_n,
 )
-from interp_cnn.evaluation.perturbation import (
+from interp_cnn.evaluation.maps.pixel_flipping import (
     Regions,
     deletion,
     insertion,
@@ -33,9 +33,9 @@ from interp_cnn.evaluation.perturbation import (
     score_curves,
     symmetric_relevance_gain,
 )
-from interp_cnn.evaluation.randomisation import layers_from_the_top, randomisation_check
-from interp_cnn.explanation.options import Options
-from interp_cnn.studies.asking import answers, map_of, paper
+from interp_cnn.evaluation.maps.randomisation import layers_from_the_top, randomisation_check
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.studies.shared import answers, map_of, paper
 
 SUBSETS, SUBSET_SHARE, STEPS, REGION, PIXEL_STEPS = 40, 0.1, 6, 2, 14
 MEASURES = (

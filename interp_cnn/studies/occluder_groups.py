@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interp_cnn.evaluation.completeness import removals
-from interp_cnn.explanation.fills import Fill
-from interp_cnn.explanation.occlusion_job import OcclusionJob
-from interp_cnn.explanation.windows import WindowGrid
-from interp_cnn.studies.asking import answers
+from interp_cnn.evaluation.maps.completeness import removals
+from interp_cnn.explanation.occlusion.fills import Fill
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.windows import WindowGrid
+from interp_cnn.studies.shared import answers
 
 
 def dealt(windows: int, together: int, generator: torch.Generator) -> tuple[Tensor, ...]:

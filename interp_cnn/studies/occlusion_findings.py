@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from interp_cnn.evaluation.randomisation import STILL_ALIKE
+from interp_cnn.evaluation.maps.randomisation import STILL_ALIKE
 from interp_cnn.figures.colours import Rgb, Theme
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.figures.matrices import matrix

@@ -20,20 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.completeness import completeness
-from interp_cnn.evaluation.randomisation import layers_from_the_top
-from interp_cnn.explanation.logits import scores
-from interp_cnn.explanation.occlusion_job import OcclusionJob
-from interp_cnn.explanation.options import Options
-from interp_cnn.explanation.windows import map_of_drops, window_grid
-from interp_cnn.studies.asking import (
-    answers,
-    check_fills,
-    check_methods,
-    check_whole_numbers,
-    fill_named,
-    map_of,
-)
+from interp_cnn.evaluation.maps.completeness import completeness
+from interp_cnn.evaluation.maps.randomisation import layers_from_the_top
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.network.logits import scores
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.windows import map_of_drops, window_grid
 from interp_cnn.studies.findings import Findings
 from interp_cnn.studies.map_measures import (
     MEASURES,
@@ -46,6 +38,14 @@ from interp_cnn.studies.map_measures import (
 )
 from interp_cnn.studies.occluder_groups import cost_wall, dealt, map_of_groups
 from interp_cnn.studies.occlusion_findings import OcclusionFindings
+from interp_cnn.studies.shared import (
+    answers,
+    check_fills,
+    check_methods,
+    check_whole_numbers,
+    fill_named,
+    map_of,
+)
 
 Cell = tuple[int, int, int, str]  # window, stride, occluders, fill
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from interp_cnn.files import replacing
+from interp_cnn.storage.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 

@@ -20,11 +20,11 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from interp_cnn.model.distributed import world_size
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
-from interp_cnn.model.ranks import world_size
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.templates import position_posterior
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view

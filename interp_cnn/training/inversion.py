@@ -17,7 +17,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp_cnn.model.ranks import world_size
+from interp_cnn.model.distributed import world_size
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.upconvolution import Upconvolution, random_masks
 from interp_cnn.training.classification import over_ranks, own_images

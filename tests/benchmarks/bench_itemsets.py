@@ -33,7 +33,7 @@ LONGEST = 5
 OURS = """
 import json, sys, time
 import numpy as np
-from interp_cnn.explanation.itemsets import frequent_itemsets
+from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
 transactions = np.load(sys.argv[1])
 start = time.process_time()
 found = frequent_itemsets(transactions, min_support=int(sys.argv[2]), max_length=int(sys.argv[3]))

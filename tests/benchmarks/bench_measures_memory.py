@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.comparison import compare, measure_network
+from interp_cnn.evaluation.filters.comparison import compare, measure_network
 
 SIDE, CLASSES, BATCH = 4, 8, 100
 

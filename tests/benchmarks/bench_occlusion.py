@@ -27,8 +27,8 @@ import torch
 from captum.attr import Occlusion
 from torch import Tensor, nn
 
-from interp_cnn.explanation.occlusion import occlusion_drops, rank_agreement
-from interp_cnn.explanation.occlusion_job import OcclusionJob
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.maps import occlusion_drops, rank_agreement
 
 BATCHES = (8, 16, 32, 64)
 

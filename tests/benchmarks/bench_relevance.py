@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from relevance_networks import torchvision_network
 from test_relevance import by_zennit
 
-from interp_cnn.explanation import gradients
-from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.relevance import lrp
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.lrp import lrp
 from interp_cnn.explanation.shapley import shapley_values
 
 LAST = {"resnet18": "layer4", "vgg16": "features.29"}

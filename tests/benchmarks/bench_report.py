@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from report_example import drawn_images, example_contents
 
-from interp_cnn.explanation.methods import STANDARD
+from interp_cnn.explanation.methods.registry import STANDARD
 from interp_cnn.report import Contents, write_report
 
 

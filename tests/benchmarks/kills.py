@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from interp_cnn import cli
-from interp_cnn.report import explained
-from interp_cnn.training import run as _loaded  # noqa: F401  (the long import, once for all tries)
+from interp_cnn.cli import main as cli
+from interp_cnn.report.maps import records as explained
+from interp_cnn.training import fit as _loaded  # noqa: F401  (the long import, once for all tries)
 
 TRAIN = [
     "train",

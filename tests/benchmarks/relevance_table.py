@@ -31,9 +31,9 @@ from relevance_networks import (
 from test_deeplift import OverlappingPools, Smooth
 from test_relevance import by_zennit
 
-from interp_cnn.explanation.deeplift import deeplift
-from interp_cnn.explanation.gradients import integrated_gradients
-from interp_cnn.explanation.relevance import lrp
+from interp_cnn.explanation.gradients.gradients import integrated_gradients
+from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.lrp import lrp
 from interp_cnn.model.backbones import build_network
 
 SIZE = 64

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from interp_cnn.evaluation.location_instability import location_instability
-from interp_cnn.evaluation.tracking import tracking_gain
+from interp_cnn.evaluation.filters.location_instability import location_instability
+from interp_cnn.evaluation.filters.tracking import tracking_gain
 
 IMAGES, FILTERS = 2000, 512
 

@@ -1,0 +1,1 @@
+"""Images explained into a folder: what is asked, maps per image, resumable."""

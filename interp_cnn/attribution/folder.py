@@ -1,0 +1,288 @@
+"""Images on their way into a folder of explanations: asked, recorded, drawn, and never asked twice.
+
+An image is done when its record says so (`report.explained`), and its record carries a fingerprint of everything that
+its maps depend on: pixels, weights, methods, options, code. Work that was interrupted goes on with the batches in which
+a record is missing or was made otherwise. Memory does not grow with the number of images.
+
+The images go in blocks of neighbours, and a process with a share of the work takes every so many-th block. Batches end
+where blocks end, so that the maps have the same bits, however many processes make them. Whoever takes all blocks
+afterwards finds the work of the shares done, and does what is missing.
+
+manifest.csv                  a row per image: the file of its maps, its checksum, the fingerprint
+manifest-0-of-2.csv, ...      the same of one share
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_cnn.attribution.question import Question, posed
+from interp_cnn.explanation.methods.registry import method_named
+from interp_cnn.explanation.methods.run import ImageMap, asked, estimated, fitting_batch
+from interp_cnn.figures.map_sheet import coarse
+from interp_cnn.report.maps import records as explained
+from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
+from interp_cnn.report.numbers import duration
+from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.storage.files import written_table
+from interp_cnn.storage.fingerprints import code_of, fingerprint
+from interp_cnn.storage.names import folder_name
+from interp_cnn.storage.progress import progress_bar
+
+log = logging.getLogger(__name__)
+WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
+BLOCK = 32  # images, where no batch size is given: the largest that `fitting_batch` gives
+CELLS_DRAWN = 40  # along an image's longer side: single pixels of a large image cannot be seen
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An image whose turn it is."""
+
+    name: str
+    picture: Picture
+    pixels: Tensor
+    fingerprint: str
+    done: bool
+
+
+@dataclass
+class Explanations:
+    """Explained images in a folder.
+
+    Attributes:
+        folder: in which `images/` lies.
+        networks: who is asked.
+        question: what.
+        device: where the networks compute.
+        skip_bad: leave out images that cannot be read.
+        share: (k, n) to explain every n-th block of images, from the k-th on.
+        names: folders of the explained images, in order.
+        bad: images that were left out: name and reason.
+    """
+
+    folder: Path
+    networks: Sequence[Subject]
+    question: Question
+    device: torch.device | str = "cpu"
+    skip_bad: bool = False
+    share: tuple[int, int] = (0, 1)
+    names: list[str] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for subject in self.networks:
+            subject.network.to(self.device).requires_grad_(False)
+        networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
+        self._asks = "\n".join([code_of("interp_cnn.explanation"), repr(asdict(self.question)), *networks])
+        self._pictures: dict[str, Picture] = {}
+        self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
+
+    def add(
+        self, pictures: Sequence[Picture], *, batch_size: int | None = None, look: Look | None = None
+    ) -> None:
+        """Explain images; those that are explained already are only counted.
+
+        Args:
+            pictures: the images.
+            batch_size: images in one pass; None: as many as fit into memory.
+            look: draw each batch at once like this; None: leave the pictures to `draw`.
+
+        Raises:
+            ValueError: an image that cannot be read (unless bad ones are skipped), or a question that a method refuses.
+        """
+        blocks = self._blocks(pictures, batch_size or BLOCK)
+        bar = progress_bar(transient=True)
+        count = sum(map(len, blocks))
+        task = bar.add_task("explaining", total=float(count), seen=f"0/{count} images")
+        with bar, written_table(self.folder / self._named("manifest")) as manifest:
+            manifest.writerow(("file", "maps", "sha256", "question"))
+            for batch in (batch for block in blocks for batch in self._batches(block, batch_size)):
+                if not all(one.done for one in batch):
+                    self._explain(
+                        batch, self._size(batch[0], batch_size), look, lambda share: bar.advance(task, share)
+                    )
+                seen = len(self.names) + len(self.bad)
+                bar.update(task, seen=f"{seen}/{count} images", completed=float(seen))
+                for one in batch:
+                    record = explained.read_record(self.folder / "images" / one.name)
+                    place = f"images/{one.name}/{explained.MAPS}"
+                    manifest.writerow((one.picture.name, place, record.map_sha256, one.fingerprint))
+        self._write_quarantine()
+        if not self.names and self.bad:
+            raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
+
+    def estimate(self, pictures: Sequence[Picture]) -> list[str]:
+        """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
+        lines, total, image = [], 0.0, pictures[0].pixels().to(self.device)
+        for one in self.networks:
+            for name in self.question.methods:
+                passes, seconds = estimated(name, one.network, image, self.question.options)
+                lines.append(f"{one.name}, {name}: {passes:,.0f} forward passes, {seconds:.2g} s an image")
+                total += seconds * len(pictures)
+        return [*lines, f"{len(pictures)} images: about {duration(total)}"]
+
+    def draw(self, look: Look) -> None:
+        """Draw the pictures that are missing or look different."""
+        bar = progress_bar(transient=True)
+        task = bar.add_task("drawing", total=float(len(self.names)), seen="")
+        with bar:
+            for number, name in enumerate(self.names):
+                folder = self.folder / "images" / name
+                record = explained.read_record(folder)
+                if record is not None:
+                    picture = self._pictures[name]
+                    explained.draw(
+                        folder, record, look, image=lambda picture=picture: picture.pixels().numpy()
+                    )
+                bar.update(task, completed=number + 1.0, seen=f"{number + 1}/{len(self.names)} images")
+
+    def common_scales(self) -> dict[str, float]:
+        """For each method the size that its values stay within in every image of every network."""
+        scales: dict[str, float] = {}
+        for name in self.names:
+            record = explained.read_record(self.folder / "images" / name)
+            for one in (one for answer in (record.answers if record else ()) for one in answer.maps):
+                scales[one.method] = max(scales.get(one.method, 0.0), one.scale)
+        return scales
+
+    def _blocks(self, pictures: Sequence[Picture], size: int) -> list[list[tuple[str, Picture]]]:
+        """This share's images with their folders; images of one name are told apart by their turn."""
+        folders: dict[str, Picture] = {}
+        for picture in pictures:
+            folder, turn = folder_name(picture.name), 1
+            while folder in folders:
+                turn += 1
+                folder = folder_name(f"{picture.name} {turn}")
+            folders[folder] = picture
+        named, (first, every) = list(folders.items()), self.share
+        return [named[start : start + size] for start in range(first * size, len(named), every * size)]
+
+    def _batches(
+        self, block: Sequence[tuple[str, Picture]], batch_size: int | None
+    ) -> Iterator[list[_Waiting]]:
+        """Images of one size, as many as go together; the same ones whatever is explained already.
+
+        In a batch of other images a convolution may round otherwise, so that interrupted work would not end with the
+        same bits.
+        """
+        batch: list[_Waiting] = []
+        for name, picture in block:
+            one = self._looked_at(name, picture)
+            if one is None:
+                continue
+            if batch and (
+                batch[0].pixels.shape != one.pixels.shape or len(batch) == self._size(one, batch_size)
+            ):
+                yield batch
+                batch = []
+            batch.append(one)
+        if batch:
+            yield batch
+
+    def _size(self, one: _Waiting, batch_size: int | None) -> int:
+        shape = tuple(one.pixels.shape)
+        if shape not in self._sizes:
+            pixels = one.pixels.to(self.device)
+            self._sizes[shape] = batch_size or min(fitting_batch(it.network, pixels) for it in self.networks)
+        return self._sizes[shape]
+
+    def _looked_at(self, name: str, picture: Picture) -> _Waiting | None:
+        """An image, and whether it is explained already; None for one that cannot be read."""
+        try:
+            pixels = picture.pixels()
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            log.warning("left out: %s", error)
+            self.bad.append((picture.name, " ".join(str(error).split())))
+            return None
+        self.names.append(name)
+        self._pictures[name] = picture
+        content = hashlib.sha256(self._asks.encode())
+        content.update(repr((tuple(pixels.shape), picture.name, picture.label)).encode())
+        content.update(pixels.contiguous().numpy().tobytes())
+        folder = self.folder / "images" / name
+        record = explained.read_record(folder)
+        asked_this = record is not None and record.question == content.hexdigest()
+        done = asked_this and explained.maps_are_whole(folder, record)
+        return _Waiting(name, picture, pixels, content.hexdigest(), done)
+
+    def _explain(
+        self, batch: list[_Waiting], size: int, look: Look | None, advance: Callable[[float], None]
+    ) -> None:
+        """Ask every network by every method, then record and draw; `advance` hears of the work, 1.0 an image."""
+        options = replace(self.question.options, batch_size=size)
+        images = torch.stack([one.pixels for one in batch]).to(self.device)
+        answers: list[list[Answer]] = [[] for _ in batch]
+        maps: list[dict[str, np.ndarray]] = [{} for _ in batch]
+        for subject in self.networks:
+            network, targets, heads = posed(self.question, subject, images, [one.picture for one in batch])
+            records: list[list[MapRecord]] = [[] for _ in batch]
+            for name, share in self._shares(images):
+                found = asked(name, network, images, targets, options, tolerant=self.question.tolerant)
+                for place, one in enumerate(found):
+                    records[place].append(_map_record(name, one, self.question, subject.classes))
+                    if isinstance(one, ImageMap):
+                        key = explained.map_key(subject.name, name, len(self.networks))
+                        maps[place][key] = one.values.numpy()
+                    else:
+                        log.warning(
+                            "%s of %s refused %s: %s", name, subject.name, batch[place].picture.name, one
+                        )
+                advance(len(batch) * share)
+            for place, head in enumerate(heads):
+                answers[place].append(Answer(**head, maps=records[place]))
+        for place, one in enumerate(batch):
+            folder = self.folder / "images" / one.name
+            written = explained.write_maps(folder, maps[place])
+            about = (one.picture.name, one.picture.label, tuple(one.pixels.shape[1:]), one.fingerprint)
+            record = ImageRecord(*about, answers[place], *written)
+            if look is None:
+                explained.write_record(folder, record)
+            else:
+                explained.draw(folder, record, look, image=lambda one=one: one.pixels.numpy())
+
+    def _shares(self, images: Tensor) -> list[tuple[str, float]]:
+        """Each method's share of the work on an image."""
+        size = tuple(images.shape[2:])
+        options = self.question.options
+        costs = {name: method_named(name, options).cost(size, options) for name in self.question.methods}
+        return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
+
+    def _write_quarantine(self) -> None:
+        path = self.folder / self._named("quarantine")
+        if not self.bad:
+            path.unlink(missing_ok=True)
+            return
+        with written_table(path) as table:
+            table.writerows([("file", "reason"), *self.bad])
+
+    def _named(self, table: str) -> str:
+        share, count = self.share
+        return f"{table}.csv" if count == 1 else f"{table}-{share}-of-{count}.csv"
+
+
+def _map_record(name: str, one: ImageMap | str, question: Question, classes: Sequence[str]) -> MapRecord:
+    method = method_named(name, question.options)
+    if isinstance(one, str):
+        return MapRecord(name, method.unit, method.signed, refused=one)
+    values = one.values.numpy()
+    grain = question.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
+    grain = grain if method.cells else 1
+    strength = np.abs(coarse(values, grain, add_up=method.cells == "sum"))
+    scale = float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max())
+    ends = {"low": float(values.min()), "high": float(values.max()), "scale": scale}
+    cost = {"seconds": one.seconds, "forward_passes": one.forward_passes}
+    sums = {"sum": None if method.classes else one.sum, "expected": one.expected, "note": one.note}
+    if method.classes:
+        sums["classes"] = [[number, classes[number]] for number in np.unique(values).astype(int).tolist()]
+    return MapRecord(
+        name, method.unit, method.signed, grain=grain, cells=method.cells, **ends, **sums, **cost
+    )

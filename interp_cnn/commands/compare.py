@@ -1,0 +1,123 @@
+"""Command `compare`, the main job: an interpretable network and its plain twin, trained, measured, explained.
+
+Both start from the same weights and see the same images in the same order; nothing but mask and loss differs. The
+networks are measured as they stand after the last epoch, so that no choice was made on the images that judge them.
+Called again on the same folder (`hydra.run.dir=...`), it goes on where it was interrupted.
+"""
+
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from interp_cnn.commands.compare_contents import pages_beside, portrait, sample_images, training_curves
+from interp_cnn.commands.train import train
+from interp_cnn.evaluation.filters.comparison import (
+    Comparison,
+    compare,
+)
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import methods_of
+from interp_cnn.report import Contents, write_report
+from interp_cnn.report.console import summary_table
+from interp_cnn.runs.decoders import DecoderSettings
+from interp_cnn.runs.folder import Run, load_run, untrained
+from interp_cnn.runs.measuring import measure_run
+from interp_cnn.runs.provenance import leave_to_the_first, provenance
+from interp_cnn.runs.twins import twins
+from interp_cnn.training.mask_board import add_measures
+
+SHOWN_ON_THE_BOARD = ("location_instability", "tracking_gain")
+
+
+def run(config: DictConfig) -> None:
+    """Trains, measures and explains both networks and prints a short table."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    console = Console()
+    started = time.time()
+    runs = []
+    for kind, settings in twins(config).items():
+        train(settings, folder / kind, label=f"training {kind}", resume=True)
+        runs.append(load_run(folder / kind, checkpoint="last"))
+    leave_to_the_first()
+    seconds = {
+        found.kind: json.loads((found.folder / "run.json").read_text("utf-8"))["seconds"] for found in runs
+    }  # of the training, though it may have been an earlier call's
+    page, comparison = report_on(runs, folder, config, seconds=seconds)
+    console.print(summary_table(comparison))
+    took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())
+    console.print(
+        f"report: {os.path.relpath(page)}   ({time.time() - started:.0f} s; training: {took})", soft_wrap=True
+    )
+
+
+def report_on(
+    runs: list[Run], folder: Path, config: DictConfig, *, seconds: dict[str, float]
+) -> tuple[Path, Comparison]:
+    """Measures and explains trained networks and writes tables and report into `folder`."""
+    methods = methods_of(config.methods)
+    measures = []
+    for found in track(runs, description="measuring filters", transient=True):
+        measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
+    before = None
+    if config.untrained:
+        before = measure_run(untrained(runs[0]), resamples=config.resamples, seed=config.seed, quick=True)
+    comparison = compare(measures, seed=config.seed, untrained=before)
+    comparison.to_csv(folder / "tables")
+    comparison.to_json(folder / "tables" / "comparison.json")
+    for found, measured in zip(runs, measures, strict=True):
+        shown = {
+            name: measured.summary[name].value for name in SHOWN_ON_THE_BOARD if name in measured.summary
+        }
+        add_measures(found.folder, shown, step=found.config.training.epochs)
+    decoder = (
+        DecoderSettings(epochs=config.decoder_epochs, seed=config.seed) if config.decoder_epochs else None
+    )
+    networks = [
+        portrait(found, measured, decoder=decoder)
+        for found, measured in track(
+            list(zip(runs, measures, strict=True)), description="looking at filters", transient=True
+        )
+    ]
+    options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
+    first, second = runs[0].kind, runs[1].kind
+    contents = Contents(
+        title=f"{first} and {second} network on {runs[0].data_name}",
+        facts=_facts(runs[0], config),
+        classes=runs[0].data.classes,
+        networks=networks,
+        baselines=comparison.baselines,
+        differences=comparison.differences_of(first, second),
+        samples=sample_images(runs, count=config.sample_images, methods=methods, options=options),
+        curves=pd.concat([training_curves(found) for found in runs]),
+        reproduction={
+            "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+            **provenance(),
+            "seed": config.seed,
+            "seconds": {kind: round(value, 1) for kind, value in seconds.items()},
+        },
+        beside=pages_beside(folder / "report"),
+    )
+    return write_report(folder / "report", contents), comparison
+
+
+def _facts(found: Run, config: DictConfig) -> dict[str, str]:
+    data = found.data
+    height, width = data.image_size
+    channels = "grey" if data.channels == 1 else "colour"
+    return {
+        "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
+        f"{height} x {width} pixels, {channels}",
+        "classes": ", ".join(data.classes),
+        "parts": ", ".join(data.parts) or "none",
+        "network": f"{config.model.name}, interpretable layers: {', '.join(found.layers)}",
+        "training": f"{config.training.epochs} epochs, seed {config.seed}; measured after the last epoch",
+    }

@@ -1,0 +1,171 @@
+"""What a report shows of trained networks: their filters, their answers, sample images with the maps of every method.
+
+The networks of a comparison see the same images, and are asked about the same classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.evaluation.filters.comparison import NetworkMeasures
+from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
+from interp_cnn.explanation.filters.occlusion import filter_occlusion
+from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
+from interp_cnn.explanation.methods.registry import method_named
+from interp_cnn.explanation.methods.run import ImageMap, asked
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
+from interp_cnn.model.templates import peak_positions
+from interp_cnn.report import Network, PixelMap, SampleImage, Sights
+from interp_cnn.report.folder import GENERATOR
+from interp_cnn.runs.decoders import DecoderSettings, decoder_for
+from interp_cnn.runs.folder import Run
+from interp_cnn.runs.inputs import set_pictures, spread
+
+BATCH = 64
+COARSE = Options(window=0.2, stride=0.1)  # of the occlusion of filters: every filter has its own map
+DESCRIPTIONS = {
+    "interpretable": "template masks and mutual-information loss",
+    "plain": "the same layers, weights and data order, without mask and loss",
+    "mask_only": "template masks without the loss",
+    "loss_only": "the loss without the masks",
+}
+
+
+def portrait(found: Run, measured: NetworkMeasures, *, decoder: DecoderSettings | None = None) -> Network:
+    """A measured run as the report shows it; with settings of a decoder also what it draws of each filter."""
+    layer = found.layers[-1]
+    strongest = exemplars(found.network, found.data.val_dataloader(), layer=layer)
+    decodes = None
+    if decoder is not None:
+        where = {"layer": layer, "folder": found.folder / "decoder", "label": f"decoder of {found.kind}"}
+        trained = decoder_for(found.network, found.data, settings=decoder, **where)
+        decodes = filter_decodes(found.network, trained, strongest)
+    return Network(
+        name=found.kind,
+        layer=layer,
+        parameters=sum(p.numel() for p in found.network.parameters()),
+        summary=measured.summary,
+        filters=measured.filters,
+        exemplars=strongest,
+        description=DESCRIPTIONS.get(found.kind, ""),
+        sights=Sights(
+            masks=filter_masks(found.network, strongest),
+            occlusion=_filter_occlusion(found.network, strongest),
+            decodes=decodes,
+        ),
+        confusion=confusion(measured, len(found.data.classes)),
+        configuration=found.configuration,
+    )
+
+
+def confusion(measured: NetworkMeasures, classes: int) -> np.ndarray:
+    """(K, K) counts, rows the images' classes, columns the answers."""
+    observed = measured.observations
+    places = observed.labels * classes + observed.predictions
+    return torch.bincount(places, minlength=classes**2).view(classes, classes).numpy()
+
+
+@torch.no_grad()
+def filter_masks(network: nn.Module, found: Exemplars) -> Tensor | None:
+    """What each filter's mask lets through on each of its exemplars, (D, N, h, w); None without masks."""
+    mask = template_masks(network)[found.layer]
+    if not mask.enabled:
+        return None
+    numbers = sorted(found.images)
+    cells = torch.zeros(max(numbers, default=0) + 1, len(found), dtype=torch.long)
+    height, width = found.maps.shape[2:]
+    with kept_feature_maps(network) as kept:
+        for part, images in _batches(found, numbers):
+            network(images)
+            shape = {"beta": mask.beta.detach(), "norm": mask.norm}
+            cells[part] = peak_positions(kept[found.layer], position=mask.position, **shape).cpu()
+    own = cells[found.image_numbers.clamp(min=0), torch.arange(len(found))[:, None]]  # (D, N)
+    return mask.masks_at(own.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
+
+
+@torch.no_grad()
+def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> Tensor:
+    """What a decoder draws from each filter's map on its strongest image alone, (D, C, H, W) in [0, 1]."""
+    pictures = torch.zeros(len(found), *found.mean_image.shape)
+    first = found.image_numbers[:, 0]
+    for part, images in _batches(found, first[first >= 0].unique().tolist()):
+        maps = feature_maps(network, images, found.layer)
+        for number, of_image in zip(part, maps, strict=True):
+            filters = (first == number).nonzero().flatten()
+            alone = torch.zeros(len(filters), *of_image.shape)
+            alone[torch.arange(len(filters)), filters] = of_image[filters]
+            pictures[filters] = decoder(alone)
+    return pictures
+
+
+def sample_images(
+    runs: Sequence[Run], *, count: int, methods: Sequence[str], options: Options
+) -> list[SampleImage]:
+    """Validation images from all classes in turn, with every method's map of every network for the true class."""
+    pictures = spread(set_pictures(runs[0].data), count)
+    classes = list(runs[0].data.classes)
+    images = torch.stack([picture.pixels() for picture in pictures])
+    targets = torch.tensor([classes.index(picture.label) for picture in pictures])
+    maps: list[list[PixelMap]] = [[] for _ in pictures]
+    says: list[dict[str, tuple[str, float]]] = [{} for _ in pictures]
+    for found in runs:
+        with torch.no_grad():
+            chances, answers = found.network(images).softmax(1).max(1)
+        for place, (chance, answer) in enumerate(zip(chances.tolist(), answers.tolist(), strict=True)):
+            says[place][found.kind] = (classes[answer], chance)
+        for method in methods:
+            of_method = asked(method, found.network, images, targets, options, tolerant=True)
+            for place, one in enumerate(of_method):
+                maps[place].append(_pixel_map(found.kind, method, one, pictures[place].label))
+    return [
+        SampleImage(picture.name, image.numpy(), picture.label, says[place], maps[place])
+        for place, (picture, image) in enumerate(zip(pictures, images, strict=True))
+    ]
+
+
+def _pixel_map(network: str, method: str, one: ImageMap | str, target: str) -> PixelMap:
+    unit = method_named(method, Options()).unit
+    if isinstance(one, str):
+        return PixelMap(network, method, None, unit, target, refused=one)
+    return PixelMap(network, method, one.values.numpy(), unit, target)
+
+
+def training_curves(found: Run) -> pd.DataFrame:
+    """metrics.csv in long form: epoch, split, quantity, value, network."""
+    table = pd.read_csv(found.folder / "metrics.csv")
+    long = table.melt(id_vars="epoch", var_name="tag").dropna(subset="value")
+    parts = long["tag"].str.split("/", n=1, expand=True)
+    long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=found.kind)
+    return long[["epoch", "split", "quantity", "value", "network"]]
+
+
+def pages_beside(report: Path) -> dict[str, str]:
+    """Other pages of ours in the folder that the report lies in, by name: title -> address from the report."""
+    found = {}
+    for page in sorted(report.parent.glob("**/index.html")):
+        folder = page.parent.relative_to(report.parent)
+        inside = {"report", "images"} & set(folder.parts)  # an image's page is reached from its first page
+        if not inside and len(folder.parts) <= 3 and GENERATOR in page.read_text("utf-8")[:1000]:
+            found[" ".join(folder.parts).replace("_", " ").capitalize()] = (
+                f"../{folder.as_posix()}/index.html"
+            )
+    return found
+
+
+def _batches(found: Exemplars, numbers: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers of exemplar images with their pixels (B, C, H, W) in [0, 1]."""
+    for start in range(0, len(numbers), BATCH):
+        part = list(numbers[start : start + BATCH])
+        yield part, torch.stack([found.images[number].float() / 255 for number in part])
+
+
+def _filter_occlusion(network: nn.Module, strongest: Exemplars) -> Tensor:
+    window, stride = window_of(COARSE, tuple(strongest.mean_image.shape[1:]))
+    return filter_occlusion(
+        network, strongest, window=window, stride=stride, fill=lambda images: occluder_of(images, COARSE)
+    )

@@ -1,0 +1,238 @@
+"""Command `evaluate`: measures finished runs side by side, a foreign network, or the annotations alone.
+
+    interp-cnn evaluate runs=[outputs/train/a,outputs/train/b]
+    interp-cnn evaluate runs=[outputs/train/multirun/SWEEP]      all runs of a sweep, with means over seeds
+    interp-cnn evaluate network=torchvision:resnet18 weights=FILE layer=layer4 data=animal_parts data.root=DIR
+    interp-cnn evaluate data=animal_parts data.root=DIR          what a constant, chance and an oracle score there
+
+Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.json, summary.md and figures/*.png.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.evaluation.filters.baselines import annotation_baselines
+from interp_cnn.evaluation.filters.comparison import NetworkMeasures, compare, measure_network
+from interp_cnn.evaluation.filters.regions import RegionRule
+from interp_cnn.evaluation.filters.seeds import seed_markdown, seed_table
+from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
+from interp_cnn.report.console import summary_table
+from interp_cnn.report.evaluation.tables import write_measures
+from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
+from interp_cnn.runs.measuring import measure_run
+from interp_cnn.storage.files import write_text
+
+Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
+
+COLUMNS = (
+    "accuracy",
+    "location_instability",
+    "tracking_gain",
+    "offset_gain",
+    "shifted_gain",
+    "following",
+    "translation_gain",
+    "part_interpretability",
+    "tracking_filters",
+    "concentration",
+)
+
+
+def run(config: DictConfig) -> None:
+    """Measures what the configuration names and writes tables and figures into Hydra's run folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.runs and config.network:
+        raise ValueError("runs and network are both given; give the one or the other")
+    if not config.runs and not config.network:
+        if config.get("data") is None:
+            raise ValueError(
+                "nothing to measure: give runs=[FOLDER,...], or network=... with data=..., "
+                "or data=... alone for the baselines of its annotations"
+            )
+        _annotations_alone(config, folder)
+        return
+    rule = RegionRule(**config.regions)
+    if config.runs:
+        measures, before, seeds, images = _measured_runs(config, rule)
+        several = len({*seeds}) > 1
+    else:
+        measures, before, images = _measured_network(config, rule)
+        several = False
+    # Over seeds the differences are paired by seed; single networks are compared image by image.
+    baselines = compare(measures[:1] if several else measures, seed=config.seed, untrained=before)
+    comparison = replace(baselines, networks=measures)
+    write_measures(comparison, folder, COLUMNS, images)
+    console = Console()
+    console.print(summary_table(comparison))
+    if several:
+        table = seed_table(measures, seeds)
+        text = seed_markdown(table, COLUMNS)
+        write_text(folder / "seeds.csv", table.to_csv(index=False))
+        write_text(folder / "seeds.md", text)
+        console.print(
+            f"\nmean over seeds [95 %], difference to plain paired by seed [95 %]:\n{text}", soft_wrap=True
+        )
+    print(f"tables and figures: {os.path.relpath(folder)}")
+
+
+def _measured_runs(
+    config: DictConfig, rule: RegionRule
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None, list[int], Images]:
+    """Every run's measures, those of the first run before training, the training seeds, and their images."""
+    measured = partial(
+        measure_run,
+        resamples=config.resamples,
+        seed=config.seed,
+        readout=config.readout,
+        regions=rule,
+    )
+    before = None
+    measures: list[NetworkMeasures] = []
+    seeds = []
+    images: Images = {}
+    names: list[str] = []
+    for path in track(_run_folders(config.runs), description="measuring filters", transient=True):
+        found = load_run(path, checkpoint=config.checkpoint)
+        name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
+        names.append(name)
+        seeds.append(found.config.seed)
+        measures.append(measured(found, name=name))
+        images[name] = _pixels(found.data)
+        if config.untrained and before is None:
+            before = measured(untrained(found))
+    return measures, before, seeds, images
+
+
+def _pixels(data: PartDataModule) -> Callable[[int], Tensor]:
+    return lambda number: data.val_set[number].image
+
+
+def _run_folders(given: list[str]) -> list[Path]:
+    """Run folders themselves, or all the runs inside a sweep's folder."""
+    folders = []
+    for path in map(Path, given):
+        inside = [found.parent for found in path.glob("*/config.yaml")]
+        if (path / "config.yaml").is_file() or not inside:
+            folders.append(path)
+        else:
+            folders += sorted(inside, key=lambda folder: (len(folder.name), folder.name))
+    return folders
+
+
+def _measured_network(
+    config: DictConfig, rule: RegionRule
+) -> tuple[list[NetworkMeasures], NetworkMeasures | None, Images]:
+    """The given network, the same without its weights (random ones, of torchvision or the factory), and its images."""
+    from interp_cnn.runs.networks import load_network
+
+    if config.get("data") is None:
+        raise ValueError(
+            "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
+        )
+    data = build_data(config.data)
+    network = load_network(config.network, weights=config.weights)
+    blank = torch.zeros(1, data.channels, *data.image_size)
+    measured = partial(
+        measure_network,
+        loader=data.val_dataloader(),
+        layer=_layer_of(network, config.layer, blank),
+        name=config.network,
+        kind="given",
+        classes=data.classes,
+        parts=data.parts,
+        image_size=tuple(data.image_size),
+        background=data.background,
+        readout=config.readout,
+        regions=rule,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    before = None
+    if config.untrained and config.weights is not None:
+        with torch.no_grad():
+            count = network(blank).shape[1]
+        torch.manual_seed(config.seed)
+        before = measured(load_network(config.network, num_classes=count))
+    return [measured(network)], before, {config.network: _pixels(data)}
+
+
+def _layer_of(network: torch.nn.Module, layer: str | None, images: Tensor) -> str:
+    """The layer's name, by default that of the last feature maps; torchvision's networks stand behind a
+    normalisation, as `body`.
+    """
+    if layer is None:
+        return last_feature_maps(network, images)
+    names = [name for name, _ in network.named_modules() if name]
+    for candidate in (layer, f"body.{layer}"):
+        if candidate in names:
+            return candidate
+    from difflib import get_close_matches
+
+    near = get_close_matches(layer, names, 3, 0.3) or names[:3]
+    raise ValueError(f"the network has no layer {layer!r}; nearest: {', '.join(near)}")
+
+
+def _annotations_alone(config: DictConfig, folder: Path) -> None:
+    data = build_data(config.data)
+    landmarks, labels = _landmarks(data)
+    rows = annotation_baselines(
+        landmarks, labels, image_size=tuple(data.image_size), resamples=config.resamples, seed=config.seed
+    )
+    table = pd.DataFrame(
+        [
+            {"baseline": name.replace("_", " "), "measure": measure, **_numbers(estimate)}
+            for name, row in rows.items()
+            for measure, estimate in row.items()
+        ]
+    )
+    write_text(folder / "baselines.csv", table.to_csv(index=False))
+    write_json(folder / "config.json", OmegaConf.to_container(config, resolve=True))
+    Console().print(
+        f"annotated images: {int(landmarks.isfinite().all(2).any(1).sum())}, training and validation"
+    )
+    Console().print(_baseline_table(rows))
+    print(f"table: {os.path.relpath(folder / 'baselines.csv')}")
+
+
+def _landmarks(data: PartDataModule) -> tuple[Tensor, Tensor]:
+    """Landmarks (N, P, 2) and labels (N,) of all images in their fixed views."""
+    landmarks, labels = [], []
+    for part_set in (data.train_set, data.val_set):
+        for index in track(range(len(part_set)), description="reading annotations", transient=True):
+            sample = part_set[index]
+            landmarks.append(sample.landmarks)
+            labels.append(sample.label)
+    return torch.stack(landmarks), torch.tensor(labels)
+
+
+def _numbers(estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def _baseline_table(rows):
+    from rich.table import Table
+
+    table = Table(title="no network at all", title_justify="left")
+    table.add_column("baseline")
+    for label in ("location instability", "tracking gain"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        cells = [
+            f"{row[key].value:.3f} [{row[key].low:.3f}, {row[key].high:.3f}]" if key in row else ""
+            for key in ("location_instability", "tracking_gain")
+        ]
+        table.add_row(name.replace("_", " "), *cells)
+    return table

@@ -1,0 +1,223 @@
+"""Command `export`: a run's filters, maps, tables and network as files that other programs read.
+
+    interp-cnn export run=outputs/train/A
+    interp-cnn export run=outputs/compare/B what=[model] model_formats=[onnx]
+
+Writes into export/ inside the run folder, under names that never change. Called again, it skips what is there and
+was made from the same weights, images, settings and code.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from interp_cnn.commands.compare_contents import DESCRIPTIONS
+from interp_cnn.evaluation.filters.comparison import compare
+from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import METHODS
+from interp_cnn.explanation.methods.run import asked
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.exports import card, filters, maps, network, tables
+from interp_cnn.exports.manifest import ExportFolder, key_of
+from interp_cnn.report.comparison.tables import exemplar_table
+from interp_cnn.runs.folder import Run, load_run
+from interp_cnn.runs.inputs import run_folders, set_pictures, spread
+from interp_cnn.runs.measuring import measure_run
+from interp_cnn.runs.provenance import provenance
+from interp_cnn.storage.fingerprints import code_of, fingerprint
+from interp_cnn.storage.names import distinct_slugs
+from interp_cnn.storage.spelling import nearest
+
+Files = Iterator[tuple[str, bytes]]
+SETTINGS = {  # of each part: what it depends on beside the run and the code
+    "filters": ("exemplars",),
+    "maps": ("images", "methods"),
+    "model": ("model_formats",),
+    "table": ("exemplars", "resamples", "seed", "table_formats"),
+}
+
+
+def run(config: DictConfig) -> None:
+    """Writes the parts of one run, or of all runs of a comparison."""
+    _check(config)
+    folders = run_folders(Path(config.run))
+    for folder in folders:
+        overrides = None if config.root is None else {"root": config.root}
+        found = load_run(folder, checkpoint=config.checkpoint, overrides=overrides)
+        place = folder / "export" if config.to is None else Path(config.to)
+        if config.to is not None and len(folders) > 1:
+            place = place / folder.name
+        export(found, config, place)
+
+
+def export(found: Run, config: DictConfig, place: Path) -> None:
+    """Writes the parts of a loaded run into a folder and says what was written and what was there already."""
+    target = ExportFolder(place)
+    origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn")]
+    strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
+    parts: dict[str, Callable[[], Files]] = {
+        "filters": lambda: _filters(found, strongest),
+        "maps": lambda: _maps(found, config),
+        "model": lambda: _model(found, config, target.folder),
+        "table": lambda: _tables(found, config, strongest),
+    }
+    # the card in the model part has the measures of the table, so the table comes first
+    for part in sorted(parts.keys() & set(config.what), key=["filters", "maps", "table", "model"].index):
+        key = key_of(*origin, *(config[name] for name in SETTINGS[part]), _digest(target, part))
+        if target.has(part, key):
+            print(f"{part}: there already")
+            continue
+        count = target.write(part, key, parts[part]())
+        print(f"{part}: {count} files")
+    print(f"exported: {os.path.relpath(target.folder)}")
+
+
+def _check(config: DictConfig) -> None:
+    if config.run is None:
+        raise ValueError("which run is to be exported? give run=FOLDER")
+    for name in config.what:
+        if name not in SETTINGS:
+            raise ValueError(
+                f"what: no part {name!r}; {nearest(str(name), list(SETTINGS)) or ''} ({', '.join(SETTINGS)})"
+            )
+    for name in config.methods:
+        if name not in METHODS:
+            raise ValueError(f"methods: no method {name!r}; there are {', '.join(METHODS)}")
+    for name in ("exemplars", "images"):
+        if config[name] < 1:
+            raise ValueError(f"{name}={config[name]}: expected 1 or more")
+    if config.checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={config.checkpoint}: a run keeps last and best")
+    for check, formats in (
+        (network.check_formats, config.model_formats),
+        (tables.check_formats, config.table_formats),
+    ):
+        check(list(formats))
+
+
+def _filters(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
+    for layer, slug in zip(found.layers, distinct_slugs(found.layers), strict=True):
+        title = f"Strongest images of each filter, {found.kind} network, {layer}"
+        yield from filters.filter_files(
+            strongest(layer), _categories(found, layer), place=f"filters/{slug}", title=title
+        )
+
+
+def _maps(found: Run, config: DictConfig) -> Files:
+    pictures = spread(set_pictures(found.data), config.images)
+    images = torch.stack([picture.pixels() for picture in pictures])
+    with torch.no_grad():
+        logits = found.network(images)
+    targets = logits.argmax(1)
+    drawn = {
+        method: np.stack(
+            [one.values.numpy() for one in asked(method, found.network, images, targets, Options())]
+        )
+        for method in config.methods
+    }
+    seen = maps.SeenImages(
+        images=images.numpy(),
+        names=[picture.name for picture in pictures],
+        labels=[picture.label for picture in pictures],
+        classes=found.data.classes,
+        logits=logits.numpy(),
+        maps=drawn,
+        feature_maps={
+            layer: feature_maps(found.network, images, layer).detach().numpy() for layer in found.layers
+        },
+    )
+    yield from maps.map_files(seen, place="maps", title=f"{found.kind} network")
+
+
+def _tables(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
+    measured = measure_run(found, resamples=config.resamples, seed=config.seed)
+    layer = found.layers[-1]
+    found_tables = {
+        "filters": measured.filters,
+        "measures": compare([measured], seed=config.seed).table(),
+        "exemplars": exemplar_table(strongest(layer), measured.filters["filter"], found.data.classes),
+    }
+    yield from tables.table_files(found_tables, list(config.table_formats), place="tables")
+
+
+def _model(found: Run, config: DictConfig, folder: Path) -> Files:
+    data, model = found.data, OmegaConf.to_container(found.config.model, resolve=True)
+    configuration = {
+        "network": {
+            "name": model["name"],
+            "num_classes": len(data.classes),
+            "channels": data.channels,
+            "image_size": list(data.image_size),
+            "mean": list(map(float, data.mean)),
+            "std": list(map(float, data.std)),
+            **{name: model[name] for name in ("layers", "widths", "extra_conv", "mask")},
+        },
+        "classes": list(data.classes),
+        "kind": found.kind,
+        "filter_categories": {name: found_.tolist() for name, found_ in found.filter_categories.items()},
+    }
+    images = torch.stack([data.val_set[number].image for number in range(min(8, len(data.val_set)))])
+    errors: dict[str, float] = {}
+    for name, content in network.network_files(
+        found.network, images, configuration, list(config.model_formats), place="model"
+    ):
+        if name.endswith("network.json"):
+            errors = network.errors_in(content)
+        yield name, content
+    yield "README.md", card.markdown(_card(found, folder, errors)).encode("utf-8")
+
+
+def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.Card:
+    data, config = found.data, found.config
+    parameters = sum(p.numel() for p in found.network.parameters())
+    height, width = data.image_size
+    facts = {
+        "network": f"{config.model.name}, {parameters:,} parameters; interpretable layers: {', '.join(found.layers)}",
+        "input": f"{data.channels} x {height} x {width} pixels in [0, 1]; the network normalises them itself",
+        "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images",
+        "training": f"{config.training.epochs} epochs, seed {config.seed}",
+    }
+    idea = f"{found.kind}: {DESCRIPTIONS.get(found.kind, 'a network of its own kind')}."
+    return card.Card(
+        title=f"{found.kind} {config.model.name}",
+        idea=idea,
+        facts=facts,
+        classes=data.classes,
+        measures=_measures(folder),
+        files=errors,
+        command=provenance()["command"],
+    )
+
+
+def _measures(folder: Path) -> dict[str, str]:
+    """The figures of the table part, where it is there."""
+    path = folder / "tables" / "measures.csv"
+    if not path.is_file():
+        return {}
+    row = pd.read_csv(path).iloc[0]
+    names = ("accuracy", "location_instability", "tracking_gain", "offset_gain", "dead_filters")
+    return {
+        name.replace("_", " "): f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+        for name in names
+        if name in row and np.isfinite(row[name])
+    }
+
+
+def _strongest(found: Run, layer: str, count: int) -> Exemplars:
+    return exemplars(found.network, found.data.val_dataloader(), layer=layer, count=count)
+
+
+def _categories(found: Run, layer: str) -> list[str]:
+    return [found.data.classes[number] for number in found.filter_categories[layer].tolist()]
+
+
+def _digest(target: ExportFolder, part: str) -> str:
+    """What the card shows of the table part."""
+    return target.parts.get("table", {}).get("key", "") if part == "model" else ""

@@ -1,0 +1,254 @@
+"""Command `train`: one network from a configuration to a run folder.
+
+Called again on the same folder (`hydra.run.dir=...`), it goes on after the last finished epoch, bit for bit on a CPU.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.occlusion.maps import occlusion_map
+from interp_cnn.runs.decoders import DecoderSettings, decoder_for
+from interp_cnn.runs.folder import build_data, load_checkpoint, load_config, load_run, network_for, write_json
+from interp_cnn.runs.provenance import leave_to_the_first, provenance
+from interp_cnn.storage.files import write_text
+from interp_cnn.training.checkpoints import LAST, PREVIOUS
+from interp_cnn.training.classification import Classification
+from interp_cnn.training.confusion_board import Answers
+from interp_cnn.training.fit import fit
+from interp_cnn.training.mask_board import Dashboard
+
+log = logging.getLogger(__name__)
+COMPARED_ON_RESUME = ("seed", "data", "model", "training")
+
+
+def run(config: DictConfig) -> float | None:
+    """Trains the configured network in Hydra's run folder.
+
+    Returns:
+        A classifier's validation accuracy after its last epoch: what a sweeper that searches, such as Optuna, takes.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.training.kind == "inversion":
+        invert(config, folder)
+    else:
+        train(config, folder, resume=True)
+    leave_to_the_first()
+    print(f"run folder: {os.path.relpath(folder)}")
+    last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+    return float(last["val/accuracy"]) if "val/accuracy" in last else None
+
+
+def train(config: DictConfig, folder: Path, *, label: str | None = None, resume: bool = False) -> Path:
+    """Trains one network; the same lines for the interpretable one and for its twin.
+
+    Args:
+        config: a composed `train` or `compare` configuration.
+        folder: run folder.
+        label: what the progress bar says; by default the kind of the network.
+        resume: go on with what an interrupted call left in the folder, or return at once when it is complete.
+
+    Returns:
+        The run folder.
+    """
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    checkpoint = config.get("ckpt_path")
+    if checkpoint is not None or resume:
+        checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
+    if checkpoint is None and config.get("ckpt_path") is not None:
+        raise FileNotFoundError(
+            f"ckpt_path={config.ckpt_path} does not exist; a run keeps checkpoints/{LAST}"
+        )
+    if checkpoint is not None:
+        _check_same_run(resolved, checkpoint)
+    if resume and (folder / "run.json").is_file():
+        return folder
+    started = time.time()
+    data = build_data(resolved.data)
+    torch.manual_seed(config.seed)
+    network = network_for(resolved.model, data)
+    module = classification(network, resolved, data)
+    if checkpoint is not None:
+        _check_fits(module, checkpoint)
+    if rank_zero_only.rank == 0:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+    training = resolved.training
+    trainer = fit(
+        module,
+        data,
+        folder=folder,
+        epochs=training.epochs,
+        seed=resolved.seed,
+        patience=training.patience,
+        gradient_clip=training.gradient_clip,
+        ckpt_path=checkpoint,
+        label=label or resolved.model.kind,
+        callbacks=[
+            Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
+            Answers(),
+        ],
+        trainer=OmegaConf.to_container(resolved.trainer),
+    )
+    if trainer.is_global_zero:
+        seconds = time.time() - started
+        parameters = sum(p.numel() for p in network.parameters())
+        write_json(
+            folder / "run.json",
+            {**provenance(), "seed": resolved.seed, "seconds": round(seconds, 2), "parameters": parameters},
+        )
+    return folder
+
+
+def sound_checkpoint(path: Path) -> Path | None:
+    """The checkpoint, or the one before it when a last.ckpt is damaged or missing; None where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be read.
+    """
+    candidates = [path, path.with_name(PREVIOUS)] if path.name == LAST else [path]
+    faults = []
+    for candidate in (one for one in candidates if one.is_file()):
+        try:
+            load_checkpoint(candidate)
+        except ValueError as error:
+            faults.append(error)
+            continue
+        if candidate != path:
+            reason = str(faults[0]) if faults else f"checkpoint {path} does not exist"
+            log.warning("%s; going on from the one before, %s", reason, candidate)
+        return candidate
+    if faults:
+        raise ValueError(f"{faults[0]}; train anew in another folder")
+    return None
+
+
+def _check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
+    """Refuse a checkpoint of other weights, or one without what a training needs to go on."""
+    content = load_checkpoint(checkpoint)
+    own, state = module.state_dict(), content["state_dict"]
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            raise ValueError(
+                f"{checkpoint}: {name} is {'missing' if name in own else 'unknown to this network'}"
+            )
+        if own[name].shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            raise ValueError(f"{checkpoint} does not fit this network: {name} is {shapes}")
+    for name in ("epoch", "optimizer_states", "lr_schedulers", "loops"):
+        if name not in content:
+            raise ValueError(
+                f"{checkpoint} holds weights, but no {name}: only a training's own can be gone on from"
+            )
+
+
+def invert(config: DictConfig, folder: Path) -> Path:
+    """Trains a decoder for a layer of a trained network, on the data of its run."""
+    training = config.training
+    if training.run is None:
+        raise ValueError("training=inversion inverts a trained network; give training.run=RUN_FOLDER")
+    found = load_run(training.run, checkpoint="last")
+    settings = {
+        field.name: training[field.name] for field in fields(DecoderSettings) if field.name in training
+    }
+    started = time.time()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    layer = training.layer or found.layers[-1]
+    decoder_for(
+        found.network,
+        found.data,
+        layer=layer,
+        folder=folder,
+        settings=DecoderSettings(**settings, seed=config.seed),
+        trainer=OmegaConf.to_container(config.trainer),
+        label=f"decoder of {found.kind}",
+    )
+    seconds = round(time.time() - started, 2)
+    write_json(folder / "run.json", {**provenance(), "seed": config.seed, "seconds": seconds, "layer": layer})
+    return folder
+
+
+def classification(network: torch.nn.Module, config: DictConfig, data) -> Classification:
+    """The Lightning module of a configuration."""
+    training = config.training
+    if training.class_weights not in ("none", "balanced"):
+        raise ValueError(f"training.class_weights is {training.class_weights!r}; expected none or balanced")
+    weights = None
+    if training.class_weights == "balanced":
+        counts = torch.bincount(torch.as_tensor(data.train_set.labels), minlength=len(data.classes))
+        weights = counts.sum() / (len(counts) * counts.clamp(min=1).float())
+    return Classification(
+        network,
+        num_classes=len(data.classes),
+        image_size=tuple(data.image_size),
+        channels=data.channels,
+        background=data.background,
+        objective=training.objective,
+        class_weights=weights,
+        filter_loss=OmegaConf.to_container(config.model.filter_loss),
+        loss_weight=OmegaConf.to_container(config.model.loss_weight),
+        equivariance=config.model.equivariance,
+        diversity=config.model.diversity,
+        views=training.views,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_share=training.warmup_share,
+        mask_growth=training.mask_growth,
+        label_smoothing=training.label_smoothing,
+        compile_network=training.compile,
+    )
+
+
+def _occlusion(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Coarse maps (B, H, W), good enough to watch from epoch to epoch."""
+    side = min(images.shape[2:])
+    window, stride = max(1, round(side / 4)), max(1, round(side / 6))
+    return occlusion_map(network, images, targets, window=window, stride=stride, overhang="end")
+
+
+def _strongest(network: torch.nn.Module, loader: Iterable, layer: str) -> torch.Tensor:
+    """The strongest image of each filter, (D, C, H, W) in [0, 1]; grey for a filter that never fires."""
+    found = exemplars(network, loader, layer=layer, count=1)
+    grey = torch.full_like(found.mean_image, 0.5)
+    numbers = found.image_numbers[:, 0].tolist()
+    return torch.stack([found.images[number] / 255 if number >= 0 else grey for number in numbers])
+
+
+def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
+    """A checkpoint goes on bit for bit only with the settings that it was made with."""
+    folder = checkpoint.resolve().parent.parent
+    if not (folder / "config.yaml").is_file():
+        return
+    before = _flat({key: load_config(folder).get(key) for key in COMPARED_ON_RESUME})
+    now = _flat({key: config.get(key) for key in COMPARED_ON_RESUME})
+    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more settings)" if len(different) > 1 else ""
+        raise ValueError(
+            f"ckpt_path={checkpoint} was trained with {key}={before.get(key)}, not {now.get(key)}{more}; "
+            "give the same settings or train anew"
+        )
+
+
+def _flat(tree, prefix: str = "") -> dict:
+    if isinstance(tree, DictConfig):
+        tree = OmegaConf.to_container(tree)
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, child in tree.items()
+        for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()
+    }

@@ -1,0 +1,53 @@
+"""Stages: results of long work, each in a file that says what it was made from.
+
+A stage is made again when its question differs: other weights, images, settings or code. Files appear whole or not at
+all, so that work goes on where it was interrupted. They hold arrays and text; nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp_cnn.storage.files import replacing
+from interp_cnn.storage.fingerprints import code_of
+
+QUESTION = "question"
+Arrays = dict[str, NDArray]
+
+
+def kept(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArray]]) -> Arrays:
+    """The arrays of a file that answers the same question; else they are made, and written.
+
+    Args:
+        path: of the npz file.
+        question: plain values, everything that the arrays depend on.
+        make: gives them.
+    """
+    asked = json.dumps({**question, "code": code_fingerprint()}, sort_keys=True)
+    found = _read(path)
+    if found is not None and str(found.pop(QUESTION, "")) == asked:
+        return found
+    made = {name: np.asarray(values) for name, values in make().items()}
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, **made, **{QUESTION: np.array(asked)})
+    return made
+
+
+def code_fingerprint() -> str:
+    """The code that answers questions, as a short text."""
+    return code_of("interp_cnn.explanation", "interp_cnn.evaluation", "interp_cnn.discovery")[:16]
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None

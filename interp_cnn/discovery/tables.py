@@ -1,0 +1,95 @@
+"""The numbers of a gallery: a row per unit, and the sources side by side with bootstrap intervals over units.
+
+Every figure of a unit is a mean over its pictures. Sources are compared by means over units; units, not pictures, are
+drawn anew for the intervals, within their class. The two ratios are of means: window over ceiling, window over control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import torch
+
+from interp_cnn.discovery.verification import Examined
+from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
+
+RESAMPLES = 1000
+SUMMARY = (
+    "confidence",
+    "lift",
+    "coverage",
+    "purity",
+    "purity_by_chance",
+    "location_instability",
+    "tracking_gain",
+    "concentration",
+    "replication",
+    "effect",
+    "effect_of_others",
+)
+
+
+def units_table(found: Sequence[Examined], classes: Sequence[str]) -> pd.DataFrame:
+    """A row per unit of every source and kind."""
+    rows = []
+    for one in found:
+        for number, (concept, figures) in enumerate(zip(one.units.concepts, one.units.rows, strict=True)):
+            rows.append(
+                {
+                    "source": one.source.name,
+                    "kind": one.units.kind,
+                    "number": number,
+                    "unit": concept.name,
+                    "category": classes[concept.category],
+                    **one.measures.iloc[number].to_dict(),
+                    **figures,
+                    "effect": float(one.effects[number, 0]),
+                    "effect_of_others": float(one.effects[number, 1]),
+                    **dict(_of_pictures(one, number)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _of_pictures(one: Examined, number: int) -> Iterator[tuple[str, float]]:
+    """Means over a unit's pictures, `window_reactivation` and so on."""
+    for mode, arrays in one.pictures.items():
+        mine = arrays["concepts"] == number
+        for name, values in arrays.items():
+            if name not in ("concepts", "pictures"):
+                yield f"{mode}_{name}", float(torch.from_numpy(values[mine]).nanmean())
+
+
+def summary_table(found: Sequence[Examined], units: pd.DataFrame) -> pd.DataFrame:
+    """Columns source, kind, measure, value, low, high, n: of units, and of each source's decoder (kind "decoder")."""
+    rows = []
+    for one in found:
+        mine = units[(units.source == one.source.name) & (units.kind == one.units.kind)]
+        for measure, estimate in _estimates(mine).items():
+            rows.append((one.source.name, one.units.kind, measure, estimate))
+        facts = {**one.units.facts, "kept": len(mine)}
+        rows += [(one.source.name, one.units.kind, name, Estimate(value)) for name, value in facts.items()]
+    for name, quality in {one.source.name: one.quality for one in found}.items():
+        rows += [(name, "decoder", measure, estimate) for measure, estimate in quality.items()]
+    columns = ["source", "kind", "measure", "value", "low", "high", "n"]
+    return pd.DataFrame([(*start, e.value, e.low, e.high, e.n) for *start, e in rows], columns=columns)
+
+
+def _estimates(units: pd.DataFrame) -> dict[str, Estimate]:
+    if len(units) < 2:
+        return {}
+    strata = torch.from_numpy(units.category.astype("category").cat.codes.to_numpy().copy()).long()
+    draws = resampling(len(units), resamples=RESAMPLES, strata=strata)
+    names = [*SUMMARY, *(name for name in units.columns if name.endswith(_ENDINGS) or "_class_of." in name)]
+    means = {
+        name: weighted_mean(torch.tensor(units[name].to_numpy(dtype=float)), draws.rows) for name in names
+    }
+    if "window_reactivation" in means:
+        window = means["window_reactivation"]
+        means["window_over_ceiling"] = window / means["full_reactivation"]
+        means["window_over_control"] = window / means["window_control"]
+    return {name: Sampled.from_rows(values, draws).estimate() for name, values in means.items()}
+
+
+_ENDINGS = ("_reactivation", "_control", "_reciprocal_rank", "_own_class", "_witnessed")

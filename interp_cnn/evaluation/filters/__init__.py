@@ -1,0 +1,1 @@
+"""Numbers that rank filters: location instability, tracking, part interpretability, and their baselines."""

@@ -1,0 +1,172 @@
+"""What location instability and tracking gain are worth: answers that need no network.
+
+- random cell: a cell drawn afresh for every image.
+- centre: the image centre, always. Beats every published interpretable CNN at location instability.
+- best constant: the one cell with the smallest instability on the images at hand; tracking gain 0 by
+    construction.
+- oracle: the true place of one landmark; judged, like a filter, by all of them.
+- oracle, other part: the same, judged by the other landmarks only: what tracking one part says about another.
+- oracle, jitter: the true place with Gaussian noise.
+
+Every baseline is a set of imaginary filters, judged per category on as many images as a filter (drawn at
+random). Networks give more baselines: their positions with the images shuffled (`shuffled_images`), and
+untrained or mask-only networks, which are measured like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
+from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
+
+# Imaginary filters per category: averages out which images and cells chance picks.
+ANSWERS = 8
+JITTER = 0.05
+
+# Images at a time for which the answers of all categories are drawn.
+IMAGES = 256
+
+Row = dict[str, Estimate]
+
+
+def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
+    """Baseline name to measure ("location_instability", "tracking_gain") to estimate.
+
+    Args:
+        judge: images and yardstick.
+        draws: resampling of the same images.
+        generator: for random cells, jitter, and the images that an imaginary filter likes best.
+    """
+    categories = judge.categories()
+    if not categories:
+        return {}
+    shape = (len(categories), ANSWERS)
+    scores = _own(judge, lambda n: torch.rand(n, *shape, generator=generator))
+    chosen = _own(judge, lambda n: torch.randint(len(judge.cells), (n, *shape), generator=generator))
+    wandering = _judged(judge, categories, judge.cells[chosen], scores, draws.rows)
+    fixed = _judged(judge, categories, judge.centre.expand(len(scores), ANSWERS, 2), scores, draws.rows)
+    best = replace(fixed, instability=fixed.best_constant, part_instability=fixed.part_constant)
+    rows = {
+        "random_cell": judged_row(wandering, judge, draws),
+        "centre": judged_row(fixed, judge, draws),
+        "best_constant": judged_row(best, judge, draws),
+    }
+    return rows | _oracles(judge, draws, generator)
+
+
+def shuffled_images(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """(N,) int64: for each image one of the same category (`labels` (N,)), each once: positions that are dealt so
+    know no image.
+    """
+    dealt = torch.arange(len(labels))
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        dealt[members] = members[torch.randperm(len(members), generator=generator)]
+    return dealt
+
+
+def annotation_baselines(
+    landmarks: Tensor,
+    labels: Tensor,
+    *,
+    image_size: tuple[int, int],
+    grid: tuple[int, int] = (14, 14),
+    top_images: int = 100,
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[str, Row]:
+    """The baselines from annotations alone, without any network.
+
+    Args:
+        landmarks: (N, P, 2) pixels, NaN where unknown.
+        labels: (N,) int64 categories.
+        image_size: (H, W).
+        grid: cells of the layer that is imagined, evenly spread over the image.
+        top_images: images per imaginary filter.
+        resamples: of the images, for the intervals.
+        seed: of resampling and random answers.
+    """
+    spaced = [(torch.arange(n) + 0.5) * size / n - 0.5 for n, size in zip(grid, image_size, strict=True)]
+    diagonal = float(torch.tensor(image_size, dtype=torch.float64).square().sum().sqrt())
+    judge = Judge(landmarks, labels, torch.cartesian_prod(*spaced).reshape(-1, 2), diagonal, top_images)
+    draws = resampling(len(labels), resamples=resamples, seed=seed, strata=labels)
+    return baselines(judge, draws, torch.Generator().manual_seed(seed))
+
+
+def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
+    """An oracle answers only where its landmark is known; the other images take no part."""
+    parts, categories = judge.landmarks.shape[1], judge.categories()
+    shape = (len(categories), 1)
+    scores = _own(judge, lambda n: torch.rand(n, *shape, generator=generator))
+    noise = _own(judge, lambda n: torch.randn(n, *shape, 2, generator=generator)) * JITTER * judge.diagonal
+    exact, jittered, other = [], [], []
+    for part in range(parts):
+        known = judge.landmarks[:, part].isfinite().all(dim=1)
+        seen = replace(judge, landmarks=judge.landmarks.where(known[:, None, None], torch.nan))
+        answer = judge.landmarks[:, part : part + 1].nan_to_num()  # (N, 1, 2)
+        exact.append((seen, answer))
+        jittered.append((seen, answer + noise))
+        if parts > 1:
+            rest = seen.landmarks.clone()
+            rest[:, part] = torch.nan
+            other.append((replace(seen, landmarks=rest), answer))
+
+    def row(pairs: list[tuple[Judge, Tensor]]) -> Row:
+        found = [_judged(one, categories, answer, scores, draws.rows) for one, answer in pairs]
+        return judged_row(_joined(found), judge, draws)
+
+    rows = {"oracle": row(exact)}
+    if other:
+        rows["oracle_other_part"] = row(other)
+    return rows | {"oracle_jitter": row(jittered)}
+
+
+def _own(judge: Judge, draw: Callable[[int], Tensor]) -> Tensor:
+    """(N, ...) what `draw` gives for each image and its own category, out of (n, categories, ...) for n images."""
+    categories = judge.categories()
+    column = torch.zeros(int(judge.labels.max()) + 1, dtype=torch.int64)
+    column[categories] = torch.arange(len(categories))
+    return torch.cat(
+        [
+            draw(len(labels))[torch.arange(len(labels)), column[labels]]
+            for labels in judge.labels.split(IMAGES)
+        ]
+    )
+
+
+def _judged(
+    judge: Judge, categories: list[int], positions: Tensor, scores: Tensor, weights: Tensor
+) -> Judgement:
+    """Imaginary filters of every category, which answer its images alone: positions (N, a, 2), scores (N, a)."""
+    found = []
+    for category in categories:
+        mine = judge.labels == category
+        alone = replace(judge, landmarks=judge.landmarks[mine], labels=judge.labels[mine])
+        owners = torch.full(scores.shape[1:], category)
+        found.append(alone.measure(positions[mine], scores[mine], owners, weights[:, mine]))
+    return _joined(found)
+
+
+def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
+    """Means over filters of a `judgement` under the rows of `draws`, with intervals."""
+    n = int(judge.landmarks.isfinite().all(dim=2).any(dim=1).sum())
+    found = {
+        "location_instability": judgement.instability,
+        "tracking_gain": judgement.gain,
+        "part_gain": best_part(judgement.part_gain)[0],
+        "offset_gain": best_part(judgement.offset_gain)[0],
+    }
+    return {key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in found.items()}
+
+
+def _joined(judgements: list[Judgement]) -> Judgement:
+    """One judgement over all filters of several."""
+    columns = {
+        name: torch.cat([getattr(one, name) for one in judgements], dim=-1) for name in vars(judgements[0])
+    }
+    return Judgement(**columns)

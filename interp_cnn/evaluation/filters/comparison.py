@@ -1,0 +1,183 @@
+"""Any number of networks side by side, with baselines and paired differences.
+
+    measures = [measure_network(network, loader, layer=..., name=..., ...) for network in networks]
+    comparison = compare(measures)
+    comparison.table()
+
+Networks measured on the same images with the same seed share their resamplings, so that differences are taken
+in pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import pandas
+import torch
+
+from interp_cnn.evaluation.filters.baselines import Row, baselines, judged_row, shuffled_images
+from interp_cnn.evaluation.filters.measure_network import NetworkMeasures, measure_network
+from interp_cnn.evaluation.statistics import Estimate, paired_permutation_p_value
+from interp_cnn.storage.files import write_text
+
+__all__ = ["Comparison", "Difference", "Estimate", "NetworkMeasures", "compare", "measure_network"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`first` minus `second` in one measure, with interval.
+
+    Attributes:
+        p: two-sided p-value of no difference.
+        test: what gave it: "sign flip over images" or "bootstrap over images".
+        paired: whether both networks answered the same images under the same resampling.
+    """
+
+    measure: str
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    test: str
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks, baselines and paired differences."""
+
+    networks: list[NetworkMeasures]
+    baselines: dict[str, Row]
+    differences: list[Difference]
+
+    def table(self) -> pandas.DataFrame:
+        """One row per network, then one per baseline; every measure with the ends of its interval and its
+        n.
+        """
+        rows = [_table_row(one.name, one.kind, one.summary) for one in self.networks]
+        rows += [_table_row(name, "baseline", row) for name, row in self.baselines.items()]
+        return pandas.DataFrame(rows)
+
+    def differences_table(self) -> pandas.DataFrame:
+        """One row per measure and pair of networks."""
+        return pandas.DataFrame([asdict(one) for one in self.differences])
+
+    def differences_of(self, first: str, second: str) -> dict[str, Difference]:
+        """Measure to difference `first` minus `second`, as they stand in the list of networks."""
+        return {one.measure: one for one in self.differences if (one.first, one.second) == (first, second)}
+
+    def to_json(self, path: str | Path) -> None:
+        """Networks (without single filters), baselines and differences."""
+        content = {
+            "networks": [
+                {
+                    "name": one.name,
+                    "kind": one.kind,
+                    "layer": one.layer,
+                    "measures": {key: asdict(value) for key, value in one.summary.items()},
+                    "filters_per_part": one.coverage,
+                }
+                for one in self.networks
+            ],
+            "baselines": {
+                name: {key: asdict(value) for key, value in row.items()}
+                for name, row in self.baselines.items()
+            },
+            "differences": [asdict(one) for one in self.differences],
+        }
+        write_text(Path(path), json.dumps(_finite(content), indent=2) + "\n")
+
+    def to_csv(self, folder: str | Path) -> None:
+        """summary.csv, filters.csv (every filter of every network) and differences.csv."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        filters = [one.filters.assign(network=one.name, kind=one.kind) for one in self.networks]
+        write_text(folder / "summary.csv", self.table().to_csv(index=False))
+        write_text(folder / "filters.csv", pandas.concat(filters).to_csv(index=False))
+        write_text(folder / "differences.csv", self.differences_table().to_csv(index=False))
+
+
+def compare(
+    measures: list[NetworkMeasures], *, seed: int = 0, untrained: NetworkMeasures | None = None
+) -> Comparison:
+    """Networks side by side, with baselines on the first network's images and cells, and all paired
+    differences.
+
+    Args:
+        measures: at least one network.
+        seed: of the random baselines.
+        untrained: a network as it was before training, shown among the baselines.
+    """
+    if not measures:
+        raise ValueError("measures is empty; expected at least one network")
+    generator = torch.Generator().manual_seed(seed)
+    first = measures[0]
+    rows = baselines(first.judge, first.draws, generator)
+    for one in measures:
+        name = "shuffled_images" if len(measures) == 1 else f"shuffled_images ({one.name})"
+        rows[name] = _shuffled(one, generator)
+    if untrained is not None:
+        rows["untrained"] = untrained.summary
+    differences = [
+        _difference(measure, one, two)
+        for one, two in combinations(measures, 2)
+        for measure in one.samples
+        if measure in two.samples
+    ]
+    return Comparison(list(measures), rows, differences)
+
+
+def _shuffled(one: NetworkMeasures, generator: torch.Generator) -> Row:
+    dealt = shuffled_images(one.observations.labels, generator)
+    judgement = one.judge.measure_network(one.observations, one.categories, one.draws.rows, dealt=dealt)
+    return judged_row(judgement, one.judge, one.draws)
+
+
+def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Difference:
+    paired = one.draws.key == two.draws.key and one.observations.names == two.observations.names
+    difference = one.samples[measure] - two.samples[measure]
+    estimate = difference.estimate()
+    p = difference.p_value()
+    test = "bootstrap over images" if len(difference.bootstrap) else "jackknife over images"
+    if paired and measure in ("accuracy", "location_instability"):
+        shares = [_image_shares(measure, network) for network in (one, two)]
+        p, test = paired_permutation_p_value(shares[0] - shares[1]), "sign flip over images"
+    interval = (estimate.value, estimate.low, estimate.high, estimate.n)
+    return Difference(measure, one.name, two.name, *interval, p, test, paired)
+
+
+def _image_shares(measure: str, one: NetworkMeasures) -> torch.Tensor:
+    """(N,) one number per image whose mean is, or follows, the measure."""
+    observed = one.observations
+    if measure == "accuracy":
+        return observed.correct
+    return one.judge.image_deviations(observed, one.categories)
+
+
+def _table_row(name: str, kind: str, measures: Mapping[str, Estimate]) -> dict[str, object]:
+    row: dict[str, object] = {"name": name, "kind": kind}
+    for measure, estimate in measures.items():
+        row |= {
+            measure: estimate.value,
+            f"{measure}_low": estimate.low,
+            f"{measure}_high": estimate.high,
+            f"{measure}_n": estimate.n,
+        }
+    return row
+
+
+def _finite(content: object) -> object:
+    """JSON knows no NaN: unknown numbers become null."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

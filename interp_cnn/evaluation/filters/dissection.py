@@ -1,0 +1,112 @@
+"""Network dissection: over the whole data set, how well does a filter's region match a part?
+
+Maps are upsampled bilinearly, anchored at the receptive-field centres, and cut at T_f with p(x > T_f) =
+0.005. With A_f the pixels above and M_k those of part k,
+
+    IoU_fk = sum_I |A_f(I) and M_k(I)| / sum_I |A_f(I) or M_k(I)|
+
+A filter is a detector where max_k IoU_fk > 0.04; the number of different parts that have a detector is that
+of unique detectors (Bau, Zhou, Khosla, Oliva, Torralba, "Network Dissection", CVPR 2017, section 3.2). Images
+of which no part is annotated are left out.
+
+The null shifts every image's maps around by a random number of rows and columns: excitations of the same size
+and shape that look nowhere in particular.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.filters.part_interpretability import GROUPS
+from interp_cnn.evaluation.filters.regions import Interpolation
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
+
+DETECTOR = 0.04
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Pixel counts of D filters and P parts, over G groups of images, float64.
+
+    Attributes:
+        inside: (G, D, P) pixels of both.
+        regions: (G, D) pixels of the filter.
+        parts: (G, P) pixels of the part.
+    """
+
+    inside: Tensor
+    regions: Tensor
+    parts: Tensor
+
+    def ious(self, weights: Tensor | None = None) -> Tensor:
+        """(R, D, P) data-set level IoU under group weights (R, G); 0 where both are empty."""
+        weights = torch.ones(1, len(self.inside)) if weights is None else weights
+        weights = weights.double()
+        inside = torch.einsum("rg,gdp->rdp", weights, self.inside)
+        union = (weights @ self.regions).unsqueeze(2) + (weights @ self.parts).unsqueeze(1) - inside
+        return inside / union.clamp(min=1)
+
+
+def unique_detectors(ious: Tensor, *, least: float = DETECTOR) -> Tensor:
+    """(R,) number of different parts that have a detector, from `ious` (R, D, P)."""
+    best = ious.max(dim=2)
+    parts = torch.nn.functional.one_hot(best.indices, ious.shape[2]).bool()
+    return (parts & (best.values > least).unsqueeze(2)).any(dim=1).sum(dim=1)
+
+
+class NetworkDissection:
+    """Second pass over the images, with the thresholds of the first."""
+
+    def __init__(
+        self,
+        thresholds: Tensor,
+        parts: int,
+        field: ReceptiveField,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.thresholds, self.upsampled, self.generator = thresholds, Interpolation(field), generator
+        filters = len(thresholds)
+        self.inside = torch.zeros(GROUPS, filters, parts, dtype=torch.float64)
+        self.regions = torch.zeros(GROUPS, filters, dtype=torch.float64)
+        self.parts = torch.zeros(GROUPS, parts, dtype=torch.float64)
+        self.null_inside, self.null_regions = self.inside.clone(), self.regions.clone()
+        self.seen = 0
+
+    def update(self, maps: Tensor, part_masks: Tensor) -> None:
+        """Add a batch: maps (B, D, h, w) and part_masks (B, P, H, W) bool; an image without any part is left
+        out.
+        """
+        for image, masks in zip(maps, part_masks, strict=True):
+            if not masks.any():
+                continue
+            group, self.seen = self.seen % GROUPS, self.seen + 1
+            masks = masks.to(maps.device).flatten(1).float()
+            self.parts[group] += masks.sum(dim=1).double().cpu()
+            self._count(self.inside[group], self.regions[group], image, masks)
+            if self.generator is not None:
+                shift = [int(torch.randint(size, (), generator=self.generator)) for size in image.shape[1:]]
+                shifted = image.roll(shift, dims=(1, 2))
+                self._count(self.null_inside[group], self.null_regions[group], shifted, masks)
+
+    def result(self) -> Overlaps:
+        seen = slice(0, self.seen)
+        return Overlaps(self.inside[seen], self.regions[seen], self.parts[seen])
+
+    def null(self) -> Overlaps:
+        """The same excitations, shifted at random; needs a generator."""
+        seen = slice(0, self.seen)
+        return Overlaps(self.null_inside[seen], self.null_regions[seen], self.parts[seen])
+
+    def _count(self, inside: Tensor, regions: Tensor, maps: Tensor, masks: Tensor) -> None:
+        """Interpolation never exceeds the largest cell, so that a map below its threshold has no region."""
+        thresholds = self.thresholds.to(maps.device)
+        active = (maps.flatten(1).amax(dim=1) > thresholds).nonzero().flatten()
+        above = self.upsampled(maps[active]) > thresholds[active].reshape(-1, 1, 1)  # (M, H, W)
+        above = above.flatten(1).float()
+        active = active.cpu()
+        inside[active] += (above @ masks.T).double().cpu()
+        regions[active] += above.sum(dim=1).double().cpu()

@@ -1,0 +1,247 @@
+"""One yardstick for every network and every baseline: the images, their landmarks, and the cells of the
+layer.
+
+Each filter is judged on the images of its own category, by location instability and against the best constant
+cell on the same images. Networks and baselines that answer to one `Judge` under one `Resampling` are compared
+in pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.filters.location_instability import (
+    instability_per_part,
+    instability_replicates,
+    landmark_distances,
+    location_instability,
+    mean_over_parts,
+    strongest_images,
+)
+from interp_cnn.evaluation.filters.observations import Observations
+from interp_cnn.evaluation.filters.tracking import constant_spreads, gain_over, offset_spreads, smallest
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Per resampling and filter; NaN where a filter has no category, or its category no landmarks.
+
+    Attributes:
+        instability: (R, D), mean over landmarks.
+        best_constant: (R, D), of the cell that is best for the mean over landmarks.
+        part_instability: (P, R, D), for every landmark alone.
+        part_constant: (P, R, D), of the cell that is best for this landmark.
+        offset_spread: (P, R, D), spread of landmark - position.
+        landmark_spread: (P, R, D), spread of the landmark on the same images.
+    """
+
+    instability: Tensor
+    best_constant: Tensor
+    part_instability: Tensor
+    part_constant: Tensor
+    offset_spread: Tensor
+    landmark_spread: Tensor
+
+    @property
+    def gain(self) -> Tensor:
+        """(R, D) tracking gain."""
+        return gain_over(self.instability, self.best_constant)
+
+    @property
+    def part_gain(self) -> Tensor:
+        """(P, R, D) tracking gain for every landmark alone."""
+        return gain_over(self.part_instability, self.part_constant)
+
+    @property
+    def offset_gain(self) -> Tensor:
+        """(P, R, D) offset gain for every landmark alone: 0 for every constant."""
+        return gain_over(self.offset_spread, self.landmark_spread)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The images and the yardstick.
+
+    Attributes:
+        landmarks: (N, P, 2) pixels, NaN where unknown.
+        labels: (N,) int64.
+        cells: (M, 2) pixels, the answers that a filter of this layer can give.
+        diagonal: of the image, in pixels.
+        top_images: each filter is judged on so many of its strongest images.
+    """
+
+    landmarks: Tensor
+    labels: Tensor
+    cells: Tensor
+    diagonal: float
+    top_images: int = 100
+
+    @property
+    def centre(self) -> Tensor:
+        """(2,) pixels: the middle of the cells."""
+        return (self.cells.amin(dim=0) + self.cells.amax(dim=0)) / 2
+
+    @property
+    def constants(self) -> Tensor:
+        """(M + 1, 2) pixels: every cell, and the middle, which an even grid has no cell for."""
+        return torch.cat((self.cells, self.centre.unsqueeze(0)))
+
+    @property
+    def options(self) -> dict[str, float]:
+        return {"diagonal": self.diagonal, "top_images": self.top_images}
+
+    def categories(self) -> list[int]:
+        """Categories that have at least two images with one and the same landmark."""
+        known = self.landmarks.isfinite().all(dim=2)  # (N, P)
+        labels = self.labels.unique().tolist()
+        return [label for label in labels if bool((known[self.labels == label].sum(dim=0) >= 2).any())]
+
+    def measure(
+        self, positions: Tensor, scores: Tensor, categories: Tensor, weights: Tensor | None = None
+    ) -> Judgement:
+        """Judge filters that answered `positions` (N, D, 2) with `scores` (N, D).
+
+        Args:
+            positions: (N, D, 2) pixels.
+            scores: (N, D).
+            categories: (D,) int64; -1 for a filter without one.
+            weights: (R, N) resamplings of the images, None for every image once. The best constant cell is
+                chosen once, on all images: chosen anew in each resampling it would fit that resampling, and
+                the interval would lie beside the estimate.
+        """
+        parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
+        own = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
+        constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
+        part_constant, offset, landmark = own.clone(), own.clone(), own.clone()
+        for category in categories[categories >= 0].unique().tolist():
+            images, filters = self.labels == category, categories == category
+            mine = scores[images][:, filters], self.landmarks[images]
+            drawn = None if weights is None else weights[:, images]
+            own[:, :, filters] = instability_per_part(
+                positions[images][:, filters], *mine, drawn, **self.options
+            )
+            offset[:, :, filters], landmark[:, :, filters] = offset_spreads(
+                positions[images][:, filters], *mine, drawn, **self.options
+            )
+            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
+        return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark)
+
+    def measure_network(
+        self,
+        observed: Observations,
+        categories: Tensor,
+        weights: Tensor | None = None,
+        *,
+        dealt: Tensor | None = None,
+    ) -> Judgement:
+        """`measure` for all filters of a network, a few at a time.
+
+        Args:
+            observed: answers on the judge's images.
+            categories: (D,) int64; -1 for a filter without one.
+            weights: (R, N) resamplings of the images, None for every image once.
+            dealt: (N,) int64, the image whose positions each image is given instead of its own
+                (`baselines.shuffled_images`); None for its own.
+        """
+
+        def judged(block):
+            positions = block.positions if dealt is None else block.positions[dealt]
+            return vars(self.measure(positions, block.scores, categories[block.filters], weights)).values()
+
+        return Judgement(*observed.by_filter(judged, categories))
+
+    def instability(
+        self, positions: Tensor, scores: Tensor, categories: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """(R, D) location instability alone, with the arguments of `measure`."""
+        replicates = 1 if weights is None else len(weights)
+        rows = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
+        for category in categories[categories >= 0].unique().tolist():
+            images, filters = self.labels == category, categories == category
+            answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
+            drawn = None if weights is None else weights[:, images]
+            rows[:, filters] = instability_replicates(*answers, drawn, **self.options)
+        return rows
+
+    def _best_constants(
+        self, scores: Tensor, landmarks: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(R, D) for the mean over landmarks, and (P, R, D) for every landmark alone."""
+        constants = self.constants
+        spreads = constant_spreads(scores, landmarks, constants, **self.options)  # (P, D, M)
+        best, cell = smallest(mean_over_parts(spreads))
+        part_best, part_cell = smallest(spreads)
+        if weights is None:
+            return best.unsqueeze(0), part_best.unsqueeze(1)
+        images, filters = scores.shape
+        answers = constants[cell].expand(images, filters, 2)
+        rows = instability_replicates(answers, scores, landmarks, weights, **self.options)
+        part_rows = torch.zeros(len(spreads), len(weights), filters, dtype=torch.float64)
+        for part, cells in enumerate(part_cell):
+            answers = constants[cells].expand(images, filters, 2)
+            alone = landmarks[:, part : part + 1]
+            part_rows[part] = instability_replicates(answers, scores, alone, weights, **self.options)
+        return rows, part_rows
+
+    def steadiest_category(self, positions: Tensor, scores: Tensor) -> Tensor:
+        """(D,) the category with the smallest instability: the paper's rule, biased low for every network; -1
+        for none.
+        """
+        found = torch.full((int(self.labels.max()) + 1, scores.shape[1]), torch.inf, dtype=torch.float64)
+        for category in self.categories():
+            images = self.labels == category
+            answers = (positions[images], scores[images], self.landmarks[images])
+            found[category] = location_instability(*answers, **self.options).nan_to_num(nan=torch.inf)
+        best = found.min(dim=0)
+        return best.indices.where(best.values.isfinite(), -1)
+
+    def image_deviations(self, observed: Observations, categories: Tensor) -> Tensor:
+        """(N,) each image's share of the instability: mean |d - mean d| over the filters and landmarks it
+        serves.
+
+        NaN for an image that is among no filter's strongest. The mean over images follows the instability,
+        and being one number per image it can be compared in pairs.
+        """
+        sums, counts = sum(
+            self._deviations(block.positions, block.scores, categories[block.filters])
+            for block in observed.blocks(categories)
+        )
+        return sums / counts
+
+    def _deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
+        """(2, N) summed |d - mean d| of every image, and how many they are."""
+        sums = torch.zeros(len(self.labels), dtype=torch.float64)
+        counts = torch.zeros_like(sums)
+        for category in categories[categories >= 0].unique().tolist():
+            mine = categories == category
+            for part in range(self.landmarks.shape[1]):
+                known = (self.labels == category) & self.landmarks[:, part].isfinite().all(dim=1)
+                images = known.nonzero().flatten()
+                if len(images) < 2:
+                    continue
+                distances = landmark_distances(
+                    positions[images][:, mine], self.landmarks[images, part], self.diagonal
+                )
+                order = strongest_images(scores[images][:, mine], self.top_images)
+                distances = distances.gather(0, order)
+                deviations = (distances - distances.mean(dim=0)).abs()
+                sums.index_add_(0, images[order].flatten(), deviations.flatten())
+                counts.index_add_(0, images[order].flatten(), torch.ones_like(deviations).flatten())
+        return torch.stack((sums, counts))
+
+
+def best_part(gains: Tensor) -> tuple[Tensor, Tensor]:
+    """The gain (R, D) for the landmark that each filter tracks best, and which one that is, (D,) int64, -1
+    for none.
+
+    The landmark is chosen on the first row of `gains` (P, R, D), all images, and kept.
+    """
+    if len(gains) == 0:
+        return gains.sum(dim=0) * torch.nan, torch.full(gains.shape[2:], -1)
+    first = gains[:, 0].nan_to_num(nan=-torch.inf)
+    part = first.argmax(dim=0)  # (D,)
+    rows = gains.gather(0, part.expand(1, *gains.shape[1:])).squeeze(0)
+    return rows, part.where(first.amax(dim=0).isfinite(), -1)

@@ -1,0 +1,217 @@
+"""All measures of one network, in one pass over the images.
+
+Every figure carries a BCa interval from a bootstrap over images, drawn within each category. A filter's
+position is the receptive-field centre of its peak; each filter is judged on the images of its own category
+(see `judge`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pandas
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.data.parts import PartBatch
+from interp_cnn.evaluation.filters.judge import Judge, best_part
+from interp_cnn.evaluation.filters.location_instability import strongest_category
+from interp_cnn.evaluation.filters.observations import Observations
+from interp_cnn.evaluation.filters.passes import Reader, first_pass, mask_pass
+from interp_cnn.evaluation.filters.regions import RegionRule
+from interp_cnn.evaluation.filters.replicates import (
+    FilterFigure,
+    mask_figures,
+    network_figures,
+    probe_figures,
+    score_figures,
+    tracking_figures,
+    tracks_a_part,
+)
+from interp_cnn.evaluation.filters.selectivity import part_coverage
+from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling, weighted_mean
+
+
+@dataclass(frozen=True)
+class NetworkMeasures:
+    """Everything measured about one network.
+
+    Attributes:
+        name: as shown in tables.
+        kind: e.g. "interpretable", "plain", "mask only", "untrained".
+        layer: dotted module name.
+        accuracy: on all images.
+        filters: one row per filter.
+        summary: measure to estimate, means over the filters that have it.
+        coverage: part name to number of filters that track it, at a false-discovery rate of 5 % over filters.
+        categories: (D,) int64, the category of each filter, -1 for none.
+        observations: the network's answers.
+        judge: images and yardstick.
+        draws: resampling of the images.
+        samples: the figures behind `summary` with their replicates.
+        mean_image: (C, H, W) in [0, 1].
+    """
+
+    name: str
+    kind: str
+    layer: str
+    accuracy: Estimate
+    filters: pandas.DataFrame
+    summary: dict[str, Estimate]
+    coverage: dict[str, int]
+    categories: Tensor = field(repr=False)
+    observations: Observations = field(repr=False)
+    judge: Judge = field(repr=False)
+    draws: Resampling = field(repr=False)
+    samples: dict[str, Sampled] = field(repr=False)
+    mean_image: Tensor = field(repr=False)
+
+
+def measure_network(
+    network: nn.Module,
+    loader: Iterable[PartBatch],
+    *,
+    layer: str,
+    name: str,
+    kind: str,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    image_size: tuple[int, int],
+    background: int | None = None,
+    filter_categories: Tensor | None = None,
+    probes: bool = True,
+    readout: str = "peak",
+    regions: RegionRule | None = None,
+    top_images: int = 100,
+    resamples: int = 500,
+    seed: int = 0,
+) -> NetworkMeasures:
+    """Measure the filters of `layer`, in one pass over `loader`; in two where parts have masks.
+
+    Args:
+        network: any classifier; runs where its parameters lie and comes back in the mode it had.
+        loader: batches of images with landmarks, to be read twice where parts have masks. Networks to be
+            compared need the same images in the same order.
+        layer: dotted module name.
+        name: as shown in tables.
+        kind: "interpretable", "plain", "mask only", ...
+        classes: K names.
+        parts: P names.
+        image_size: (H, W).
+        background: index of the class without objects, which gets no filters.
+        filter_categories: (D,) int64, -1 for none. Without it each filter gets the category on whose images
+            its mean score is highest.
+        probes: also measure on a random view and a noisy copy of every image (three times the work).
+        readout: where a map says that its part is: "peak", its maximum, or "template", the cell whose part
+            template fits it best (`activations.template_fits`).
+        regions: where parts have masks: valid cells and their pixels; None: `RegionRule`'s defaults.
+        top_images: strongest images on which a filter is judged.
+        resamples: of the images, for the intervals.
+        seed: of the resampling; networks with the same seed and images are compared in pairs.
+    """
+    reader = Reader(network, loader, layer, image_size, readout)
+    rule = regions or RegionRule()
+    seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
+    observed = seen.images
+    categories, highest = _categories(observed, classes, parts, background, filter_categories)
+    cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
+    judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
+    draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
+    judgement = judge.measure_network(observed, categories, draws.rows)
+
+    landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
+    n = int((landmarked & torch.isin(observed.labels, categories)).sum())
+    figures = tracking_figures(judgement, draws, n)
+    tracks = tracks_a_part(figures["offset_gain"], len(parts))
+    part = best_part(judgement.offset_gain)[1]
+    samples = {"accuracy": Sampled.from_rows(weighted_mean(observed.correct, draws.rows), draws)}
+    samples |= _other_rules(observed, judge, highest, draws, n)
+    samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
+    if probes:
+        figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
+    if seen.thresholds is not None and parts:
+        against_masks = mask_pass(reader, seen, categories, rule=rule, seed=seed)
+        found, extra = mask_figures(*against_masks, resamples=resamples, seed=seed)
+        figures, samples = figures | found, samples | extra
+    figures |= score_figures(seen, len(classes), draws, seed)
+    redundancy, network = network_figures(seen, draws)
+    figures |= redundancy
+    samples |= network
+
+    samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
+    summary = {measure: one.estimate() for measure, one in samples.items()}
+    coverage = part_coverage(part, tracks, parts)
+    table = _filter_table(observed, figures, categories, classes)
+    table.insert(
+        4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
+    )
+    table.insert(5, "tracks", tracks.tolist())
+    found = (categories, observed, judge, draws, samples, seen.mean_image)
+    return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *found)
+
+
+def _categories(
+    observed: Observations,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    background: int | None,
+    given: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(D,) the category on which each filter is judged, and the one with its highest mean score; -1 for
+    none.
+    """
+    if observed.landmarks.shape[1] != len(parts):
+        found = observed.landmarks.shape[1]
+        raise ValueError(f"parts names {len(parts)} parts; the images have {found} landmarks")
+    (highest,) = observed.by_filter(
+        lambda block: [strongest_category(block.scores, observed.labels, len(classes), background=background)]
+    )
+    categories = highest if given is None else given.cpu().long()
+    if categories.shape != highest.shape:
+        raise ValueError(
+            f"filter_categories has shape {tuple(categories.shape)}; expected ({observed.filters},)"
+        )
+    fires = observed.answers.heights > 0  # a filter that never fires has no place
+    return categories.where(fires, -1), highest
+
+
+def _other_rules(
+    observed: Observations, judge: Judge, highest: Tensor, draws: Resampling, n: int
+) -> dict[str, Sampled]:
+    """Location instability by the paper's and the released code's choice of category."""
+    (steadiest,) = observed.by_filter(lambda block: [judge.steadiest_category(block.positions, block.scores)])
+    by_highest, by_steadiest = (
+        observed.by_filter(
+            lambda block, chosen=chosen: [
+                judge.instability(block.positions, block.scores, chosen[block.filters], draws.rows)
+            ],
+            chosen,
+        )[0]
+        for chosen in (highest, steadiest.where(highest >= 0, -1))
+    )
+    return {
+        "instability_highest": Sampled.from_rows(by_highest.nanmean(dim=1), draws, n),
+        "instability_minimum": Sampled.from_rows(by_steadiest.nanmean(dim=1), draws, n),
+    }
+
+
+def _filter_table(
+    observed: Observations, figures: dict[str, FilterFigure], categories: Tensor, classes: Sequence[str]
+) -> pandas.DataFrame:
+    """One row per filter; n counts the images of its category that have a landmark."""
+    landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
+    counts = torch.bincount(observed.labels[landmarked], minlength=len(classes))
+    owners = categories.tolist()
+    columns: dict[str, object] = {
+        "filter": range(len(owners)),
+        "category": pandas.Series([classes[owner] if owner >= 0 else None for owner in owners], dtype=object),
+        "n": [int(counts[owner]) if owner >= 0 else 0 for owner in owners],
+        "score": observed.answers.heights.tolist(),
+    }
+    for measure, figure in figures.items():
+        low, high = figure.interval()
+        columns[measure] = figure.value.tolist()
+        columns |= {f"{measure}_low": low.tolist(), f"{measure}_high": high.tolist()}
+    return pandas.DataFrame(columns)

@@ -1,0 +1,48 @@
+"""Position stability: does a filter still point at the same place when the image gets a little noise?
+
+For every image of the filter's category on which it fires: a hit if the peak stays within one cell along both
+axes when Gaussian noise of standard deviation `level` (in units of the image's range) is added. The stability
+score of Huang et al., "Evaluation and Improvement of Interpretability for Self-Explainable Part-Prototype
+Networks", ICCV 2023, section 3.2, with cells in place of annotated parts. A constant spot is perfectly
+stable: read it beside the translation test.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.filters.part_interpretability import GROUPS
+from interp_cnn.evaluation.statistics import Resampling
+
+
+def noisy(images: Tensor, generator: torch.Generator, *, level: float = 0.05) -> Tensor:
+    """`images` (B, C, H, W) in [0, 1] with Gaussian noise, back in [0, 1]."""
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return (images + level * noise).clamp(0, 1)
+
+
+class NoiseStability:
+    """Counts of stable images, per group of images and filter."""
+
+    def __init__(self, categories: Tensor) -> None:
+        self.categories = categories
+        self.stable = torch.zeros(GROUPS, len(categories), dtype=torch.float64)
+        self.images = torch.zeros_like(self.stable)
+        self.seen = 0
+
+    def update(self, before: Tensor, after: Tensor, active: Tensor, labels: Tensor) -> None:
+        """Add a batch: cells before and after noise (B, D, 2), where the filter fires (B, D), labels (B,)."""
+        counted = active.cpu() & (labels.cpu().unsqueeze(1) == self.categories)
+        stays = ((before - after).abs() <= 1).all(dim=2).cpu()
+        group = (self.seen + torch.arange(len(labels))) % GROUPS
+        self.seen += len(labels)
+        self.images.index_add_(0, group, counted.double())
+        self.stable.index_add_(0, group, (stays & counted).double())
+
+    def shares(self, draws: Resampling | None = None) -> Tensor:
+        """(R, D) share of stable images; NaN for a filter without images."""
+        stable, images = self.stable[: self.seen], self.images[: self.seen]
+        if draws is None:
+            return stable.sum(dim=0, keepdim=True) / images.sum(dim=0, keepdim=True)
+        return (draws.rows.double() @ stable) / (draws.rows.double() @ images)

@@ -1,0 +1,123 @@
+"""What one pass over the images leaves behind: a few numbers per image and filter, never a feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp_cnn.data.parts import PartBatch
+from interp_cnn.evaluation.filters.answer_file import AnswerFile
+from interp_cnn.explanation.network.feature_maps import peaks, template_fits
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
+
+# Answers that are in memory at a time: at 16 bytes 16 MB, and a few times that in float64 while they are judged.
+BLOCK = 1 << 20
+
+
+class Block(NamedTuple):
+    """The answers of a few filters on all N images."""
+
+    filters: Tensor  # (d,) their numbers
+    positions: Tensor  # (N, d, 2) float32 pixels, (row, column): receptive-field centres of the peaks
+    scores: Tensor  # (N, d) float32, the peaks' values
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A network's answers on N images: on the disk 8 bytes per image and filter, in memory what is per image.
+
+    Attributes:
+        answers: cells and scores of D filters.
+        landmarks: (N, P, 2) pixels, NaN where unknown.
+        labels: (N,) int64.
+        predictions: (N,) int64.
+        names: the images, in order.
+        field: receptive field of the layer.
+    """
+
+    answers: AnswerFile
+    landmarks: Tensor
+    labels: Tensor
+    predictions: Tensor
+    names: Sequence[str]
+    field: ReceptiveField
+
+    @property
+    def filters(self) -> int:
+        """D."""
+        return self.answers.filters
+
+    @property
+    def cells(self) -> Tensor:
+        """(N, D) int32 all at once, the peaks' cells in row-major order; see `blocks` for many images."""
+        return self.answers.block(torch.arange(self.filters))[0]
+
+    @property
+    def scores(self) -> Tensor:
+        """(N, D) float32 all at once, the peaks' values."""
+        return self.answers.block(torch.arange(self.filters))[1]
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) float64: 1 where the prediction is right."""
+        return (self.labels == self.predictions).double()
+
+    def block(self, filters: Tensor) -> Block:
+        """The answers of some `filters` (d,)."""
+        cells, scores = self.answers.block(filters)
+        return Block(filters, self.field.cell_centres()[cells.long()], scores)
+
+    def blocks(self, categories: Tensor | None = None) -> Iterator[Block]:
+        """All filters, as many at a time as `BLOCK` allows; with `categories` (D,) those of one together."""
+        order = torch.arange(self.filters) if categories is None else categories.argsort(stable=True)
+        for filters in order.split(max(1, BLOCK // len(self.labels))):
+            yield self.block(filters)
+
+    def by_filter(
+        self, measure: Callable[[Block], Iterable[Tensor]], categories: Tensor | None = None
+    ) -> list[Tensor]:
+        """Tensors (..., D) in the filters' order, from those (..., d) that `measure` finds for each of `blocks`."""
+        order, pieces = [], []
+        for block in self.blocks(categories):
+            order.append(block.filters)
+            pieces.append(tuple(measure(block)))
+        places = torch.cat(order).argsort()
+        return [torch.cat(column, dim=-1)[..., places] for column in zip(*pieces, strict=True)]
+
+
+class ObservationRecorder:
+    """Collects `Observations` batch by batch; `readout` is "peak" or "template", see `measure_network`."""
+
+    def __init__(self, field: ReceptiveField, readout: str = "peak") -> None:
+        if readout not in ("peak", "template"):
+            raise ValueError(f"readout is {readout!r}; expected peak or template")
+        self.readout = readout
+        self.field = field
+        self.answers: AnswerFile | None = None
+        self.parts: list[tuple[Tensor, ...]] = []
+        self.names: list[str] = []
+
+    def update(self, maps: Tensor, logits: Tensor, batch: PartBatch) -> None:
+        """Add a batch: its feature maps (B, D, h, w) and logits (B, K)."""
+        if tuple(maps.shape[2:]) != self.field.grid:
+            raise ValueError(
+                f"feature maps have the grid {tuple(maps.shape[2:])}; expected {self.field.grid}"
+            )
+        positions, scores = peaks(maps)
+        if self.readout == "template":
+            positions = template_fits(maps)
+        self.answers = self.answers or AnswerFile(maps.shape[1])
+        self.answers.append(positions[..., 0] * maps.shape[3] + positions[..., 1], scores)
+        record = (batch.landmarks, batch.labels, logits.argmax(dim=1))
+        self.parts.append(tuple(tensor.cpu() for tensor in record))
+        self.names.extend(batch.names)
+
+    def result(self) -> Observations:
+        if self.answers is None:
+            raise ValueError("the loader gave no batch; expected at least one image")
+        columns = (torch.cat(column) for column in zip(*self.parts, strict=True))
+        return Observations(self.answers, *columns, self.names, self.field)

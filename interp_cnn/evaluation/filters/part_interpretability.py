@@ -1,0 +1,117 @@
+"""Part interpretability: in how many images does a filter's region cover one and the same part?
+
+A cell is valid where  x > T_f  with  p(x > T_f) = 0.005  over all cells of all maps. The region S_f of an
+image is the union of the receptive fields of its valid cells: round ones of a stated radius (the paper's
+choice, default), or the exact boxes. Image I is a hit for part k where  IoU(S_f, mask_k) > 0.2 ; an image
+without a valid cell is a miss. Over the images of the filter's category that show part k,  P_fk = mean hit,
+P_f = max_k P_fk,  and the network's figure is the mean over filters (Zhang, Wu, Zhu, CVPR 2018, section 4.2;
+no released code computes it).
+
+The null pairs every region with the masks of the previous image of the same category: what regions of this
+size and usual place would hit without looking.
+
+Counts are kept per group of images, at most 100, so that memory does not grow; the bootstrap draws groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_cnn.evaluation.filters.regions import Boxes, Discs
+from interp_cnn.evaluation.statistics import Resampling
+
+GROUPS = 100
+
+
+@dataclass(frozen=True)
+class PartHits:
+    """Hits of D filters on P parts, over G groups of images.
+
+    Attributes:
+        hits: (G, D, P) images of the filter's category in which its region covers the part.
+        images: (G, D, P) images of the filter's category that show the part.
+    """
+
+    hits: Tensor
+    images: Tensor
+
+    def shares(self, weights: Tensor | None = None) -> Tensor:
+        """(R, D, P) share of hits under group weights (R, G); NaN where no image shows the part."""
+        weights = torch.ones(1, len(self.hits)) if weights is None else weights
+        hits, images = (
+            torch.einsum("rg,gdp->rdp", weights.double(), counts.double())
+            for counts in (self.hits, self.images)
+        )
+        return hits / images
+
+    def best(self, draws: Resampling) -> tuple[Tensor, Tensor]:
+        """P_f under the rows of `draws`, (R, D), for each filter's best part, (D,), -1 for a filter without
+        images.
+        """
+        shares = self.shares(draws.rows)
+        first = shares[0].nan_to_num(nan=-1.0)
+        part = first.argmax(dim=1)
+        rows = shares.gather(2, part.reshape(1, -1, 1).expand(len(shares), -1, 1)).squeeze(2)
+        return rows, part.where(first.amax(dim=1) >= 0, -1)
+
+
+class PartInterpretability:
+    """Second pass over the images, with the thresholds of the first."""
+
+    def __init__(
+        self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Discs | Boxes, iou: float = 0.2
+    ) -> None:
+        filters = len(thresholds)
+        self.thresholds, self.categories, self.region, self.iou = thresholds, categories, region, iou
+        self.hits = torch.zeros(GROUPS, filters, parts, dtype=torch.int32)
+        self.images = torch.zeros_like(self.hits)
+        self.null_hits, self.null_images = self.hits.clone(), self.hits.clone()
+        self.seen = 0
+        self.previous: dict[int, Tensor] = {}
+
+    def update(self, maps: Tensor, labels: Tensor, part_masks: Tensor) -> None:
+        """Add a batch: maps (B, D, h, w), labels (B,), part_masks (B, P, H, W) bool, empty where a part is
+        not shown.
+        """
+        thresholds = self.thresholds.to(maps.device).reshape(-1, 1, 1)
+        for image, label, masks in zip(maps, labels.tolist(), part_masks, strict=True):
+            group, self.seen = self.seen % GROUPS, self.seen + 1
+            mine = (self.categories == label).nonzero().flatten()
+            if len(mine) == 0:
+                continue
+            masks = masks.to(maps.device)
+            region = self.region(image[mine] > thresholds[mine])  # (M, H, W)
+            self._count(self.hits, self.images, group, mine, region, masks)
+            if label in self.previous:
+                self._count(self.null_hits, self.null_images, group, mine, region, self.previous[label])
+            self.previous[label] = masks
+
+    def result(self) -> PartHits:
+        return PartHits(self.hits[: self.seen], self.images[: self.seen])
+
+    def null(self) -> PartHits:
+        """The same regions with the masks of the previous image of the category."""
+        return PartHits(self.null_hits[: self.seen], self.null_images[: self.seen])
+
+    def _count(
+        self, hits: Tensor, images: Tensor, group: int, mine: Tensor, region: Tensor, masks: Tensor
+    ) -> None:
+        overlaps = intersection_over_union(region, masks).cpu()  # (M, P)
+        shown = masks.flatten(1).any(dim=1).cpu()  # (P,)
+        hits[group, mine] += ((overlaps > self.iou) & shown).int()
+        images[group, mine] += shown.int()
+
+
+def intersection_over_union(regions: Tensor, masks: Tensor) -> Tensor:
+    """(M, P) IoU of `regions` (M, H, W) with `masks` (P, H, W), both bool; 0 where both are empty."""
+    if regions.shape[1:] != masks.shape[1:]:
+        raise ValueError(
+            f"masks are {tuple(masks.shape[1:])}; expected the images' {tuple(regions.shape[1:])}"
+        )
+    one, two = regions.flatten(1).float(), masks.flatten(1).float()
+    inside = one @ two.T
+    union = one.sum(dim=1, keepdim=True) + two.sum(dim=1) - inside
+    return inside / union.clamp(min=1)

@@ -1,0 +1,127 @@
+"""From the valid cells of a map to pixels: round or exact receptive fields, or bilinear interpolation.
+
+Only maps with a valid cell have a region at all, and with 0.5 % of the cells valid most have none: every
+function takes the maps that have one, (M, h, w), and gives (M, H, W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
+
+FIELDS = ("round", "exact")
+THRESHOLDS = ("sketch", "exact")
+
+
+def round_radius(field: ReceptiveField) -> float:
+    """The default radius in pixels: two cells, but no more than half the receptive field.
+
+    What a cell responds to is far smaller than what it sees (Zhou, Khosla, Lapedriza, Oliva, Torralba,
+    "Object Detectors Emerge in Deep Scene CNNs", ICLR 2015): at stride 16 they measured about 70 pixels in
+    diameter.
+    """
+    return min(2 * sum(field.stride) / 2, sum(field.size) / 4)
+
+
+@dataclass(frozen=True)
+class RegionRule:
+    """Which cells of a filter's maps are valid, and which pixels they stand for.
+
+    Attributes:
+        tail: the share of all cells of all maps that exceeds the filter's threshold T_f. T_f is never below 0: a
+            silent cell is not valid, and an image without a valid cell has an empty region, which is a miss.
+        field: "round", discs around the receptive-field centres of the valid cells; or "exact", their whole
+            receptive fields.
+        radius: of the discs, in pixels; None: `round_radius`.
+        threshold: "sketch", T_f to better than 0.8 %; or "exact", for one more pass over the images (`quantile`).
+    """
+
+    tail: float = 0.005
+    field: str = "round"
+    radius: float | None = None
+    threshold: str = "sketch"
+
+    def __post_init__(self) -> None:
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(f"regions.threshold is {self.threshold!r}; expected {' or '.join(THRESHOLDS)}")
+        if self.field not in FIELDS:
+            raise ValueError(f"regions.field is {self.field!r}; expected {' or '.join(FIELDS)}")
+        if not 0 < self.tail < 1:
+            raise ValueError(f"regions.tail is {self.tail}; expected a share between 0 and 1")
+        if self.radius is not None and (self.field == "exact" or not self.radius >= 0):
+            raise ValueError(
+                f"regions.radius is {self.radius}; expected pixels, 0 or more, with regions.field=round"
+            )
+
+    def regions(self, field: ReceptiveField) -> Discs | Boxes:
+        """From valid cells to pixels, for the layer with this receptive field."""
+        if self.field == "exact":
+            return Boxes(field)
+        return Discs(field, round_radius(field) if self.radius is None else self.radius)
+
+
+class Discs:
+    """Union of discs around the receptive-field centres of valid cells."""
+
+    def __init__(self, field: ReceptiveField, radius: float) -> None:
+        height, width = field.image_size
+        centres = field.cell_centres().double()  # (h*w, 2)
+        rows = (torch.arange(height) - centres[:, :1]).square()  # (h*w, H)
+        columns = (torch.arange(width) - centres[:, 1:]).square()
+        self.size = (height, width)
+        self.discs = (rows.unsqueeze(2) + columns.unsqueeze(1) <= radius**2).flatten(1)  # (h*w, H*W)
+
+    def __call__(self, valid: Tensor) -> Tensor:
+        """(M, H, W) bool for `valid` (M, h, w) bool."""
+        self.discs = self.discs.to(valid.device)
+        covered = torch.zeros(len(valid), self.discs.shape[1], dtype=torch.bool, device=valid.device)
+        maps, cells = valid.flatten(1).nonzero(as_tuple=True)
+        while len(maps):  # one valid cell of each map per turn, so that no two write to the same place
+            first = torch.ones_like(maps, dtype=torch.bool)
+            first[1:] = maps[1:] != maps[:-1]
+            covered[maps[first]] |= self.discs[cells[first]]
+            maps, cells = maps[~first], cells[~first]
+        return covered.reshape(len(valid), *self.size)
+
+
+class Boxes:
+    """Union of the exact receptive fields of valid cells: along each axis an interval."""
+
+    def __init__(self, field: ReceptiveField) -> None:
+        self.rows = _membership(field, 0)  # (h, H)
+        self.columns = _membership(field, 1)  # (w, W)
+
+    def __call__(self, valid: Tensor) -> Tensor:
+        """(M, H, W) bool for `valid` (M, h, w) bool."""
+        self.rows, self.columns = self.rows.to(valid.device), self.columns.to(valid.device)
+        return self.rows.T @ valid.float() @ self.columns > 0
+
+
+class Interpolation:
+    """Bilinear upsampling, anchored at the receptive-field centres; constant beyond the outermost ones."""
+
+    def __init__(self, field: ReceptiveField) -> None:
+        self.rows = _interpolation(field, 0)  # (H, h)
+        self.columns = _interpolation(field, 1)  # (W, w)
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """(M, H, W) for `maps` (M, h, w)."""
+        self.rows, self.columns = self.rows.to(maps.device), self.columns.to(maps.device)
+        return self.rows @ maps.float() @ self.columns.T
+
+
+def _membership(field: ReceptiveField, axis: int) -> Tensor:
+    cells, pixels = torch.arange(field.grid[axis]), torch.arange(field.image_size[axis])
+    centres = field.start[axis] + field.stride[axis] * cells.double()
+    return ((pixels - centres.unsqueeze(1)).abs() <= (field.size[axis] - 1) / 2 + 1e-9).float()
+
+
+def _interpolation(field: ReceptiveField, axis: int) -> Tensor:
+    cells = field.grid[axis]
+    pixels = torch.arange(field.image_size[axis], dtype=torch.float64)
+    places = ((pixels - field.start[axis]) / field.stride[axis]).clamp(0, cells - 1)
+    return (1 - (places.unsqueeze(1) - torch.arange(cells)).abs()).clamp(min=0).float()

@@ -1,0 +1,1 @@
+"""Numbers that rank relevance maps: pixel flipping, completeness, randomisation, localisation, agreement."""

@@ -1,0 +1,1 @@
+"""What layers stand for: patterns of filters mined, replicated, drawn, ablated."""

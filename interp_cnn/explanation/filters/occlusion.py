@@ -1,0 +1,83 @@
+"""What a filter needs of an image: how far its peak falls when a window is hidden.
+
+A filter's score on an image is the maximum of its map; hiding a window gives another score. The drop is that of
+`occlusion`, asked of the layer's D scores as if they were logits, so one run over an image's windows answers for all
+filters that have this image as their strongest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.explanation.network.feature_maps import named_layer
+from interp_cnn.explanation.occlusion.fills import Fill
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.windows import map_of_drops
+
+CELLS = 64  # of a map along the longer side, at most
+IMAGES = 16  # in one occlusion run
+
+
+class FilterScores(nn.Module):
+    """A network up to its filters' scores: images (B, C, H, W) -> (B, D), the maximum of each map of a layer."""
+
+    def __init__(self, network: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.network = network
+        self.layer = named_layer(network, layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, D)."""
+        kept: list[Tensor] = []
+        handle = self.layer.register_forward_hook(lambda module, given, maps: kept.append(maps.amax((2, 3))))
+        try:
+            self.network(images)
+        finally:
+            handle.remove()
+        return kept[-1]
+
+
+@torch.no_grad()
+def filter_occlusion(
+    network: nn.Module,
+    found: Exemplars,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    fill: Callable[[Tensor], Fill],
+) -> Tensor:
+    """Occlusion map of every filter on its strongest image.
+
+    Args:
+        network: any classifier; runs where its parameters lie.
+        found: exemplars of one of its layers.
+        window: rows and columns of the occluder, pixels.
+        stride: its step, likewise.
+        fill: what hides the pixels of some images (B, C, H, W).
+
+    Returns:
+        (D, h, w), the fall of the filter's score averaged over the windows that cover a pixel, at most 64 cells along
+        the longer side; NaN for a filter that never fires.
+    """
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    strongest = found.image_numbers[:, 0]
+    size = tuple(found.mean_image.shape[1:])
+    shrunk = tuple(round(side * min(1.0, CELLS / max(size))) for side in size)
+    maps = torch.full((len(found), *shrunk), torch.nan)
+    scores = FilterScores(network, found.layer)
+    for numbers in strongest[strongest >= 0].unique().split(IMAGES):
+        images = torch.stack([found.images[number].float() / 255 for number in numbers.tolist()]).to(device)
+        job = OcclusionJob(scores, images, window=window, stride=stride, fill=fill(images), overhang="end")
+        for _ in job.run():
+            pass
+        for place, number in enumerate(numbers.tolist()):
+            filters = (strongest == number).nonzero().flatten()
+            drops = map_of_drops(job.grid, job.drops[place, filters])  # (n, H, W)
+            small = functional.adaptive_avg_pool2d(drops[:, None], shrunk)[:, 0]  # (n, h, w)
+            maps[filters] = small.float().cpu()
+    return maps

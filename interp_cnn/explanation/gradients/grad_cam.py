@@ -1,0 +1,92 @@
+"""Grad-CAM: which cells of a layer's feature maps speak for the class.
+
+    alpha_k = mean over cells of df/dA_k        map = relu(sum_k alpha_k A_k), enlarged to the image
+
+Selvaraju et al., ICCV 2017 (arXiv 1610.02391). The map is as coarse as the layer and has no colour channel.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interp_cnn.explanation.network.logits import check_logits, check_question, evaluation_mode, target_logits
+
+
+@torch.inference_mode(False)
+def grad_cam(
+    network: nn.Module, images: Tensor, targets: Tensor, *, layer: str | None = None, positive: bool = True
+) -> Tensor:
+    """Grad-CAM: a layer's feature maps weighted by their mean gradient, enlarged to the image.
+
+    Args:
+        network: images (B, C, H, W) -> logits (B, K).
+        images: (B, C, H, W).
+        targets: (B,) classes.
+        layer: dotted module name; by default the last module, pooling left out, that returns maps of more
+            than one cell.
+        positive: cut off what is negative, as in the paper.
+
+    Returns:
+        (B, 1, H, W), enlarged bilinearly.
+    """
+    images, targets = check_question(images, targets)
+    with evaluation_mode(network):
+        if layer is None:
+            layer = last_feature_maps(network, images[:1])
+        elif layer not in dict(network.named_modules()):
+            raise ValueError(f"layer must be the name of a module of the network, got {layer!r}")
+        feature_maps, gradient = _maps_and_gradient(network, images, targets, layer)  # (B, D, h, w) both
+    relevance = (gradient.mean((2, 3), keepdim=True) * feature_maps).sum(1, keepdim=True)  # (B, 1, h, w)
+    relevance = relevance.clamp(min=0) if positive else relevance
+    return F.interpolate(relevance, size=images.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _maps_and_gradient(
+    network: nn.Module, images: Tensor, targets: Tensor, layer: str
+) -> tuple[Tensor, Tensor]:
+    held: list[Tensor] = []
+
+    def hold(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise ValueError(f"layer {layer!r} must return feature maps (B, D, h, w)")
+        held.append(output.detach().requires_grad_())
+        torch.set_grad_enabled(True)  # nothing in front of the layer needs to be differentiated
+        return held[-1].clone()  # an in-place ReLU behind the layer must not change the maps held
+
+    handle = network.get_submodule(layer).register_forward_hook(hold)
+    try:
+        with torch.no_grad():
+            score = target_logits(network(images), targets)
+    finally:
+        handle.remove()
+    if len(held) != 1:
+        raise ValueError(f"layer {layer!r} must run once in a forward pass, it ran {len(held)} times")
+    (gradient,) = (
+        torch.autograd.grad(score.sum(), held, allow_unused=True) if score.requires_grad else (None,)
+    )
+    if gradient is None:
+        raise ValueError(f"layer {layer!r} has no influence on the logits")
+    return held[0].detach(), gradient
+
+
+def last_feature_maps(network: nn.Module, images: Tensor) -> str:
+    """The last module, pooling left out, that runs once and returns maps of more than one cell."""
+    calls: list[tuple[str, nn.Module, Tensor]] = []
+
+    def note(name: str):
+        return lambda module, arguments, output: calls.append((name, module, output))
+
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            check_logits(network(images), len(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    runs = [name for name, _, _ in calls]
+    pooled = {id(output) for _, module, output in calls if "Pool" in type(module).__name__}
+    for name, _, output in reversed(calls):
+        maps = isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1
+        if maps and id(output) not in pooled and runs.count(name) == 1:
+            return name
+    raise ValueError("the network has no module that returns feature maps (B, D, h, w): name one with layer=")

@@ -1,0 +1,1 @@
+"""Every relevance method under its name, with its options, cost and record."""

@@ -1,0 +1,261 @@
+"""Every map of this room by name, with one call: which pixels made the network give its target class this logit.
+
+    METHODS["occlusion"].maps(network, images, targets, options)        maps (B, H, W) and their sums (B,)
+
+A map adds up the colour channels. Some methods promise what their map sums to (completeness): LRP the logit itself,
+the methods with a baseline the logit's change from baseline to image. What the map really sums to is reported beside
+it. Occlusion is complete in another unit, the drop divided by the window's area, and is summed in that.
+
+What speaks for one class rather than another is asked of `differences.LogitDifferences`.
+"""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.baselines import reference_images
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.gradients.finite_differences import single_pixel
+from interp_cnn.explanation.methods.method import Found, Method, with_sums
+from interp_cnn.explanation.methods.occlusion import (
+    MEANINGS,
+    OCCLUSION_METHODS,
+    UNITS,
+    occlusion,
+    window_method,
+    windows_of,
+    worth,
+)
+from interp_cnn.explanation.methods.options import Options, each_window, occluder_of
+from interp_cnn.explanation.network.logits import scores
+from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.lrp import lrp
+from interp_cnn.explanation.shapley import shapley_values
+
+
+def _added_up(method: Callable, **names: str) -> Callable:
+    """A method of (network, images, targets) as one that takes options too and adds up the colour channels.
+
+    Args:
+        method: (network, images (B, C, H, W), targets (B,), ...) -> (B, C, H, W) or (B, 1, H, W).
+        names: its argument -> the attribute of `Options` that it gets.
+    """
+
+    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+        given = {argument: getattr(options, attribute) for argument, attribute in names.items()}
+        return with_sums(method(network, images, targets, **given).sum(1))
+
+    return maps
+
+
+def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    generator = torch.Generator().manual_seed(options.seed)
+    more = {"generator": generator, "batch_size": options.batch_size}
+    return with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
+
+
+def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    generator = torch.Generator().manual_seed(options.seed)
+    more = {"generator": generator, "batch_size": options.batch_size, "baseline": options.baseline}
+    return with_sums(shapley_values(network, images, targets, **more).sum(1))
+
+
+def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    layer = options.layer
+    if layer is not None:
+        names = [name for name, _ in network.named_modules() if name]
+        wrapped = [name for name in names if name == layer or name.endswith(f".{layer}")]
+        if not wrapped:
+            near = get_close_matches(layer, names, 3, 0.5) or names[-3:]
+            raise ValueError(f"the network has no layer {layer!r}; did you mean {' or '.join(near)}?")
+        layer = min(wrapped, key=len)
+    return with_sums(gradients.grad_cam(network, images, targets, layer=layer)[:, 0])
+
+
+def _lrp(rule: str) -> Callable:
+    return _added_up(lambda network, images, targets: lrp(network, images, targets, rule=rule))
+
+
+def _logit(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Tensor:
+    return scores(network, images, targets)
+
+
+def _change_from(attribute: str) -> Callable:
+    """The logit's change from a reference image, which `options` names, to the image."""
+
+    def change(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Tensor:
+        if attribute == "fill":
+            fill, everything = occluder_of(images, options), torch.ones_like(images[:, :1], dtype=torch.bool)
+            references = [fill(images, everything, sample) for sample in range(fill.samples)]
+        else:
+            references = reference_images(images, "zero" if attribute == "zero" else options.baseline)
+        before = [scores(network, reference.expand_as(images), targets) for reference in references]
+        return scores(network, images, targets) - torch.stack(before).mean(0)
+
+    return change
+
+
+METHODS: dict[str, Method] = {
+    "occlusion": Method(
+        occlusion,
+        MEANINGS["mean_drop"],
+        UNITS["mean_drop"],
+        cost=windows_of,
+        worth=worth,
+        total=_change_from("fill"),
+        cells="",
+    ),
+    **OCCLUSION_METHODS,
+    "sensitivity_analysis": Method(
+        _added_up(gradients.sensitivity_analysis),
+        "how strongly a small change of the pixel moves the logit, whichever way (squared gradient)",
+        "(logit per brightness)²",
+        signed=False,
+        cells="mean",
+    ),
+    "saliency": Method(
+        _added_up(gradients.saliency),
+        "how strongly a small change of the pixel moves the logit, whichever way",
+        "logit per brightness",
+        signed=False,
+        cells="mean",
+    ),
+    "gradient_x_input": Method(
+        _added_up(gradients.gradient_x_input),
+        "the pixel's brightness times the logit's slope: a first guess at its share of the logit",
+        "logit",
+        total=_change_from("zero"),
+    ),
+    "smooth_grad": Method(
+        _smooth_grad,
+        "which way the logit moves when the pixel gets brighter, averaged over noisy copies of the image",
+        "logit per brightness",
+        cost=lambda size, options: 75.0,
+        cells="mean",
+    ),
+    "integrated_gradients": Method(
+        _added_up(gradients.integrated_gradients, baseline="baseline", batch_size="batch_size"),
+        "the pixel's share of the logit's change on the way from the baseline to the image",
+        "logit",
+        cost=lambda size, options: 120.0,
+        total=_change_from("baseline"),
+    ),
+    "lrp": Method(
+        _lrp("epsilon"),
+        "the pixel's share of the logit, handed back layer by layer (rule epsilon)",
+        "logit",
+        cost=lambda size, options: 8.0,
+        total=_logit,
+    ),
+    **{
+        f"lrp_{rule.replace('-', '_')}": Method(
+            _lrp(rule),
+            f"the pixel's share of the logit, handed back layer by layer (composite {rule})",
+            "logit",
+            cost=lambda size, options: 8.0,
+            total=_logit,
+        )
+        for rule in ("epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1", "z-box")
+    },
+    "deeplift": Method(
+        _added_up(deeplift, baseline="baseline"),
+        "the pixel's share of the logit's change from the baseline to the image, handed back layer by layer (Rescale)",
+        "logit",
+        cost=lambda size, options: 10.0,
+        total=_change_from("baseline"),
+    ),
+    "shapley_values": Method(
+        _shapley_values,
+        "the average gain in the logit when the pixel's window is uncovered, over all orders of uncovering (sampled)",
+        "logit",
+        cost=lambda size, options: 50.0 * 196,
+        total=_change_from("baseline"),
+    ),
+    "single_pixel": Method(
+        _added_up(single_pixel, batch_size="batch_size"),
+        "how far the logit moves when this pixel alone gets brighter by 0.1, colour by colour",
+        "logit per 0.1 brightness",
+        cost=lambda size, options: 3.0 * size[0] * size[1],
+        cells="mean",
+    ),
+    "grad_cam": Method(
+        _grad_cam,
+        "which cells of the last feature maps speak for the class (coarse, enlarged)",
+        "activation x slope",
+        signed=False,
+        cells="",
+    ),
+    "guided_backprop": Method(
+        _added_up(gradients.guided_backprop),
+        "edges that excite the units behind the class; shows detail, but hardly depends on the class",
+        "guided slope",
+        cells="mean",
+    ),
+    "deconvnet": Method(
+        _added_up(gradients.deconvnet),
+        "the pattern that would excite the units behind the class; hardly depends on the class",
+        "guided slope",
+        cells="mean",
+    ),
+}
+
+STANDARD = (
+    "occlusion",
+    "sensitivity_analysis",
+    "gradient_x_input",
+    "integrated_gradients",
+    "lrp",
+    "deeplift",
+    "grad_cam",
+    "guided_backprop",
+)
+
+
+def method_named(name: str, options: Options) -> Method:
+    """The method of a name, with the unit that the options give it.
+
+    Args:
+        name: a key of `METHODS`, or `occlusion_window_` and a size in pixels or as a share of the image.
+        options: see `Options`.
+
+    Raises:
+        ValueError: no such method.
+    """
+    size = name.removeprefix("occlusion_window_")
+    if size != name:
+        try:
+            window = float(size) if "." in size else int(size)
+        except ValueError as error:
+            raise ValueError(f"methods: {name!r} must end in a size, such as occlusion_window_0.1") from error
+        return window_method(METHODS["occlusion"], options, window)
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, 1)
+        hint = f"did you mean {near[0]}?" if near else "there are"
+        raise ValueError(f"methods: no method {name!r}; {hint} ({', '.join(METHODS)})")
+    return window_method(METHODS[name], options) if name == "occlusion" else METHODS[name]
+
+
+def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the methods that are asked for, each once; the standard set where none is.
+
+    Raises:
+        ValueError: no name, or one that no method has.
+    """
+    methods = STANDARD if asked is None else tuple(dict.fromkeys(map(str, asked)))
+    for name in methods:
+        method_named(name, Options())
+    if not methods:
+        raise ValueError(f"methods=[] asks nothing; there are {', '.join(METHODS)}")
+    return methods
+
+
+def with_each_window(methods: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """The methods, and before `occlusion` of several window sizes each size by itself."""
+    sizes = each_window(options)
+    if "occlusion" not in methods or len(sizes) < 2:
+        return methods
+    place = methods.index("occlusion")
+    apart = tuple(f"occlusion_window_{one.window}" for one in sizes)
+    return (*methods[:place], *apart, *methods[place:])

@@ -1,0 +1,218 @@
+"""Asking a method about many images: as many at once as fit into memory, and one by one where one of them is refused.
+
+A batch that does not fit after all is asked in halves. A refusal (an operation without a rule, a map that is not
+finite) is raised; with `tolerant`, the images that it concerns get its sentence instead of a map.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import method_named
+from interp_cnn.explanation.network.logits import evaluation_mode
+
+SHARE_OF_MEMORY = 0.25
+MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster
+KEPT = 4  # times what a forward pass writes: a backward pass, or a walk over every operation, keeps it all
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one method says about a batch of images.
+
+    Attributes:
+        maps: (B, H, W), colour channels added up.
+        sums: (B,) what the maps sum to.
+        expected: (B,) what they should sum to, None where the method promises nothing.
+        seconds: for the whole batch.
+        forward_passes: images sent through the network, or as much work, for the whole batch.
+        notes: (B,) a sentence about each map, empty for none.
+    """
+
+    maps: Tensor
+    sums: Tensor
+    expected: Tensor | None
+    seconds: float
+    forward_passes: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """One method's map of one image.
+
+    Attributes:
+        values: (H, W).
+        sum: of the map, in the method's own way.
+        expected: what it should be, None where the method promises nothing.
+        seconds: this image's share of its batch.
+        forward_passes: likewise.
+        note: a sentence about the map, empty for none.
+    """
+
+    values: Tensor
+    sum: float
+    expected: float | None
+    seconds: float
+    forward_passes: float
+    note: str = ""
+
+
+def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
+    """The map of one method for every image.
+
+    Args:
+        name: of the method, see `methods.method_named`.
+        network: images (B, C, H, W) -> logits (B, K).
+        images: (B, C, H, W), all of one size.
+        targets: (B,) classes.
+        options: see `Options`.
+
+    Raises:
+        ValueError: a question that this method cannot answer for this network, said in one sentence.
+    """
+    method = method_named(name, options)
+    with _counted(network) as passes:
+        start = time.perf_counter()
+        found = method.maps(network, images, targets, options)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        seconds = time.perf_counter() - start
+    expected = None
+    if method.total is not None:
+        with evaluation_mode(network):
+            expected = method.total(network, images, targets, options).cpu()
+    count = sum(passes) if found.passes is None else found.passes
+    notes = found.notes or ("",) * len(images)
+    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count, notes)
+
+
+def estimated(name: str, network: nn.Module, image: Tensor, options: Options) -> tuple[float, float]:
+    """About how many forward passes an image's map is worth, and how many seconds, before any is made.
+
+    Args:
+        name: of the method.
+        network: images (B, C, H, W) -> logits (B, K).
+        image: (C, H, W), one like the others.
+        options: see `Options`.
+    """
+    method, some = method_named(name, options), image.expand(4, -1, -1, -1).contiguous()
+    if method.worth is None:
+        passes = method.cost(tuple(image.shape[1:]), options)
+    else:
+        passes = method.worth(network, image[None], options)
+    with evaluation_mode(network), torch.no_grad():
+        network(some)
+        start = time.perf_counter()
+        network(some)
+    return passes, passes * (time.perf_counter() - start) / len(some)
+
+
+@contextmanager
+def _counted(network: nn.Module) -> Iterator[list[int]]:
+    """The sizes of the batches that pass the network meanwhile."""
+    passes: list[int] = []
+    handle = network.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def asked(
+    name: str,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    options: Options,
+    *,
+    tolerant: bool = False,
+) -> list[ImageMap | str]:
+    """One method's answer for every image.
+
+    Args:
+        name: of the method.
+        network: images (B, C, H, W) -> logits (B, K).
+        images: (B, C, H, W).
+        targets: (B,) classes.
+        options: see `Options`.
+        tolerant: answer with the sentence of a refusal where there is one, instead of raising it.
+
+    Returns:
+        B maps or sentences.
+
+    Raises:
+        ValueError: a refusal, or an image that does not fit into memory by itself.
+    """
+    try:
+        found = explain_images(name, network, images, targets, options)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        full = _is_full_memory(error)
+        if not full and not isinstance(error, ValueError):
+            raise
+        if len(images) > 1 and (full or tolerant):
+            half = len(images) // 2
+            parts = (slice(0, half), slice(half, None))
+            answers = [
+                asked(name, network, images[part], targets[part], options, tolerant=tolerant)
+                for part in parts
+            ]
+            return [*answers[0], *answers[1]]
+        size = " x ".join(map(str, images.shape[2:]))
+        sentence = f"an image of {size} pixels does not fit into memory" if full else str(error)
+        if tolerant:
+            return [" ".join(sentence.split())]
+        raise ValueError(f"{name}: {sentence}") from error
+    count = len(images)
+    expected = [None] * count if found.expected is None else found.expected.tolist()
+    rows = zip(found.maps, found.sums.tolist(), expected, found.notes, strict=True)
+    return [
+        ImageMap(values, total, wanted, found.seconds / count, found.forward_passes / count, note)
+        for values, total, wanted, note in rows
+    ]
+
+
+def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
+    """How many images like this one (C, H, W) fit into memory at once, from what one forward pass writes.
+
+    A power of two, so that a little more or less free memory gives the same.
+    """
+    written: list[int] = []
+
+    def note(module: nn.Module, given: tuple, output: object) -> None:
+        if isinstance(output, Tensor):
+            written.append(output.numel() * output.element_size())
+
+    leaves = [module for module in network.modules() if not any(module.children())]
+    handles = [module.register_forward_hook(note) for module in leaves]
+    try:
+        with evaluation_mode(network), torch.no_grad():
+            network(image[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    needed = KEPT * max(sum(written), image.numel() * image.element_size())
+    fitting = int(min(most, max(1, _free_bytes(image.device) * SHARE_OF_MEMORY // needed)))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not on every system
+        free = MOST_BYTES
+    return min(free, MOST_BYTES / SHARE_OF_MEMORY)
+
+
+def _is_full_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

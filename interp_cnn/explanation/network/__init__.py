@@ -1,0 +1,1 @@
+"""A network as the methods see it: logits, feature maps, watch over its state, contrast of logits."""

@@ -1,0 +1,126 @@
+"""What every relevance method asks of a network: evaluation mode, logits, one target class per image.
+
+A relevance map explains one number, the logit of the target class. The checks that make silent nonsense
+impossible are gathered here: a network left in training mode is asked in evaluation mode and handed back as
+it came; probabilities instead of logits, targets that are no class, images that are not finite are refused. What goes
+wrong in evaluation mode all the same is `watching`'s.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.network import feature_maps as activations
+from interp_cnn.explanation.network.watch import Watch
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in evaluation mode; afterwards each of its modules is back in the mode it came in.
+
+    Raises:
+        ValueError: the network drops values out or normalises by the batch all the same, or ends in probabilities.
+    """
+    watch = Watch(network)
+    hook = network.register_forward_hook(watch.refuse_probabilities)
+    try:
+        with activations.evaluation_mode(network), watch:
+            yield network
+    finally:
+        hook.remove()
+
+
+def check_question(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The images as a plain tensor without history and the targets beside them, or a ValueError.
+
+    Public functions stand under `@torch.inference_mode(False)`: a validation loop may ask from inside inference mode.
+
+    Args:
+        images: (B, C, H, W), floating point, finite.
+        targets: (B,), whole numbers, the class asked about in each image.
+
+    Returns:
+        images (B, C, H, W) detached and targets (B,) int64 on the images' device.
+    """
+    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"images must be a floating point tensor (B, C, H, W), got {_described(images)}")
+    if images.numel() == 0:
+        raise ValueError(f"images must hold at least one image, got {_described(images)}")
+    if not isinstance(targets, Tensor) or targets.dim() != 1 or len(targets) != len(images):
+        raise ValueError(
+            f"targets must be a tensor ({len(images)},), one class an image, got {_described(targets)}"
+        )
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be whole numbers (class indices), got {_described(targets)}")
+    images = _plain(images)
+    if not torch.isfinite(images).all():
+        raise ValueError("images must be finite, got NaN or infinity")
+    return images, _plain(targets).to(images.device, torch.int64)
+
+
+def check_logits(logits: Tensor, count: int) -> Tensor:
+    """The network's answer, or a ValueError when it is not (count, K) finite logits."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
+        raise ValueError(
+            f"network must return logits ({count}, K) for {count} images, got {_described(logits)}"
+        )
+    values = logits.detach()
+    if not torch.isfinite(values).all():
+        raise ValueError("network returned logits that are NaN or infinite")
+    if values.shape[1] > 1:
+        if values.min() >= 0 and bool(((values.sum(1) - 1).abs() < 1e-4).all()):
+            raise ValueError(
+                "network must return logits, got values in [0, 1] that sum to 1 in every row: "
+                "explain the network without its final softmax"
+            )
+        if values.max() < 0 and bool((values.logsumexp(1).abs() < 1e-4).all()):
+            raise ValueError(
+                "network must return logits, got log-probabilities: "
+                "explain the network without its final log_softmax"
+            )
+    return logits
+
+
+def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logit of each image's target class, (B,), after both were checked."""
+    classes = check_logits(logits, len(targets)).shape[1]
+    if targets.min() < 0 or targets.max() >= classes:
+        raise ValueError(f"targets must be classes in 0..{classes - 1}, got {targets.min()}..{targets.max()}")
+    return logits.gather(1, targets[:, None])[:, 0]
+
+
+def scores(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """The logit of the target class without gradient, (B,); the network must be in evaluation mode."""
+    with torch.no_grad():
+        return target_logits(network(images), targets)
+
+
+def check_positive(**options: float) -> None:
+    """Refuse an option that is not a finite number above zero."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def check_count(**options: int) -> None:
+    """Refuse an option that is not a whole number of at least one."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def seeded(generator: torch.Generator | None) -> torch.Generator:
+    """The generator, or a fresh one with seed 0: the same map twice unless randomness is asked for."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"[:80]

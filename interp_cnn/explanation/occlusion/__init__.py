@@ -1,0 +1,1 @@
+"""Occlusion maps: windows, fills, plain and incremental engines, sampled and refined variants."""

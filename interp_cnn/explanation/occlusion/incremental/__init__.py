@@ -1,0 +1,1 @@
+"""Exact occlusion from differences: only what a window changes is computed again."""

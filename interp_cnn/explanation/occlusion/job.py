@@ -1,0 +1,273 @@
+"""One occlusion computation as a thing that can be priced, watched, interrupted and taken up again.
+
+    job = OcclusionJob(network, images, window=16, stride=8)
+    print(job.cost())                       # before the run
+    job.load_state_dict(saved)              # optional: go on where an earlier run stopped
+    for progress in job.run():              # one batch of windows at a time
+        ...                                 # draw a bar; save job.state_dict()
+    job.drops                               # (B, K, rows, columns)
+
+Which engine computes a batch is decided here: "incremental" (exact, only the changed part is recomputed, see
+`incremental`), "dense" (one forward pass per window) or "auto": incremental where it pays and where the network
+can be traced, after one window has been checked against a plain forward pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.network import feature_maps as activations
+from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
+from interp_cnn.explanation.occlusion.costs import (
+    OcclusionCost,
+    PlainWork,
+    Progress,
+    dense_batch,
+    free_memory,
+)
+from interp_cnn.explanation.occlusion.fills import Fill, as_fill
+from interp_cnn.explanation.occlusion.incremental.costs import dense_products
+from interp_cnn.explanation.occlusion.incremental.engine import BUDGET, Clean, IncrementalOcclusion
+from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
+from interp_cnn.explanation.occlusion.occluders import Occluders
+from interp_cnn.explanation.occlusion.windows import Window, window_grid
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "incremental", "dense")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
+WORTHWHILE = 15e6  # nanoseconds of plain work below which planning costs more than it saves
+CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
+
+
+class OcclusionJob:
+    """Occlusion drops of every class, image and window of a grid."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        *,
+        window: Window,
+        stride: int | tuple[int, int],
+        fill: float | Tensor | Fill | Callable = 0.0,
+        overhang: str = "none",
+        engine: str = "auto",
+        precision: str = "float32",
+        wanted: Tensor | None = None,
+    ) -> None:
+        """Prepare; nothing is computed yet but the plan.
+
+        Arguments as in `occlusion.occlusion_drops`, and
+            wanted: (B, rows, columns), the windows to compute of each image; None: all. Some that lie between
+                them may be computed too; `known` says which drops hold.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+            kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"images must be a floating-point tensor (B, C, H, W), got {kind}")
+        if len(images) == 0:
+            raise ValueError("images must hold at least one image, got none")
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.network, self.images = network, images.detach()
+        self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
+        self.fill = as_fill(fill)
+        per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
+        self._own_replacement = fill if per_image else None
+        self.precision = precision
+        everywhere = len(images), len(self.grid.row_starts), len(self.grid.column_starts)
+        if wanted is not None and (wanted.dtype != torch.bool or tuple(wanted.shape) != everywhere):
+            raise ValueError(f"wanted must be boolean {everywhere}, got {wanted.dtype} {tuple(wanted.shape)}")
+        self.wanted = wanted
+        self.known = torch.zeros(everywhere, dtype=torch.bool)
+        self.done = 0  # batches finished
+        with torch.no_grad(), evaluation_mode(network), PlainWork(network) as work:
+            logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+        self.logits = check_logits(logits, len(images))
+        with torch.no_grad(), activations.evaluation_mode(network):
+            light = work.nanoseconds * self._windows_per_image < WORTHWHILE
+            dense = engine == "dense" or (engine == "auto" and light)
+            self._incremental = None if dense else self._prepare(engine)
+        self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs: "incremental" or "dense"."""
+        return "dense" if self._incremental is None else "incremental"
+
+    @property
+    def _windows_per_image(self) -> float:
+        return len(self.grid) if self.wanted is None else float(self.wanted.sum()) / len(self.images)
+
+    def cost(self) -> OcclusionCost:
+        """What the run will take; times one forward pass."""
+        windows = round(self._windows_per_image)
+        draws = self.fill.samples * len(self.images)
+        passes = round(draws * self._windows_per_image)
+        some = self.images[:1].expand(4, -1, -1, -1).contiguous()
+        with activations.evaluation_mode(self.network), torch.no_grad():
+            logits_of(self.network, some)
+            start = time.perf_counter()
+            logits_of(self.network, some)
+            one = (time.perf_counter() - start) / len(some)
+        if self._incremental is None:
+            return OcclusionCost(windows, passes, None, None, passes * one, "dense")
+        plan = self._incremental.plan
+        each = sum(dense_products(step) for step in self._incremental.graph.steps.values())
+        products = round(plan.products() * passes / len(self.grid))
+        equivalents = products / max(each, 1)
+        return OcclusionCost(windows, passes, equivalents, products, equivalents * one, "incremental")
+
+    def run(self) -> Iterator[Progress]:
+        """Compute batch after batch, from where the job stands."""
+        start, begun = time.perf_counter(), self.done
+        parts = self._parts()
+        total = sum(len(batches) for _, batches in parts) * self.fill.samples
+        number = 0
+        # that the network answers for each image alone was watched when its logits were computed
+        with activations.evaluation_mode(self.network), torch.no_grad():
+            for images, batches in parts:
+                clean = None
+                for sample in range(self.fill.samples):
+                    if number + len(batches) <= self.done:
+                        number += len(batches)
+                        continue
+                    occluders = self._occluders(images, sample)
+                    if clean is None and self._incremental is not None:
+                        clean = self._clean(images)
+                    for batch in batches:
+                        number += 1
+                        if number <= self.done:
+                            continue
+                        self._add(batch, images, occluders, clean, last=sample == self.fill.samples - 1)
+                        self.done = number
+                        yield Progress(number - begun, total - begun, time.perf_counter() - start)
+
+    def state_dict(self) -> dict:
+        """What `load_state_dict` needs to go on from here."""
+        return {
+            "drops": self.drops.clone(),
+            "known": self.known.clone(),
+            "done": self.done,
+            "engine": self.engine,
+            "logits": self.logits,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where another job of the same network, images and options stopped.
+
+        Raises:
+            ValueError: the state is that of other images, another network or another engine.
+        """
+        same = state["drops"].shape == self.drops.shape and state["engine"] == self.engine
+        if not same or not torch.allclose(state["logits"].to(self.logits), self.logits, rtol=1e-3, atol=1e-4):
+            raise ValueError("state must come from a job with the same network, images and options")
+        self.drops, self.done = state["drops"].to(self.drops).clone(), state["done"]
+        self.known = state["known"].clone()
+
+    def _prepare(self, engine: str) -> IncrementalOcclusion | None:
+        """The incremental engine, or None where the plain method is to be used."""
+        dtype = PRECISIONS[self.precision] or self.images.dtype
+        try:
+            # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
+            deltas_only = dtype == torch.bfloat16
+            incremental = IncrementalOcclusion(
+                self.network,
+                self.grid,
+                self.images,
+                logits=self.logits,
+                dtype=dtype,
+                every_step=deltas_only,
+            )
+            if engine == "auto" and not incremental.pays:
+                return None
+            if engine == "auto" and self.precision == "float32":
+                self._check(incremental)
+            return incremental
+        except Untraceable as reason:
+            if engine == "incremental":
+                raise ValueError(f"network cannot be occluded incrementally: {reason}") from reason
+            logger.warning("occlusion: one forward pass per window, because %s", reason)
+            return None
+
+    def _check(self, incremental: IncrementalOcclusion) -> None:
+        """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
+        occluders = self._occluders(range(1), 0)
+        piece = incremental.batches(1)[0][0]
+        piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))
+        (found,) = incremental.drops(incremental.first_clean, [piece], occluders.changes)
+        occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
+        expected = self.logits[0] - logits_of(self.network, occluded)[0]
+        allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
+        if not bool(((found.drops[0, :, 0, 0] - expected).abs() <= allowed).all()):
+            raise Untraceable("a window came out differently in a plain forward pass")
+
+    def _clean(self, images: range) -> Clean:
+        some = slice(images.start, images.stop)
+        first, self._incremental.first_clean = self._incremental.first_clean, None
+        if images == range(1):
+            return first or self._incremental.clean(self.images[some])
+        clean = self._incremental.clean(self.images[some])
+        allowed = 1e-3 * self.logits[some].abs().max().clamp(min=1e-6)
+        if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
+            raise ValueError('network does not compute what its graph says; use engine="dense"')
+        return clean
+
+    def _parts(self) -> list[tuple[range, list]]:
+        """Images whose clean maps are kept together, with their batches."""
+        together = 1
+        if self._incremental is not None and self.wanted is None:
+            steps = self._incremental.graph.steps.values()
+            each = sum(2 * math.prod(step.shape[1:]) for step in steps) * self.images.element_size()
+            together = max(1, CLEAN_BYTES // max(each, 1))
+        count = len(self.images)
+        parts = [range(first, min(first + together, count)) for first in range(0, count, together)]
+        return [(images, self._batches(images)) for images in parts]
+
+    def _batches(self, images: range) -> list:
+        wanted = None if self.wanted is None else self.wanted[images.start].cpu().numpy()
+        if self._incremental is not None:
+            budget = min(BUDGET, free_memory(self.images.device) // 8)
+            return self._incremental.batches(len(images), budget, wanted)
+        chosen = np.ones(self.known.shape[1:], dtype=bool) if wanted is None else wanted
+        windows = [(int(row), int(column)) for row, column in np.argwhere(chosen)]
+        size = dense_batch(self.images)
+        return [windows[first : first + size] for first in range(0, len(windows), size)]
+
+    def _occluders(self, images: range, sample: int) -> Occluders:
+        some = slice(images.start, images.stop)
+        fill = self.fill if self._own_replacement is None else as_fill(self._own_replacement[some])
+        return Occluders(self.images[some], self.grid, fill, sample)
+
+    def _add(self, batch, images: range, occluders: Occluders, clean: Clean | None, *, last: bool) -> None:
+        """Compute one batch of windows and add their drops."""
+        if self._incremental is None:
+            rows, columns = (torch.tensor(numbers) for numbers in zip(*batch, strict=True))
+            occluded = logits_of(self.network, occluders.occluded(0, batch))  # (windows, K)
+            drops = self.logits[images.start] - occluded
+            self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
+            self.known[images.start][rows, columns] = last
+            return
+        for part in self._incremental.drops(clean, batch, occluders.changes):
+            here = slice(images.start + part.images.start, images.start + part.images.stop)
+            rows, columns = torch.tensor(part.rows)[:, None], torch.tensor(part.columns)
+            self.drops[here, :, rows, columns] += part.drops / self.fill.samples
+            self.known[here, rows, columns] = last
+
+
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, K) logits, or one sentence about what came instead."""
+    logits = network(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"network must return logits ({len(images)}, K), got {kind}")
+    return logits

@@ -1,0 +1,178 @@
+"""Occlusion maps: hide a window, run the network again, record how far each class's logit falls.
+
+    drop_k(w) = f_k(x) - f_k(x with window w replaced)
+
+Every class and every window position comes out of one call. M. Zeiler and R. Fergus, "Visualizing and
+understanding convolutional networks" (ECCV 2014), section 4.2; size, number and replacement of the occluder
+as in T. Eriksson, "Occlusion method to obtain saliency maps for CNN" (Lund 2020).
+
+The engine "auto" recomputes only what a window changes (`incremental`): the same numbers as one forward pass per
+window, an order of magnitude faster. A long run that is to be priced, watched and resumed is an `OcclusionJob`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.occlusion.costs import Progress
+from interp_cnn.explanation.occlusion.fills import Fill
+from interp_cnn.explanation.occlusion.job import OcclusionJob
+from interp_cnn.explanation.occlusion.windows import Window, map_of_drops, window_grid
+
+
+def occlusion_drops(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    window: Window,
+    stride: int | tuple[int, int],
+    fill: float | Tensor | Fill | Callable = 0.0,
+    engine: str = "auto",
+    overhang: str = "none",
+    precision: str = "float32",
+    progress: Callable[[Progress], None] | None = None,
+) -> Tensor:
+    """Drop of every class's logit for every window.
+
+    Args:
+        network: classifier, images (B, C, H, W) -> logits (B, K); used in evaluation mode.
+        images: (B, C, H, W).
+        window: side of a square window, (height, width), or a 2-d boolean shape.
+        stride: pixels between neighbouring windows, one number or (rows, columns).
+        fill: what replaces the hidden pixels: a number, a tensor that broadcasts to the images ((C, 1, 1) is one
+            value per channel), a `fills.Fill`, or a function of (images, hidden).
+        engine: "auto", "incremental" or "dense", see `occlusion_job`.
+        overhang: "none" (windows fully inside the image), "end" or "both", see `windows`.
+        precision: "float32" (the images' own type) or "bfloat16" (incremental engine only; ranks are kept, digits
+            are not: measure with `rank_agreement`).
+        progress: called after every batch.
+
+    Returns:
+        (B, K, rows, columns): f_k(x) - f_k(x with the window replaced).
+
+    Raises:
+        ValueError: images that are not (B, C, H, W), logits that are not (B, K), an unknown engine or a
+            bad window.
+    """
+    job = OcclusionJob(
+        network,
+        images,
+        window=window,
+        stride=stride,
+        fill=fill,
+        overhang=overhang,
+        engine=engine,
+        precision=precision,
+    )
+    for step in job.run():
+        if progress is not None:
+            progress(step)
+    return job.drops
+
+
+def occlusion_map(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    window: Window,
+    stride: int | tuple[int, int],
+    fill: float | Tensor | Fill | Callable = 0.0,
+    unit: str = "mean_drop",
+    overhang: str = "none",
+    engine: str = "auto",
+) -> Tensor:
+    """Occlusion map of one class per image.
+
+    Args:
+        network: as in `occlusion_drops`.
+        images: (B, C, H, W).
+        targets: (B,) class indices.
+        window: as in `occlusion_drops`.
+        stride: as in `occlusion_drops`.
+        fill: as in `occlusion_drops`.
+        unit: "mean_drop" (Captum's), "contribution" (drop / window area) or "additive", see `windows`.
+        overhang: as in `occlusion_drops`.
+        engine: as in `occlusion_drops`.
+
+    Returns:
+        (B, H, W), positive where hiding the pixel lowers the target's logit.
+    """
+    chosen = _targets(targets, images)
+    drops = occlusion_drops(
+        network, images, window=window, stride=stride, fill=fill, engine=engine, overhang=overhang
+    )
+    return target_map(
+        drops, chosen, images.shape[-2:], window=window, stride=stride, unit=unit, overhang=overhang
+    )
+
+
+def multi_scale_maps(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    windows: Sequence[Window],
+    strides: Sequence[int | tuple[int, int]],
+    fill: float | Tensor | Fill | Callable = 0.0,
+    unit: str = "contribution",
+    overhang: str = "none",
+) -> Tensor:
+    """Occlusion maps for several window sizes, kept apart: (S, B, H, W); their mean over S is the averaged map.
+
+    The unit "contribution" is the one in which sizes can be compared and averaged.
+    """
+    if len(windows) != len(strides) or not windows:
+        raise ValueError(f"windows and strides must be equally many, got {len(windows)} and {len(strides)}")
+    maps = [
+        occlusion_map(
+            network, images, targets, window=window, stride=stride, fill=fill, unit=unit, overhang=overhang
+        )
+        for window, stride in zip(windows, strides, strict=True)
+    ]
+    return torch.stack(maps)
+
+
+def target_map(
+    drops: Tensor,
+    targets: Tensor,
+    image_size: Sequence[int],
+    *,
+    window: Window,
+    stride: int | tuple[int, int],
+    unit: str = "mean_drop",
+    overhang: str = "none",
+) -> Tensor:
+    """The map (B, H, W) of one class per image from drops (B, K, rows, columns) that were computed before."""
+    grid = window_grid(tuple(image_size), window, stride, overhang)
+    if drops.shape[2:] != (len(grid.row_starts), len(grid.column_starts)):
+        raise ValueError(f"drops must be those of these windows, got {tuple(drops.shape)}")
+    own = drops[torch.arange(len(drops), device=drops.device), targets.to(drops.device)]
+    return map_of_drops(grid, own, unit)
+
+
+def becomes_class(logits: Tensor, drops: Tensor) -> Tensor:
+    """Which class the image becomes when a window is hidden: (B, K), (B, K, rows, columns) -> (B, rows, columns)."""
+    return (logits[:, :, None, None] - drops).argmax(1)
+
+
+def rank_agreement(drops: Tensor, reference: Tensor) -> Tensor:
+    """Spearman's rank correlation over the windows, per image and class: two (B, K, rows, columns) -> (B, K)."""
+
+    def centred_ranks(values: Tensor) -> Tensor:
+        ranks = values.flatten(2).double().argsort(2).argsort(2).double()
+        return ranks - ranks.mean(2, keepdim=True)
+
+    first, second = centred_ranks(drops), centred_ranks(reference)
+    norms = first.square().sum(2) * second.square().sum(2)
+    return (first * second).sum(2) / norms.sqrt().clamp(min=1e-12)
+
+
+def _targets(targets: Tensor, images: Tensor) -> Tensor:
+    if not isinstance(targets, Tensor) or targets.shape != images.shape[:1] or targets.is_floating_point():
+        kind = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(f"targets must be ({images.shape[0]},) class indices, one per image, got {kind}")
+    return targets

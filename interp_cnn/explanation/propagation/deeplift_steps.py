@@ -1,0 +1,227 @@
+"""How DeepLIFT hands multipliers back through one step; see the table in `deeplift`.
+
+Every function takes the step, the multiplier m of its output, and `beside`, the baseline's tensor for each value.
+"""
+
+import torch
+from torch import Tensor
+
+from interp_cnn.explanation.propagation import operations
+from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
+from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
+from interp_cnn.explanation.propagation.tape import Step, Value
+
+Beside = dict[Value, Tensor]
+Multipliers = list[tuple[Value, Tensor]]
+
+_LINEAR = operations.MOVES | operations.AVERAGES | {"add", "sub", "rsub", "fold"}
+_LINEAR_IN_EACH = {"mul", "matmul", "mm", "bmm", "einsum", "tensordot", "mv"}
+
+_CURVED = {
+    "gelu",
+    "silu",
+    "mish",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "logsigmoid",
+    "erf",
+    "exp",
+    "sin",
+    "cos",
+    "atan",
+}
+_POWERS = {"pow", "square", "sqrt", "rsqrt", "reciprocal", "log", "rdiv", "mul"}
+_KINKS = {
+    "hardswish": (-3, 3),
+    "hardsigmoid": (-3, 3),
+    "leaky_relu": (0,),
+    "prelu": (0,),
+    "elu": (0,),
+    "selu": (0,),
+    "celu": (0,),
+}
+
+
+def handed_down(step: Step, received: list[Tensor | None], beside: Beside) -> Multipliers:
+    """The multipliers of a step's inputs.
+
+    Args:
+        step: the step on the image's tape.
+        received: multipliers of its outputs; None for an output without influence.
+        beside: the baseline's tensor for each value of the image's tape.
+    """
+    kind, values, m = step.kind, step.inputs, received[0]
+    if kind in operations.WEIGHTED:
+        layer = WeightedLayer(step)
+        return [(layer.value, layer.transpose(m, layer.weight))]
+    if kind == "batch_norm":
+        return [(values[0], m * rows(batch_norm_scale(step), step))]
+    if kind == "template_mask":
+        return [(values[0], _through_mask(step, m, beside))]
+    if kind in operations.WINNERS or (kind in ("maximum", "minimum") and len(values) == 2):
+        return [(value, _to_winners(step, value, received, beside)) for value in values]
+    divided = kind == "div" and not isinstance(step.argument(1, "other"), Value)
+    if kind in _LINEAR or divided or (kind in _LINEAR_IN_EACH and len(step.occurrences) == 1):
+        return [(value, pulled_back(step, value, received)) for value in values]
+    if len(values) == 1 and kind in operations.ELEMENTWISE | operations.BINARY | {"rpow"}:
+        return [(values[0], _rescaled(step, m, beside))]
+    if len(values) == 1 and kind in _GROUPED:
+        return [(values[0], _through_norm(step, m, beside))]
+    if kind == "mul":
+        return _through_product(step, m, beside)
+    if kind == "div" and len(values) == 2:
+        return _through_quotient(step, m, beside)
+    raise ValueError(f"deeplift has no rule for {step.where}")
+
+
+def _rescaled(step: Step, m: Tensor, beside: Beside) -> Tensor:
+    """A pointwise function: m dy / dx; where dx is so small that dy is rounding, m times the slope halfway."""
+    (value,) = step.inputs
+    x, b = value.tensor, beside[value]
+    dx, dy = x - b, step.output.tensor - beside[step.output]
+    if dx.shape != dy.shape:
+        raise ValueError(f"deeplift has no rule for {step.where} that spreads a value over several")
+    still = dx.abs() <= _stillness(step.kind, x, b)
+    multiplier = dy.div_(dx.masked_fill_(still, 1)).mul_(m)
+    if not still.any():
+        return multiplier
+    return torch.where(still, pulled_back(step, value, [m], {value: (x + b) / 2}), multiplier)
+
+
+def _stillness(kind: str, x: Tensor, b: Tensor) -> Tensor:
+    """How small a change counts as none: beyond, the quotient is better than the slope halfway (error dx^2 / 24)."""
+    rounding = 4 * torch.finfo(x.dtype).eps * torch.maximum(x.abs(), b.abs())
+    small = torch.finfo(x.dtype).eps ** (1 / 3)  # where both errors are alike
+    if kind in _CURVED:
+        return torch.full_like(x, small)
+    if kind in _POWERS:
+        return small * torch.minimum(x.abs(), b.abs()) * (x * b > 0)
+    if kind not in _KINKS:
+        return rounding
+    straddled = torch.zeros_like(x, dtype=torch.bool)
+    for kink in _KINKS[kind]:
+        straddled |= (x - kink) * (b - kink) <= 0
+    return torch.where(straddled, rounding, small)
+
+
+def _to_winners(step: Step, value: Value, received: list[Tensor | None], beside: Beside) -> Tensor:
+    """Pooling: the rise to the image's winners, the fall to the baseline's, divided by their own changes.
+
+    A cell that wins in both, up to rounding, takes the whole change. In a constant baseline every cell of a window
+    wins, and the image's winner is the one meant.
+    """
+    k = next(k for k, m in enumerate(received) if m is not None)
+    y, y_b, m = step.outputs[k].tensor, beside[step.outputs[k]], received[k]
+    baseline = {one: beside[one].expand_as(one.tensor) for one in step.inputs}
+    x = {one: one.tensor for one in step.inputs}
+    top = torch.minimum(y, y_b) if step.kind == "minimum" else torch.maximum(y, y_b)
+    change = y - y_b
+    close = 1e-3 * change.abs()
+    same_x = (y_b - _seen(step, k, x, baseline)).abs() <= close
+    same_b = ((y - _seen(step, k, baseline, x)).abs() <= close) & ~same_x
+    to_x = torch.where(same_x, change, (top - y_b).masked_fill(same_b, 0))
+    parts = [[m * part if one is m else None for one in received] for part in (to_x, change - to_x)]
+    share = pulled_back(step, value, parts[0]) + pulled_back(step, value, parts[1], baseline)
+    dx = value.tensor - beside[value]
+    still = dx == 0
+    multiplier = share / dx.masked_fill_(still, 1)
+    return torch.where(still, pulled_back(step, value, received), multiplier) if still.any() else multiplier
+
+
+def _seen(step: Step, k: int, winners: Beside, values: Beside) -> Tensor:
+    """The values at the winners' places (the routing of pooling, applied forwards by differentiating it backwards)."""
+    with torch.enable_grad():
+        leaves = {one: tensor.detach().requires_grad_() for one, tensor in winners.items()}
+        outputs = step.run(leaves)
+        output = outputs[k] if isinstance(outputs, tuple | list) else outputs
+        probe = torch.zeros_like(output).requires_grad_()
+        routed = torch.autograd.grad(output, list(leaves.values()), probe, create_graph=True)
+        return torch.autograd.grad(routed, probe, list(values.values()))[0]
+
+
+def _through_product(step: Step, m: Tensor, beside: Beside) -> Multipliers:
+    one, two = step.argument(0, "input"), step.argument(1, "other")
+    means = [(value.tensor + beside[value]) / 2 for value in (two, one)]
+    return [
+        (value, unbroadcast(m * mean, value.tensor.shape))
+        for value, mean in zip((one, two), means, strict=True)
+    ]
+
+
+def _through_quotient(step: Step, m: Tensor, beside: Beside) -> Multipliers:
+    """A quotient u / v as the product of u and 1 / v, whose change is -dv / (v_x v_b)."""
+    u, v = step.argument(0, "input"), step.argument(1, "other")
+    inverse, inverse_b = 1 / v.tensor, 1 / beside[v]
+    m_u = m * (inverse + inverse_b) / 2
+    m_v = m * (u.tensor + beside[u]) / 2 * -(inverse * inverse_b)
+    return [(u, unbroadcast(m_u, u.tensor.shape)), (v, unbroadcast(m_v, v.tensor.shape))]
+
+
+_GROUPED = {"layer_norm", "group_norm", "instance_norm"}
+
+
+def _through_norm(step: Step, m: Tensor, beside: Beside) -> Tensor:
+    """A norm y = weight c / sqrt(v) + bias with c = x - mean x and v = mean c^2 + eps, over groups of each image."""
+    x, b = step.argument(0, "input").tensor, beside[step.argument(0, "input")]
+    weight, eps, grouped = _norm_parts(step)
+    m = grouped(m if weight is None else m * weight)  # (B, groups, members) like the rest
+    centred, centred_b = (one - one.mean(-1, keepdim=True) for one in (grouped(x), grouped(b)))
+    root, root_b = ((one.square().mean(-1, keepdim=True) + eps).sqrt() for one in (centred, centred_b))
+    by_centre = m * (1 / root + 1 / root_b) / 2
+    slope = -1 / (root * root_b * (root + root_b))  # change of 1 / root for each change of v
+    by_variance = (m * (centred + centred_b) / 2).mean(-1, keepdim=True) * slope * (centred + centred_b)
+    m = by_centre + by_variance
+    return (m - m.mean(-1, keepdim=True)).reshape(x.shape)
+
+
+def _norm_parts(step: Step):
+    """Weight shaped for the input, eps, and the reshaping into (B, groups, members)."""
+    x = step.argument(0, "input").tensor
+    if step.kind == "layer_norm":
+        members = int(torch.Size(step.argument(1, "normalized_shape")).numel())
+        return (
+            step.argument(2, "weight"),
+            step.argument(4, "eps", 1e-5),
+            lambda t: t.reshape(len(t), -1, members),
+        )
+    if step.kind == "group_norm":
+        groups, weight, eps = (
+            step.argument(1, "num_groups"),
+            step.argument(2, "weight"),
+            step.argument(4, "eps", 1e-5),
+        )
+    else:
+        if not step.argument(5, "use_input_stats", True):
+            raise ValueError(f"deeplift has no rule for {step.where} with running statistics")
+        groups, weight, eps = x.shape[1], step.argument(3, "weight"), step.argument(7, "eps", 1e-5)
+    weight = None if weight is None else rows(weight, step)
+    return weight, eps, lambda t: t.reshape(len(t), groups, -1)
+
+
+def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
+    """A template mask y = relu(x) M: the mean mask, and what its move between the two peaks brings about."""
+    (value,) = step.inputs
+    signed = value.tensor, beside[value].expand_as(value.tensor)
+    x, b = (one.relu() for one in signed)
+    peaks = [one.flatten(2).argmax(2) for one in (x, b)]  # (B, D) each
+    masks = [step.module.factors_at(peak, *x.shape[2:]).to(x) for peak in peaks]
+    for one, mask, output in zip((x, b), masks, (step.output.tensor, beside[step.output]), strict=True):
+        if (one * mask - output).abs().max() > 1e-5 * one.max():
+            raise ValueError(
+                f"deeplift has no rule for {step.where}: it is not relu(x) * factors_at(argmax x)"
+            )
+    empty = [one.amax((2, 3), keepdim=True) <= 0 for one in (x, b)]  # a map of zeros has no peak: no move
+    masks = [torch.where(empty[0], masks[1], masks[0]), torch.where(empty[1], masks[0], masks[1])]
+    multiplier = m * (masks[0] + masks[1]) / 2
+    moved = (m * (x + b) / 2 * (masks[0] - masks[1])).sum((2, 3))[..., None]  # (B, D, 1)
+    change = (x - b).flatten(2)
+    at_peaks = torch.cat([change.gather(2, peak[..., None]) for peak in peaks], dim=2)  # (B, D, 2)
+    size = at_peaks.abs().sum(2, keepdim=True)
+    shares = moved * at_peaks.sign() / size.where(size > 0, 1)
+    spread = torch.zeros_like(change)
+    for k, peak in enumerate(peaks):
+        spread.scatter_add_(2, peak[..., None], shares[..., k : k + 1])
+    multiplier += spread.reshape(x.shape)
+    slope = (x - b) / (signed[0] - signed[1]).where(signed[0] != signed[1], 1)
+    return multiplier * torch.where(signed[0] != signed[1], slope, (signed[0] > 0).to(slope))

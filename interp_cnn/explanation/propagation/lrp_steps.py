@@ -1,0 +1,119 @@
+"""How LRP hands relevance through the steps without weights to learn; see the table in `relevance`."""
+
+import torch
+from torch import Tensor
+
+from interp_cnn.explanation.propagation import operations
+from interp_cnn.explanation.propagation.lrp_rules import STABILISER, norm, rounding, stabilised
+from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
+from interp_cnn.explanation.propagation.tape import Step, Value
+
+Shares = list[tuple[Value, Tensor]]
+
+_PASSING = operations.ELEMENTWISE | operations.NORMALISERS | {"template_mask", "rpow"}
+
+
+def passed_on(step: Step, received: list[Tensor | None], lit: Tensor | None = None) -> Shares:
+    """The relevance of a step without weights, handed to its inputs.
+
+    Args:
+        step: the step.
+        received: relevance of each of its outputs; None for an output that nothing came back from.
+        lit: (B,) images whose biases share by activation.
+
+    Returns:
+        The inputs and their shares.
+    """
+    kind, values, relevance = step.kind, step.inputs, received[0]
+    if len(values) == 1:
+        (value,) = values
+        if kind in _SHIFTING:
+            slope, axes = _SHIFTING[kind](step)  # refuses the statistics of the batch
+            return [
+                (value, relevance if lit is None else _shift_by_activation(step, relevance, slope, axes, lit))
+            ]
+        if kind in _PASSING or kind in operations.BINARY:
+            return [(value, unbroadcast(relevance, value.tensor.shape))]
+        if kind in operations.SUMS:
+            return [(value, _in_proportion(step, value, relevance))]
+    elif kind in ("add", "sub"):
+        return _over_branches(step, relevance)
+    elif kind == "mul":
+        return _to_the_signal(step, relevance)
+    elif kind == "div":
+        signal = step.argument(0, "input")
+        return [(signal, unbroadcast(relevance, signal.tensor.shape))]
+    if kind in operations.MOVES | operations.WINNERS | {"maximum", "minimum"}:
+        return [(value, pulled_back(step, value, received)) for value in values]
+    raise ValueError(f"relevance.lrp has no rule for {step.where}")
+
+
+def _shift_by_activation(
+    step: Step, relevance: Tensor, slope: Tensor, axes: tuple[int, ...], lit: Tensor
+) -> Tensor:
+    """A norm y = slope x + shift: the shift's relevance by activation over the axes, for the images in `lit`."""
+    x, y = step.argument(0, "input").tensor, step.output.tensor
+    factor = relevance / stabilised(y)
+    signal = factor * slope * x
+    shift = (factor * y - signal).sum(axes, keepdim=True)
+    size = x.abs().add_(torch.finfo(x.dtype).tiny)  # evenly where everything is dark
+    shared = signal + size / size.sum(axes, keepdim=True) * shift + (relevance - factor * y)
+    return torch.where(lit.reshape(-1, *([1] * (x.dim() - 1))), shared, relevance)
+
+
+def _batch_norm(step: Step) -> tuple[Tensor, tuple[int, ...]]:
+    return rows(batch_norm_scale(step), step), (1,)
+
+
+def _layer_norm(step: Step) -> tuple[Tensor, tuple[int, ...]]:
+    x, weight = step.argument(0, "input").tensor, step.argument(2, "weight")
+    axes = tuple(range(x.dim() - len(step.argument(1, "normalized_shape")), x.dim()))
+    spread = (x.var(axes, unbiased=False, keepdim=True) + step.argument(4, "eps", 1e-5)).rsqrt()
+    return spread if weight is None else spread * weight, axes
+
+
+_SHIFTING = {"batch_norm": _batch_norm, "layer_norm": _layer_norm}
+
+
+def _in_proportion(step: Step, value: Value, relevance: Tensor) -> Tensor:
+    """Epsilon for a linear step without weights; what has no proportion is spread evenly over the inputs."""
+    output = step.output.tensor
+    factor = relevance / stabilised(output)
+    shared = value.tensor * pulled_back(step, value, [factor])
+    if STABILISER * norm(factor) > rounding(relevance):
+        rest = factor * (stabilised(output) - output)
+        if step.kind in operations.AVERAGES:
+            weight = step.run({value: torch.ones_like(value.tensor)})
+            return shared + pulled_back(step, value, [rest / weight])
+        total = rest.flatten(1).sum(1) / value.tensor[0].numel()  # (B,)
+        return shared + total.reshape(-1, *([1] * (shared.dim() - 1)))
+    return shared
+
+
+def _over_branches(step: Step, relevance: Tensor) -> Shares:
+    """A sum's relevance in proportion to its terms; where they cancel out, half each."""
+    terms = step.argument(0, "input"), step.argument(1, "other")
+    sign = -1 if step.kind == "sub" else 1
+    slopes = 1, sign * step.argument(2, "alpha", 1)
+    output = step.output.tensor
+    factor = relevance / stabilised(output)
+    shares = [slope * term.tensor * factor for term, slope in zip(terms, slopes, strict=True)]
+    if STABILISER * norm(factor) > rounding(relevance):
+        half = factor * (stabilised(output) - output) / 2
+        shares = [share + half for share in shares]
+    return [(term, unbroadcast(share, term.tensor.shape)) for term, share in zip(terms, shares, strict=True)]
+
+
+def _to_the_signal(step: Step, relevance: Tensor) -> Shares:
+    """A product's relevance goes to the signal, not to the gate; half each where neither is a gate."""
+    one, two = step.argument(0, "input"), step.argument(1, "other")
+    gates = [value.tensor.numel() < step.output.tensor.numel() or _is_gate(value) for value in (one, two)]
+    signals = [value for value, gate in zip((one, two), gates, strict=True) if not gate] or [one, two]
+    return [(value, unbroadcast(relevance / len(signals), value.tensor.shape)) for value in signals]
+
+
+def _is_gate(value: Value) -> bool:
+    """Whether a value is the output of a bounded activation, perhaps seen through a view."""
+    while value.step is not None and value.step.kind in operations.MOVES and len(value.step.inputs) == 1:
+        value = value.step.inputs[0]
+    return value.step is not None and value.step.kind in operations.GATES

@@ -1,0 +1,1 @@
+"""Receptive fields of a layer, from the graph of a network."""

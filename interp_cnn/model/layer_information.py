@@ -1,0 +1,287 @@
+"""The mutual information of a whole layer and its gradient, in little memory.
+
+`mutual_information` keeps several (B, D, T) tensors for back-propagation. Here the layer is worked through in
+blocks of filters; the forward pass keeps only what is (D, T), and the backward pass makes the scores again. All
+four gradients that the literature and the code offer are closed forms in the scores. With E the mean over images,
+u_xT = exp(s_xT) / E exp(s_T), r_xT = log(u_xT / sum_T p(T) u_xT) and R_T = E[u_T r_T]:
+
+    MI = sum_T p(T) R_T
+    autograd          dMI/ds_xT = p(T) u_xT (r_xT - a R_T) / B     a = share of this batch in the partition function
+    frozen_partition  dMI/ds_xT = p(T) u_xT r_xT / B               exact Eq. (4), with the sign corrected
+    target_template   the same for one template only: T at the peak when the image is of the filter's category,
+                      T- otherwise (the paper's approximation)
+    released_code     per filter, weights exp(s)(s - log E exp(s) + 1) normalised to mean 1, times the template of
+                      the peak on images of the category and times -1 on the others (zqs1022/interpretableCNN)
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, Eq. (4) and the released code.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from interp_cnn.model.distributed import world_size
+from interp_cnn.model.mutual_information import entropy_terms
+from interp_cnn.model.templates import template_distances
+
+GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
+BLOCK_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class LayerInformation:
+    """What `layer_information` needs besides the maps; one place for its many small inputs."""
+
+    gain: Tensor  # (D,) nats per unit of score
+    log_prior: Tensor  # (T,) or (D, T)
+    log_partition: Tensor | None = None  # (D, T) running log E exp(s), None: this batch alone
+    share: float = 1.0  # weight of this batch in the running partition function
+    gradient: str = "autograd"
+    norm: str = "l2"
+    positions: Tensor | None = None  # (B, D) flat cell of each map's part, for the label-based gradients
+    own: Tensor | None = None  # (B, D) bool: the image is of the filter's category
+    across_ranks: bool = False  # images of all processes are one batch; all must call equally often
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share a batch."""
+        return world_size() if self.across_ranks else 1
+
+
+class InformationValues(NamedTuple):
+    """Values of a layer; only the first is differentiable."""
+
+    value: Tensor  # (D,) nats
+    category_entropy: Tensor  # (D,)
+    spatial_entropy: Tensor  # (D,)
+    mean_posterior: Tensor  # (D, T) E p(T | x)
+    log_partition: Tensor  # (D, T) as used, to be kept as the running estimate
+
+
+def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInformation) -> InformationValues:
+    """Mutual information of every filter of a layer.
+
+    Args:
+        feature_maps: (B, D, h, w), not negative.
+        beta: () one steepness for all filters or (D,) one each; differentiable with gradient "autograd".
+        settings: everything else.
+
+    Returns:
+        The values; `value` carries the gradient named by `settings.gradient` to the maps and to beta.
+    """
+    if settings.gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {settings.gradient!r}; expected one of {', '.join(GRADIENTS)}")
+    if settings.gradient in GRADIENTS[2:] and (settings.own is None or settings.positions is None):
+        raise ValueError(f"gradient {settings.gradient} needs the labels of the images and the positions")
+    return InformationValues(*_LayerInformation.apply(feature_maps, beta, settings))
+
+
+class _LayerInformation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
+        with torch.autocast(feature_maps.device.type, enabled=False):
+            blocks = [
+                _block_values(maps, templates, settings, block)
+                for maps, templates, block in _blocks(feature_maps, beta, settings)
+            ]
+        value, category, spatial, posterior, log_partition, reward = (
+            torch.cat(parts) for parts in zip(*blocks, strict=True)
+        )
+        ctx.settings = settings
+        ctx.images_per_rank = _images_of_all_ranks(feature_maps, settings) / settings.world_size
+        ctx.save_for_backward(feature_maps, beta, log_partition, reward)
+        others = (category, spatial, posterior, log_partition)
+        ctx.mark_non_differentiable(*others)
+        return value, *others
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_value: Tensor, *unused):
+        feature_maps, beta, log_partition, reward = ctx.saved_tensors
+        settings = ctx.settings
+        gradient = torch.empty_like(feature_maps, memory_format=torch.contiguous_format)
+        beta_gradient = torch.zeros_like(beta) if ctx.needs_input_grad[1] else None
+        with torch.autocast(feature_maps.device.type, enabled=False):
+            for maps, templates, block in _blocks(feature_maps, beta, settings):
+                scale = (grad_value[block] / ctx.images_per_rank)[:, None]
+                if settings.gradient == "released_code":
+                    block_gradient = _released_gradient(maps, templates, settings, block) * scale
+                else:
+                    weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
+                    weights *= scale * settings.gain[block][:, None]
+                    block_gradient = _to_maps(weights, templates)
+                    if beta_gradient is not None:
+                        distances = _distances(feature_maps, settings.norm, maps.dtype)
+                        beta_gradient[block if beta.dim() else ...] += _beta_gradient(
+                            weights, maps, beta if beta.dim() == 0 else beta[block], distances
+                        )
+                gradient[:, block] = block_gradient.view(gradient[:, block].shape)
+        return gradient, beta_gradient, None
+
+
+def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
+    """Filters in blocks: maps (B, c, h*w) float, templates (T, h*w) or (c, T, h*w), slice.
+
+    The same blocks on all ranks, also where one has fewer images: they wait for each other in every block.
+    """
+    _, filters, height, width = feature_maps.shape
+    batch = max(1, math.ceil(_images_of_all_ranks(feature_maps, settings) / settings.world_size))
+    cells = height * width
+    dtype = torch.promote_types(feature_maps.dtype, torch.float32)
+    distances = _distances(feature_maps, settings.norm, dtype)
+    shared = _templates(beta, distances) if beta.dim() == 0 else None
+    bytes_per_filter = 4 * (batch * (cells + 1) + (0 if shared is not None else cells * cells))
+    size = max(1, min(filters, BLOCK_BYTES // bytes_per_filter))
+    for start in range(0, filters, size):
+        block = slice(start, min(start + size, filters))
+        maps = feature_maps[:, block].flatten(2).to(dtype)
+        templates = shared if shared is not None else _templates(beta[block, None, None], distances)
+        yield maps, templates, block
+
+
+def _templates(beta: Tensor, distances: Tensor) -> Tensor:
+    """Templates (..., T, h*w) of a steepness () or (c, 1, 1), the negative one last."""
+    positive = (1 - beta.to(distances.dtype) * distances).clamp_(min=-1)
+    return functional.pad(positive, (0, 0, 0, 1), value=-1.0)
+
+
+def _distances(feature_maps: Tensor, norm: str, dtype: torch.dtype) -> Tensor:
+    height, width = feature_maps.shape[2:]
+    return template_distances(height, width, norm=norm, dtype=dtype, device=feature_maps.device).flatten(1)
+
+
+def _scores(maps: Tensor, templates: Tensor, gain: Tensor) -> Tensor:
+    """Scores in nats, (B, c, T)."""
+    if templates.dim() == 2:
+        return (maps @ templates.T).mul_(gain[:, None])
+    return torch.einsum("bcx,ctx->bct", maps, templates).mul_(gain[:, None])
+
+
+def _to_maps(weights: Tensor, templates: Tensor) -> Tensor:
+    """Transpose of `_scores`: weights of templates (B, c, T) to gradients of maps (B, c, h*w)."""
+    if templates.dim() == 2:
+        return weights @ templates
+    return torch.einsum("bct,ctx->bcx", weights, templates)
+
+
+def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice):
+    log_prior = _rows(settings.log_prior, block).to(maps.dtype)
+    log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype))
+    batch_log_partition = log_mean_exp(log_likelihood, settings)  # (c, T)
+    log_partition = batch_log_partition
+    if settings.log_partition is not None:
+        share = settings.share
+        kept = settings.log_partition[block].to(maps.dtype)
+        log_partition = torch.logaddexp(
+            kept + torch.log(kept.new_tensor(1 - share)),
+            batch_log_partition + torch.log(kept.new_tensor(share)),
+        )
+    log_likelihood -= log_partition  # log u
+    log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
+    information = log_likelihood - log_evidence  # r
+    reward = _mean_over_images(log_likelihood.exp_().mul_(information), settings)  # (c, T), R
+    prior = log_prior.exp()
+    value = (prior * reward).sum(-1)
+    images = maps.shape[0]
+    terms = entropy_terms(
+        value, log_prior, information.add_(log_prior), log_evidence.squeeze(-1).exp() / images
+    )
+    posterior = _mean_over_images(terms.posterior, settings)
+    return value, terms.category_entropy, terms.spatial_entropy, posterior, log_partition, reward
+
+
+def _score_gradient(maps, templates, settings, block, log_partition, reward) -> Tensor:
+    """B dMI/ds, (B, c, T)."""
+    log_prior = _rows(settings.log_prior, block).to(maps.dtype)
+    log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype)).sub_(log_partition[block])
+    log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
+    information = log_likelihood - log_evidence
+    if settings.gradient == "autograd":
+        share = 1.0 if settings.log_partition is None else settings.share
+        information -= share * reward[block]
+    weights = (log_likelihood + log_prior).exp_().mul_(information)
+    if settings.gradient == "target_template":
+        last = weights.shape[-1] - 1
+        target = torch.where(settings.own[:, block], settings.positions[:, block], last)[..., None]
+        kept = weights.gather(-1, target)
+        weights = torch.zeros_like(weights).scatter_(-1, target, kept)
+    return weights
+
+
+def _released_gradient(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice) -> Tensor:
+    """The released code's update as the gradient of MI, (B, c, h*w), up to its constant 1e-5 / epoch."""
+    gain = settings.gain[block].to(maps.dtype)
+    positions = settings.positions
+    own = settings.own[:, block].to(maps.dtype)
+    template = _templates_at(templates, positions[:, block])  # (B, c, h*w)
+    score = (maps * template).sum(-1) * gain
+    # The code pairs every map with the template of another filter and image (both axes reversed) to estimate Z.
+    foreign_template = _templates_at(templates, positions.flip(0, 1)[:, block])
+    foreign = _local_log_mean_exp((maps * foreign_template).sum(-1) * gain)
+    negative_score = -maps.sum(-1) * gain
+    negative_partition = _local_log_mean_exp(negative_score)
+    strength = _normalised_strength(score, foreign, own)
+    negative_strength = _normalised_strength(negative_score, negative_partition, 1 - own)
+    density = own.mean(0).clamp(0.02, 0.98)
+    gradient = template * (strength * own * (0.5 / density))[..., None]
+    gradient -= (negative_strength * (1 - own) * (0.5 / (1 - density)))[..., None]
+    return gradient
+
+
+def _normalised_strength(score: Tensor, log_partition: Tensor, members: Tensor) -> Tensor:
+    """exp(s)(s - log Z + 1) divided by its mean over the member images, (B, c)."""
+    strength = (score - score.amax(0)).exp() * (score - log_partition + 1)
+    mean = (strength * members).sum(0) / members.sum(0).clamp(min=1)
+    safe = torch.where(mean.abs() < 1e-12, torch.full_like(mean, 1e-12), mean)
+    return strength / safe
+
+
+def _templates_at(templates: Tensor, positions: Tensor) -> Tensor:
+    if templates.dim() == 2:
+        return templates[positions]
+    return templates[torch.arange(len(templates), device=positions.device), positions]
+
+
+def _beta_gradient(weights: Tensor, maps: Tensor, beta: Tensor, distances: Tensor) -> Tensor:
+    """sum_b,T weights * ds/dbeta, () or (c,): a template falls by its distance where it is not clamped."""
+    slope = torch.where(1 - beta.reshape(-1, 1, 1) * distances > -1, -distances, 0.0)  # (1 or c, T-1, h*w)
+    gradient = (torch.einsum("bct,bcx->ctx", weights[..., :-1], maps) * slope).sum((1, 2))
+    return gradient.sum() if beta.dim() == 0 else gradient
+
+
+def _rows(values: Tensor, block: slice) -> Tensor:
+    return values if values.dim() == 1 else values[block]
+
+
+def _images_of_all_ranks(values: Tensor, settings: LayerInformation) -> float:
+    if settings.world_size == 1:
+        return float(values.shape[0])
+    count = torch.tensor(float(values.shape[0]), device=values.device)
+    distributed.all_reduce(count)
+    return float(count)
+
+
+def _mean_over_images(values: Tensor, settings: LayerInformation) -> Tensor:
+    """Mean over the first axis and over all ranks."""
+    total = values.sum(0)
+    if settings.world_size > 1:
+        distributed.all_reduce(total)
+    return total / _images_of_all_ranks(values, settings)
+
+
+def log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
+    """Log of the mean of exp over the first axis and over all ranks."""
+    lowest = scores.new_full((1, *scores.shape[1:]), -torch.inf)
+    peak = torch.cat([scores, lowest]).amax(0)  # also of no image, where a rank has none left
+    if settings.world_size > 1:
+        distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)
+    return _mean_over_images((scores - peak).exp(), settings).log() + peak
+
+
+def _local_log_mean_exp(scores: Tensor) -> Tensor:
+    return scores.logsumexp(0) - math.log(scores.shape[0])

@@ -1,0 +1,1 @@
+"""Pages of the command compare: verdict, measures, filters, classes, images."""

@@ -1,0 +1,175 @@
+"""What the pages show of each class: how well it is told from others, its filters, its measures, its images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp_cnn.figures.colours import as_array
+from interp_cnn.report.comparison.contents import Contents
+from interp_cnn.report.comparison.filters import FilterView, NetworkView, ranked_by, ranking
+from interp_cnn.report.comparison.samples import SampleView
+from interp_cnn.report.measures import NULL, Measure, measure
+from interp_cnn.report.numbers import is_known
+
+MOST_IN_MATRIX = 30  # classes: a larger matrix is no longer read, nor small
+MOST_MISTAKES = 12
+MOST_CARDS = 60  # filters of one class with a card on its page; all are one click away
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """How many images of a class got another class for an answer."""
+
+    label: str
+    answer: str
+    count: int
+    of: int
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """How many of a row's images got the column's answer, and their share of the row in [0, 1]."""
+
+    count: int
+    share: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One network's answers by class; no `rows` where there are too many classes to read them."""
+
+    network: NetworkView
+    rows: list[tuple[str, list[MatrixCell]]]
+    mistakes: list[Mistake]
+
+
+@dataclass(frozen=True)
+class ClassOfNetwork:
+    """One class as one network knows it; `filters` are those with a card, `count` all."""
+
+    network: NetworkView
+    images: int
+    correct: str
+    called: list[Mistake]
+    taken: list[Mistake]
+    filters: list[FilterView]
+    count: int
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """One class; a row is a measure with, for each network, its mean over the class's filters and over all filters."""
+
+    name: str
+    page: str
+    networks: list[ClassOfNetwork]
+    samples: list[SampleView]
+    rows: list[tuple[Measure, list[tuple[str, str]]]]
+    ranking: Measure
+
+
+def class_pages(contents: Contents) -> dict[str, str]:
+    """Name of a class -> its page."""
+    return {name: f"classes/{index:04d}.html" for index, name in enumerate(contents.classes)}
+
+
+def confusions(contents: Contents, networks: Sequence[NetworkView]) -> list[Confusion]:
+    """The answers of every network whose answers were counted."""
+    found = []
+    for network, view in zip(contents.networks, networks, strict=True):
+        if network.confusion is not None and contents.classes:
+            counts = as_array(network.confusion).astype(int)
+            few = len(counts) <= MOST_IN_MATRIX
+            rows = _matrix(counts, contents.classes) if few else []
+            found.append(Confusion(view, rows, _mistakes(counts, contents.classes)[:MOST_MISTAKES]))
+    return found
+
+
+def class_views(
+    contents: Contents, networks: Sequence[NetworkView], samples: Sequence[SampleView]
+) -> list[ClassView]:
+    """One view per class, in order."""
+    pages = class_pages(contents)
+    name = next((found for it in networks if (found := ranking(it))), "")
+    overall = [_means(it.filters) for it in networks]
+    by_category = [_by_category(it) for it in networks]
+    counts = [
+        None if it.confusion is None else as_array(it.confusion).astype(int) for it in contents.networks
+    ]
+    mistakes = [[] if it is None else _mistakes(it, contents.classes) for it in counts]
+    views = []
+    for index, label in enumerate(contents.classes):
+        filters = [by_category[place].get(label, []) for place in range(len(networks))]
+        mine = [
+            ClassOfNetwork(
+                network=view,
+                images=0 if counts[place] is None else int(counts[place][index].sum()),
+                correct=_correct(counts[place], index),
+                called=[it for it in mistakes[place] if it.label == label],
+                taken=[it for it in mistakes[place] if it.answer == label],
+                filters=ranked_by(name, filters[place])[:MOST_CARDS],
+                count=len(filters[place]),
+            )
+            for place, view in enumerate(networks)
+        ]
+        means = [_means(them) for them in filters]
+        rows = [
+            (
+                how,
+                [
+                    (how.write(own.get(key)), how.write(all_.get(key)))
+                    for own, all_ in zip(means, overall, strict=True)
+                ],
+            )
+            for key in dict.fromkeys(key for own in means for key in own)
+            for how in [measure(key)]
+        ]
+        own_images = [it for it in samples if it.label == label]
+        views.append(ClassView(label, pages[label], mine, own_images, rows, measure(name)))
+    return views
+
+
+def _correct(counts: NDArray | None, index: int) -> str:
+    images = 0 if counts is None else counts[index].sum()
+    return measure("accuracy").write(counts[index, index] / images if images else math.nan)
+
+
+def _matrix(counts: NDArray, classes: Sequence[str]) -> list[tuple[str, list[MatrixCell]]]:
+    rows = []
+    for label, row in zip(classes, counts.tolist(), strict=True):
+        total = sum(row)
+        cells = [
+            MatrixCell(count, count / total if total else 0.0, f"{count} of {total} {label}: called {answer}")
+            for count, answer in zip(row, classes, strict=True)
+        ]
+        rows.append((label, cells))
+    return rows
+
+
+def _mistakes(counts: NDArray, classes: Sequence[str]) -> list[Mistake]:
+    """All kinds of mistakes, the most frequent first."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    totals = counts.sum(axis=1)
+    places = np.argwhere(wrong)
+    places = places[np.argsort(-wrong[tuple(places.T)], kind="stable")]
+    return [Mistake(classes[r], classes[c], int(wrong[r, c]), int(totals[r])) for r, c in places.tolist()]
+
+
+def _by_category(view: NetworkView) -> dict[str, list[FilterView]]:
+    found: dict[str, list[FilterView]] = {}
+    for it in view.filters:
+        found.setdefault(it.category, []).append(it)
+    return found
+
+
+def _means(filters: Sequence[FilterView]) -> dict[str, float]:
+    """Mean of each measure over the filters that have it; what chance gives is left out."""
+    names = [name for name in (filters[0].values if filters else ()) if not name.endswith(NULL)]
+    values = {name: [it.values[name] for it in filters if is_known(it.values[name])] for name in names}
+    return {name: sum(them) / len(them) for name, them in values.items() if them}

@@ -1,0 +1,173 @@
+"""What a report says: plain values, filled in by a command, drawn and written by `write_report`.
+
+Nothing here knows how a number was measured or a map was made. An `Estimate` is anything with `value`,
+`low`, `high` and `n` (evaluation's estimates are), a `Difference` anything with `value`, `low`, `high` and
+`p`; a number that is not known is NaN and shown as a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from interp_cnn.explanation.filters.exemplars import Exemplars
+
+
+class Estimate(Protocol):
+    """A value with its interval and the number of things it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(Protocol):
+    """First network minus second, paired, with its interval and the p-value of 'no difference'."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sights:
+    """What is seen of D filters beside their maps; None: nobody looked.
+
+    Attributes:
+        masks: (D, N, h, w) in [0, 1], what the template mask lets through on each exemplar.
+        occlusion: (D, h, w), how far the filter's peak on its strongest image falls when a pixel is hidden.
+        decodes: (D, C, H, W) in [0, 1], what a decoder draws from the filter's map on its strongest image alone.
+    """
+
+    masks: ArrayLike | None = None
+    occlusion: ArrayLike | None = None
+    decodes: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network: what it measured and what its filters look at.
+
+    Attributes:
+        name: shown everywhere, e.g. "interpretable".
+        layer: dotted name of the layer whose filters are shown.
+        parameters: number of trainable parameters.
+        summary: measure -> estimate.
+        filters: one row per filter in order; columns `filter`, `category` (class name or index, None for no
+            category) and one per measure.
+        exemplars: strongest images per filter, or None.
+        description: one line about how it differs from the others.
+        sights: further pictures of the filters; they belong to exemplars.
+        confusion: (K, K) counts, rows the images' classes, columns the network's answers; None: not counted.
+        configuration: the full configuration of its training, as text.
+    """
+
+    name: str
+    layer: str
+    parameters: int
+    summary: Mapping[str, Estimate]
+    filters: pd.DataFrame
+    exemplars: Exemplars | None = None
+    description: str = ""
+    sights: Sights = Sights()
+    confusion: ArrayLike | None = None
+    configuration: str = ""
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """A map over one image's pixels: which of them speak for (positive) or against (negative) a class.
+
+    Attributes:
+        network: name of the network it explains.
+        method: e.g. "occlusion".
+        values: (h, w), of the image's size or coarser; None where the method was refused.
+        unit: what the values are, e.g. "logit drop".
+        target: the class that is explained.
+        refused: why there is no map.
+    """
+
+    network: str
+    method: str
+    values: ArrayLike | None
+    unit: str
+    target: str
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """One image with what each network says about it.
+
+    Attributes:
+        name: file or scan.
+        image: (C, H, W) in [0, 1] or uint8.
+        label: its class.
+        predictions: network -> (class, probability).
+        maps: one per network and method.
+    """
+
+    name: str
+    image: ArrayLike
+    label: str
+    predictions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    maps: Sequence[PixelMap] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything in a report.
+
+    Attributes:
+        title: e.g. "Interpretable and plain network on digits".
+        facts: what was trained on what, name -> text, in the order in which to show it.
+        classes: class names, to which category indices refer.
+        networks: the network in question first, the one that it is compared with second, others after them.
+        baselines: baseline -> measure -> estimate, e.g. random_cell, centre, best_constant, oracle.
+        differences: measure -> first minus second network.
+        samples: images with maps.
+        curves: columns epoch, split, quantity, value, network; None without training.
+        reproduction: how to get the same again: command, overrides, versions, seed, commit, machine,
+            durations; nested
+            mappings become tables.
+        beside: other pages to link to, title -> address from the report's folder.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    classes: Sequence[str]
+    networks: Sequence[Network]
+    baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    samples: Sequence[SampleImage] = ()
+    curves: pd.DataFrame | None = None
+    reproduction: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.networks:
+            raise ValueError("networks: none given; expected at least one Network")
+        names = [network.name for network in self.networks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"networks: names {names} are not distinct")
+        for network in self.networks:
+            if "filter" not in network.filters.columns:
+                columns = ", ".join(map(str, network.filters.columns))
+                raise ValueError(
+                    f"filters of {network.name}: columns {columns}; expected one called 'filter'"
+                )
+            if network.exemplars is not None and len(network.exemplars) != len(network.filters):
+                found = f"{len(network.filters)} rows for {len(network.exemplars)} filters with exemplars"
+                raise ValueError(f"filters of {network.name}: {found}; expected one row per filter")
+            shape, classes = np.shape(network.confusion), len(self.classes)
+            if network.confusion is not None and shape != (classes, classes):
+                raise ValueError(
+                    f"confusion of {network.name}: shape {shape}; expected {classes} x {classes}"
+                )

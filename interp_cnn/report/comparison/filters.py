@@ -1,0 +1,277 @@
+"""What the pages show of the filters: one view per network and filter, with its pictures and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.report.album import Album
+from interp_cnn.report.comparison.contents import Network
+from interp_cnn.report.comparison.filter_pictures import FilterPictures, filter_pictures
+from interp_cnn.report.measures import NULL, Measure, in_order, measure
+from interp_cnn.report.numbers import is_known, number
+from interp_cnn.report.words import class_words
+
+RANKING = ("tracking_gain", "offset_gain", "location_instability", "part_interpretability", "score")
+ON_A_CARD = ("location_instability", "tracking_gain", "offset_gain", "score")
+CHOSEN = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one filter beside the others."""
+
+    title: str
+    way: str
+    value: str
+    interval: str
+    median: str
+    rank: str
+
+
+@dataclass(frozen=True)
+class Strong:
+    """One of a filter's strongest images in words; `page` is its own, where it has one."""
+
+    score: str
+    label: str
+    name: str
+    page: str
+
+
+@dataclass(frozen=True)
+class FilterView:
+    """One filter; no pictures for a filter that never fires or without exemplars."""
+
+    number: int
+    page: str
+    category: str
+    part: str
+    silent: bool
+    values: dict[str, float]
+    pictures: FilterPictures | None
+    rows: list[Row]
+    strongest: list[Strong]
+
+    @property
+    def short(self) -> list[tuple[str, str]]:
+        """At most three numbers with their short names, for a card."""
+        names = [name for name in ON_A_CARD if name in self.values][:3]
+        return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
+
+    @property
+    def own(self) -> int:
+        """How many of its strongest images show the filter's own category."""
+        return sum(image.label == self.category for image in self.strongest)
+
+    @property
+    def category_words(self) -> str:
+        """The category as a word among numbers."""
+        return class_words(self.category)
+
+    @property
+    def sort_values(self) -> str:
+        """The values by which the grid is sorted, `-` where not known."""
+        return " ".join(
+            f"{value:.6g}" if is_known(value) else "-"
+            for name, value in self.values.items()
+            if not name.endswith(NULL)
+        )
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """One network's page and filters."""
+
+    number: int
+    name: str
+    slug: str
+    layer: str
+    description: str
+    filters: list[FilterView]
+
+    @property
+    def page(self) -> str:
+        return f"filters-{self.slug}.html"
+
+    @property
+    def count(self) -> int:
+        return len(self.filters)
+
+    @property
+    def silent(self) -> int:
+        return sum(it.silent for it in self.filters)
+
+    @property
+    def sort_names(self) -> list[str]:
+        """The measures by which filters are sorted; what chance would give is not worth sorting by."""
+        names = self.filters[0].values if self.filters else ()
+        return [name for name in names if not name.endswith(NULL)]
+
+    @property
+    def sortable(self) -> list[Measure]:
+        return [measure(name) for name in self.sort_names]
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({it.category for it in self.filters if it.category})
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that some filter tracks."""
+        return sorted({it.part for it in self.filters if it.part})
+
+
+def network_view(
+    network: Network,
+    *,
+    place: int,
+    slug: str,
+    classes: Sequence[str],
+    album: Album,
+    images: Mapping[str, str] | None = None,
+) -> NetworkView:
+    """Draw the pictures of all filters of a network and put them beside their numbers.
+
+    Args:
+        network: to show.
+        place: among the networks.
+        slug: its name in file names.
+        classes: names.
+        album: that saves the pictures.
+        images: name of an image -> its page, for those that have one.
+    """
+    table = filter_measures(network)
+    numbers = _measure_rows(table, network.filters)
+    views = []
+    for index, category in enumerate(_categories(network.filters, classes)):
+        filter_number = int(network.filters["filter"].iloc[index])
+        base = f"filters/{slug}/{filter_number:04d}"
+        found = network.exemplars
+        fires = found is not None and not bool(found.silent[index])
+        words = f"filter {filter_number} of {network.name}"
+        views.append(
+            FilterView(
+                number=filter_number,
+                page=f"{base}.html",
+                category=category,
+                part=_tracked_part(network.filters.iloc[index]),
+                silent=found is not None and not fires,
+                values={name: float(table[name].iloc[index]) for name in table.columns},
+                pictures=filter_pictures(found, network.sights, index, base=base, words=words, album=album)
+                if fires
+                else None,
+                rows=numbers[index],
+                strongest=_strongest(found, index, classes, images or {}) if fires else [],
+            )
+        )
+    return NetworkView(place, network.name, slug, network.layer, network.description, views)
+
+
+def filter_measures(network: Network) -> pd.DataFrame:
+    """The numeric measures of every filter; the peak on its strongest image is added where exemplars are
+    given.
+    """
+    numeric = network.filters.select_dtypes("number").drop(
+        columns=["filter", "category", "n", "tracks"], errors="ignore"
+    )
+    ends = [name for name in numeric.columns if str(name).endswith(("_low", "_high", "_n"))]
+    table = numeric.drop(columns=ends).astype(float).reset_index(drop=True)
+    if network.exemplars is not None and "score" not in table.columns:
+        table["score"] = network.exemplars.scores[:, 0].double().numpy()
+    return table[in_order(list(table.columns))]
+
+
+def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]:
+    """The measure that ranks the filters, and the best, middle and worst of them."""
+    name = ranking(view)
+    ranked = ranked_by(name, [it for it in view.filters if name and is_known(it.values[name])])
+    if len(ranked) <= 3 * CHOSEN:
+        return name, [("All", ranked)] if ranked else []
+    middle = (len(ranked) - CHOSEN) // 2
+    groups = (("Best", 0), ("In the middle", middle), ("Worst", len(ranked) - CHOSEN))
+    return name, [(words, ranked[start : start + CHOSEN]) for words, start in groups]
+
+
+def ranking(view: NetworkView) -> str:
+    """The measure by which a network's filters are ranked; empty where nothing is known of them."""
+    known = {name for it in view.filters for name, value in it.values.items() if is_known(value)}
+    return next((name for name in RANKING if name in known), "")
+
+
+def ranked_by(name: str, filters: Sequence[FilterView]) -> list[FilterView]:
+    """Those that fire, the best by a measure first, those without a value last."""
+    sign = 1 if measure(name).better == "lower" else -1
+
+    def key(it: FilterView) -> tuple[bool, float, int]:
+        value = it.values.get(name, math.nan)
+        return (not is_known(value), sign * value if is_known(value) else 0.0, it.number)
+
+    return sorted((it for it in filters if not it.silent), key=key)
+
+
+def _tracked_part(row: pd.Series) -> str:
+    """The part that a filter was found to track; empty where it tracks none or nobody looked."""
+    return str(row["part"]) if row.get("tracks") and isinstance(row.get("part"), str) else ""
+
+
+def _strongest(
+    found: Exemplars, index: int, classes: Sequence[str], pages: Mapping[str, str]
+) -> list[Strong]:
+    columns = (found.image_numbers[index], found.labels[index], found.scores[index])
+    rows = zip(*(values.tolist() for values in columns), strict=True)
+    return [
+        Strong(
+            number(score), class_name(label, classes), found.names[image], pages.get(found.names[image], "")
+        )
+        for image, label, score in rows
+        if image >= 0
+    ]
+
+
+def class_name(category: object, classes: Sequence[str]) -> str:
+    """A category, given by name or by index, in words; empty for none."""
+    if category is None or category is pd.NA or (isinstance(category, float) and math.isnan(category)):
+        return ""
+    if isinstance(category, str):
+        return category
+    index = int(category)
+    return "" if index < 0 else classes[index] if index < len(classes) else f"class {index}"
+
+
+def _categories(filters: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    if "category" not in filters.columns:
+        return [""] * len(filters)
+    return [class_name(category, classes) for category in filters["category"]]
+
+
+def _measure_rows(table: pd.DataFrame, ends: pd.DataFrame) -> list[list[Row]]:
+    """For each filter its measures, with the interval that `ends` may give, the median and its rank, 1 the
+    best.
+    """
+    columns = []
+    for name in table.columns:
+        how, values = measure(name), table[name]
+        median = how.write(values.median())
+        ranks = values.rank(ascending=how.better == "lower", method="min")
+        known = int(values.notna().sum())
+        nothing = [math.nan] * len(values)
+        lows, highs = (ends.get(f"{name}_{end}", nothing) for end in ("low", "high"))
+        columns.append(
+            [
+                Row(
+                    title=how.title,
+                    way=how.direction,
+                    value=how.write(value),
+                    interval=how.write_ends(low, high),
+                    median=median,
+                    rank=f"{int(rank)} of {known}" if how.better and is_known(rank) else "–",
+                )
+                for value, low, high, rank in zip(values, lows, highs, ranks, strict=True)
+            ]
+        )
+    return [list(rows) for rows in zip(*columns, strict=True)] if columns else [[] for _ in table.index]

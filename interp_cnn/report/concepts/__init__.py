@@ -1,0 +1,1 @@
+"""Pages of mined concepts: cards and galleries."""

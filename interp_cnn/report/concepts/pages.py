@@ -1,0 +1,202 @@
+"""Pages of what layers stand for: the sources side by side, and a gallery of cards per source and kind.
+
+patterns.html (or index.html)          all sources and kinds in one table, with intervals
+patterns-<source>-<kind>.html          cards, sorted and filtered by class, part and number
+patterns-<source>-<kind>.png           the best and the worst cards as one picture
+patterns/units.csv, summary.csv        the numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from interp_cnn import figures
+from interp_cnn.figures.png import save_png
+from interp_cnn.report.album import Album
+from interp_cnn.report.concepts.cards import SORTED_BY, Unit, card, strip_of
+from interp_cnn.report.numbers import is_known, number
+from interp_cnn.report.site import Site, templates, write_assets
+from interp_cnn.storage.files import write_text
+
+ON_A_SHEET = 4  # best cards, and as many worst ones, on a contact sheet
+TABLES = ("patterns/summary.csv", "patterns/units.csv")
+ROWS = {  # what the overview shows: measure -> title, what it says
+    "kept": ("Kept", "patterns that hold on the judging half"),
+    "proposed": ("Proposed", "by the other half; filters: that ever fire"),
+    "frequent": ("Frequent sets", "on the proposing half"),
+    "expected": ("By chance", "frequent sets with swapped channels"),
+    "window_reactivation": ("Re-activation, window", "the pattern fires again in its picture"),
+    "window_control": ("Control, window", "unrelated patterns that fire there"),
+    "full_reactivation": ("Ceiling", "re-activation with everything kept"),
+    "window_over_ceiling": ("Window over ceiling", "target: at least 0.8"),
+    "window_over_control": ("Window over control", "target: at least 5"),
+    "channels_reactivation": ("Re-activation, channels", "from the pattern's channels alone"),
+    "ablate_reactivation": (
+        "Re-activation, ablated",
+        "without the pattern's channels: low proves that they drew it",
+    ),
+    "window_reciprocal_rank": ("Closed-loop rank", "mean reciprocal rank among all patterns"),
+    "window_own_class": ("Class seen", "in the window's picture, by the network itself"),
+    "window_witnessed": (
+        "Seen by others, window",
+        "other networks' own patterns at the place that fire again",
+    ),
+    "window_witnessed_control": ("Control of others", "of their patterns that do not fire on the image"),
+    "full_witnessed": ("Ceiling of others", "with everything kept"),
+    "confidence": ("Confidence", "share of firings on images of the class"),
+    "lift": ("Lift", "confidence over the class's share of images"),
+    "coverage": ("Coverage", "share of the class's images with the pattern"),
+    "purity": ("Part purity", "firings beside one and the same part"),
+    "purity_by_chance": ("Part purity by chance", "with another image's parts"),
+    "location_instability": ("Location instability", "lower is steadier"),
+    "tracking_gain": ("Tracking gain", "over the best fixed spot"),
+    "concentration": ("Concentration", "map within a template's width of its peak"),
+    "replication": ("Replication", "overlap with the other half's best pattern; filters: same class"),
+    "effect": ("Causal effect", "logit lost without the pattern's channels"),
+    "effect_of_others": ("Effect of others", "without others of the same energy"),
+}
+QUALITY = {
+    "nre": ("NRE", "at most 0.40"),
+    "feature_error": ("Feature error", "at most 0.50"),
+    "psnr": ("PSNR in dB", "at least 18"),
+    "ssim": ("SSIM", ""),
+    "class_agreement": ("Class agreement", "at least 0.8 of the accuracy"),
+    "accuracy_on_pictures": ("Accuracy on pictures", ""),
+    "accuracy": ("Accuracy on images", ""),
+    "grid": ("Grid in pictures", ""),
+    "grid_of_images": ("Grid in images", ""),
+}
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All units of one kind of one source."""
+
+    source: str
+    layer: str
+    kind: str
+    slug: str
+    units: Sequence[Unit]
+
+    @property
+    def page(self) -> str:
+        return f"patterns-{self.slug}-{self.kind}.html"
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind.capitalize()} of {self.source}"
+
+
+@dataclass(frozen=True)
+class GalleryAbout:
+    """What the pages say that no unit says: title, facts by name, and the command that makes the same again."""
+
+    title: str
+    facts: dict[str, str]
+    command: str
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One measure of all galleries."""
+
+    title: str
+    meaning: str
+    cells: list[tuple[str, str]] = field(default_factory=list)
+
+
+def write_gallery(
+    folder: Path,
+    galleries: Sequence[Gallery],
+    tables: tuple[pd.DataFrame, pd.DataFrame],
+    about: GalleryAbout,
+    *,
+    first: str = "patterns.html",
+) -> Path:
+    """Write all pages, pictures and tables and return the first page.
+
+    Args:
+        folder: of the site; pictures go to its `figures/patterns/`.
+        galleries: what to show.
+        tables: the sources side by side (columns source, kind, measure, value, low, high, n); a row per unit.
+        about: the rest of what the pages say.
+        first: name of the first page.
+    """
+    for name, table in zip(TABLES, tables, strict=True):
+        write_text(folder / name, table.to_csv(index=False))
+    site = Site(about.title, TABLES, beside={one.title: one.page for one in galleries})
+    environment = templates(site, about=about, root="")
+    write_assets(folder, "patterns.css")
+    album = Album(folder)
+    for gallery in galleries:
+        cards = [
+            card(unit, album, f"patterns/{gallery.slug}-{gallery.kind}/{unit.number:04d}")
+            for unit in gallery.units
+        ]
+        sheet = gallery.page.replace(".html", ".png")
+        save_png(folder / sheet, contact_sheet(gallery), colours=256)
+        known = [name for name in SORTED_BY if any(is_known(it.values.get(name)) for it in gallery.units)]
+        values = {
+            "gallery": gallery,
+            "cards": cards,
+            "sheet": sheet,
+            "sortable": [(place, *SORTED_BY[name]) for place, name in enumerate(SORTED_BY) if name in known],
+            "categories": sorted({unit.category for unit in gallery.units}),
+            "parts": sorted({str(it.values["part"]) for it in gallery.units if it.values.get("part")}),
+        }
+        page = environment.get_template("pattern_gallery.html.j2").render(here=gallery.page, **values)
+        write_text(folder / gallery.page, page)
+    rows = {
+        "rows": _rows(tables[0], galleries, ROWS),
+        "quality": _rows(tables[0], galleries, QUALITY, kind="decoder"),
+    }
+    page = environment.get_template("patterns.html.j2").render(here="index", galleries=galleries, **rows)
+    write_text(folder / first, page)
+    return folder / first
+
+
+def contact_sheet(gallery: Gallery) -> figures.colours.Rgb:
+    """The cards that re-activate best, then those that do so least, as one picture with captions."""
+    ranked = sorted(
+        gallery.units,
+        key=lambda it: -_or_zero(it.values.get("window_reactivation", it.values.get("confidence"))),
+    )
+    chosen = ranked if len(ranked) <= 2 * ON_A_SHEET else [*ranked[:ON_A_SHEET], *ranked[-ON_A_SHEET:]]
+    captions = []
+    for unit in chosen:
+        seen = unit.values.get("window_reactivation")
+        back = f", back in {seen:.0%} of its pictures" if is_known(seen) else ""
+        captions.append(f"{unit.class_words}: {unit.name}{back}")
+    return figures.contact_sheet(
+        [strip_of(unit) for unit in chosen], captions, columns=2, title=gallery.title
+    )
+
+
+def _or_zero(value: object) -> float:
+    return float(value) if is_known(value) else 0.0
+
+
+def _rows(
+    summary: pd.DataFrame, galleries: Sequence[Gallery], titles: dict[str, tuple[str, str]], *, kind: str = ""
+) -> list[OverviewRow]:
+    """The measures that somebody has, a cell per gallery: value and interval."""
+    known = {(row.source, row.kind, row.measure): row for row in summary.itertuples()}
+    rows = []
+    for measure, (title, meaning) in titles.items():
+        cells = []
+        for gallery in galleries:
+            row = known.get((gallery.source, kind or gallery.kind, measure))
+            if row is None or not is_known(row.value):
+                cells.append(("–", ""))
+                continue
+            digits = 0 if measure in ("kept", "proposed", "frequent", "expected") else None
+            ends = is_known(row.low) and is_known(row.high)
+            interval = f"{number(row.low)} to {number(row.high)}" if ends else ""
+            cells.append((number(row.value, digits=digits), interval))
+        if any(value != "–" for value, _ in cells):
+            rows.append(OverviewRow(title, meaning, cells))
+    return rows

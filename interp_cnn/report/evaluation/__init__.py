@@ -1,0 +1,1 @@
+"""Pages of the command evaluate: tables and ranked filters."""

@@ -1,0 +1,72 @@
+"""A network's best, middle and worst filters in one picture: not the best ones alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_cnn import figures
+from interp_cnn.evaluation.filters.comparison import NetworkMeasures
+from interp_cnn.figures.colours import Rgb
+from interp_cnn.report.measures import measure
+
+SIDE = 108  # pixels of one image
+IMAGES = 8  # of each filter
+PLACES = (("best", 0.0), ("upper quarter", 0.25), ("middle", 0.5), ("lower quarter", 0.75), ("worst", 1.0))
+BOX = 0.06  # half the side of the box around an annotated part, as a share of the image's
+
+
+def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> Rgb | None:
+    """Filters at five places of the ranking by offset gain, a row each, on the strongest images of their category.
+
+    The offset gain is that of the part that a filter follows best. A disc shows where the filter looks, boxes stand
+    around the annotated parts. Images without an annotated part are left out, as in the measure.
+
+    Args:
+        one: the measured network.
+        image_of: number of an image in the measured order to its pixels (C, H, W) in [0, 1].
+
+    Returns:
+        The picture, or None where no filter has an offset gain.
+    """
+    ranking = one.filters["offset_gain"].dropna().sort_values(ascending=False, kind="stable")
+    if ranking.empty:
+        return None
+    observed, how = one.observations, measure("offset_gain")
+    known = observed.landmarks.isfinite().all(dim=2).any(dim=1)
+    pictures, captions = [], []
+    for place, share in PLACES:
+        number = int(ranking.index[round(share * (len(ranking) - 1))])
+        mine = ((observed.labels == one.categories[number]) & known).nonzero().flatten()
+        answers = observed.block(torch.tensor([number]))
+        order = answers.scores[mine, 0].argsort(descending=True, stable=True)[:IMAGES]
+        strongest = mine[order].tolist()
+        said = f"{place}: filter {number}, {one.filters['category'][number]}, {how.write(ranking[number])}"
+        for rank in range(IMAGES):
+            if rank < len(strongest):
+                index = strongest[rank]
+                pictures.append(
+                    _marked(image_of(index), observed.landmarks[index], answers.positions[index, 0])
+                )
+            else:
+                pictures.append(np.full((SIDE, SIDE, 3), 128, dtype=np.uint8))
+            captions.append(said if rank == IMAGES // 2 else "")
+    title = f"{one.name}: filters by {how.title.lower()}. Disc: where the filter looks; box: annotated part"
+    return figures.contact_sheet(pictures, captions, columns=IMAGES, title=title)
+
+
+def _marked(image: Tensor, landmarks: Tensor, position: Tensor) -> Rgb:
+    height, width = image.shape[1:]
+    scale = SIDE / max(height, width)
+    picture = figures.resize(figures.to_rgb(image), (round(height * scale), round(width * scale)))
+    landmarks = landmarks[landmarks.isfinite().all(dim=1)].numpy()  # (n, 2) row, column
+    half = BOX * max(height, width)
+    boxes = np.stack(
+        [landmarks[:, 1] - half, landmarks[:, 0] - half, landmarks[:, 1] + half, landmarks[:, 0] + half],
+        axis=1,
+    )
+    picture = figures.draw_boxes(picture, boxes, colour=(255, 255, 255), thickness=2, scale=scale)
+    return figures.draw_positions(picture, position.numpy(), radius=7, scale=scale)

@@ -1,0 +1,141 @@
+"""Measured networks as files without pages: tables (CSV, JSON, Markdown) and figures.
+
+filters.csv, summary.csv, differences.csv, summary.json, summary.md
+figures/MEASURE.png          every filter of every network, with the baselines
+figures/parts.png            how many filters follow which part
+figures/positions-NAME.png   where a network's filters look, over the mean image
+figures/filters-NAME.png     its best, middle and worst filters on their strongest images
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_cnn import figures
+from interp_cnn.evaluation.filters.comparison import Comparison, Estimate, NetworkMeasures
+from interp_cnn.figures.colours import Rgb
+from interp_cnn.figures.png import save_png
+from interp_cnn.report.album import places
+from interp_cnn.report.evaluation.ranked_filters import ranked_filters
+from interp_cnn.report.measures import baseline, measure
+from interp_cnn.storage.files import write_text
+
+SPREAD = ("location_instability", "tracking_gain", "offset_gain", "translation_gain", "part_interpretability")
+SHOWN = 24  # filters on a sheet of positions
+SIDE = 180  # pixels of one of its pictures
+
+
+def write_measures(
+    comparison: Comparison,
+    folder: Path,
+    columns: Sequence[str],
+    images: Mapping[str, Callable[[int], Tensor]] | None = None,
+) -> None:
+    """All tables and figures.
+
+    Args:
+        comparison: the measured networks.
+        folder: what is written into.
+        columns: measures of the Markdown table.
+        images: by network, number of an image in the measured order to its pixels; None: no pictures of filters.
+    """
+    comparison.to_csv(folder)
+    comparison.to_json(folder / "summary.json")
+    write_text(folder / "summary.md", markdown(comparison, columns))
+    for name, picture in measure_figures(comparison):
+        save_png(folder / "figures" / f"{name}.png", picture)
+    for one in comparison.networks if images else ():
+        picture = ranked_filters(one, images[one.name])
+        if picture is not None:
+            save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture, colours=256)
+
+
+def markdown(comparison: Comparison, columns: Sequence[str]) -> str:
+    """The table of networks and baselines, and the differences; every figure with its interval and n."""
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    rows = [(one.name, one.summary) for one in comparison.networks]
+    rows += [(name.replace("_", " "), row) for name, row in comparison.baselines.items()]
+    for name, row in rows:
+        cells = [_figure(row[column]) if column in row else "" for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    notes = ["", "95 % intervals by resampling the n images.", ""]
+    notes += [f"- {one.name}: {coverage_line(one)}" for one in comparison.networks if one.coverage]
+    for one in comparison.differences:
+        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, p = {one.p:.3g} ({one.test})"
+        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}")
+    return "\n".join(lines + notes) + "\n"
+
+
+def coverage_line(one: NetworkMeasures) -> str:
+    """How many filters cover how many parts."""
+    covered = sum(count > 0 for count in one.coverage.values())
+    tracking = sum(one.coverage.values())
+    return f"{tracking} of {len(one.filters)} filters follow a part; they cover {covered} of {len(one.coverage)} parts"
+
+
+def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
+    """Names and pictures of all figures that these networks have numbers for."""
+    for name in SPREAD:
+        values = {
+            one.name: one.filters[name].to_numpy()
+            for one in comparison.networks
+            if name in one.filters.columns
+        }
+        if any(np.isfinite(numbers).any() for numbers in values.values()):
+            how = measure(name)
+            lines = {
+                baseline(key): row[name].value
+                for key, row in comparison.baselines.items()
+                if name in row and not key.startswith("shuffled")
+            }
+            label = f"{how.title.lower()}, {how.direction}"
+            yield name, figures.distributions(values, label=label, baselines=lines)
+    covered = {
+        f"{one.name}: {coverage_line(one)}": one.coverage for one in comparison.networks if one.coverage
+    }
+    if covered:
+        yield "parts", figures.bars(covered, label="filters that follow the part (false-discovery rate 5 %)")
+    for one in comparison.networks:
+        picture = positions_sheet(one)
+        if picture is not None:
+            yield f"positions-{_file_name(one.name)}", picture
+
+
+def positions_sheet(one: NetworkMeasures) -> Rgb | None:
+    """Where filters look on the images of their class, over the mean of all images: from the best tracking gain to
+    the worst (without landmarks, from the strongest peak), evenly picked; None if no filter fires.
+    """
+    observed, table = one.observations, one.filters
+    ranking = table["tracking_gain"] if table["tracking_gain"].notna().any() else table["score"]
+    ranked = ranking[table["category"].notna()].dropna().sort_values(ascending=False, kind="stable")
+    if ranked.empty:
+        return None
+    picked = np.unique(np.linspace(0, len(ranked) - 1, SHOWN).round().astype(int))
+    centres, spacing = observed.field.cell_centres(), min(observed.field.stride)
+    how, pictures, captions = measure(str(ranking.name)), [], []
+    for number, value in ranked.iloc[picked].items():
+        cells, scores = (values.squeeze(1) for values in observed.answers.block(torch.tensor([number])))
+        mine = (observed.labels == one.categories[number]) & (scores > 0)
+        counts = torch.bincount(cells[mine].long(), minlength=len(centres))
+        pictures.append(places(one.mean_image, centres, counts, spacing=spacing, side=SIDE))
+        captions.append(f"filter {number}, {table['category'][number]}: {how.write(value)}")
+    title = f"{one.name}: where filters look (number, class: {how.title.lower()})"
+    return figures.contact_sheet(pictures, captions, columns=min(6, len(pictures)), title=title)
+
+
+def _file_name(name: str) -> str:
+    return re.sub("[^A-Za-z0-9_.]+", "-", name).strip("-")
+
+
+def _figure(estimate: Estimate) -> str:
+    """`0.404 [0.352, 0.446], n = 359`; without an interval where there is none."""
+    ends = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if math.isfinite(estimate.low) else ""
+    return f"{estimate.value:.3f}{ends}, n = {estimate.n}"

@@ -1,0 +1,1 @@
+"""Pages of relevance maps: records, panels, costs."""

@@ -1,0 +1,1 @@
+"""A run folder on disk: its configuration, weights, data and twins."""

@@ -1,0 +1,263 @@
+"""A run folder: what a training wrote, and how to get its network and its data back.
+
+    config.yaml              the full configuration, resolved
+    checkpoints/best.ckpt    lowest validation task loss
+    checkpoints/last.ckpt    last finished epoch; `ckpt_path=` goes on from it
+    metrics.csv              every logged quantity by epoch
+    events.out.tfevents.*    the same and pictures, for TensorBoard
+    run.json                 seconds, versions, seed, parameters
+
+A configuration comes from disk and may come from somebody else: it is read as plain values, and nothing that it names
+as `_target_` is called unless it is a class of this project's data sets. A checkpoint holds tensors and plain values.
+"""
+
+import importlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.model.backbones import build_network
+from interp_cnn.model.interpretable_conv import template_masks
+from interp_cnn.storage.files import write_text
+from interp_cnn.storage.tensors import read_tensors
+
+log = logging.getLogger(__name__)
+ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may call: classes of its modules
+SECTIONS = ("seed", "data", "model")
+LARGEST_CONFIG = 1 << 20  # bytes; a training writes 3 kB
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, loaded."""
+
+    folder: Path
+    config: DictConfig
+    network: nn.Module
+    data: PartDataModule
+    filter_categories: dict[str, torch.Tensor]
+
+    @property
+    def kind(self) -> str:
+        """Interpretable, plain, mask_only or loss_only."""
+        return self.config.model.kind
+
+    @property
+    def data_name(self) -> str:
+        """The data set in words."""
+        return self.config.data.dataset._target_.split(".")[-2].replace("_", " ")
+
+    @property
+    def configuration(self) -> str:
+        """The full configuration as text."""
+        return OmegaConf.to_yaml(self.config, resolve=True)
+
+    @property
+    def layers(self) -> list[str]:
+        """The interpretable layers: each one's output is the masked map."""
+        return list(template_masks(self.network))
+
+
+def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictConfig | None = None) -> Run:
+    """Network, data and configuration of a finished training.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best" or "last".
+        overrides: values that replace those of the run's data configuration (a moved `root`, say).
+
+    Raises:
+        FileNotFoundError: no such folder, or no training in it.
+        ValueError: a configuration or checkpoint that does not fit.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    if config.training.get("kind") == "inversion":
+        raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
+    if overrides is not None:
+        config.data = OmegaConf.merge(config.data, overrides)
+    data = build_data(config.data)
+    if isinstance(config.model, DictConfig):
+        config.model.weights = None  # those to start from; the checkpoint holds the trained ones
+    network = network_for(config.model, data)
+    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
+    state = load_checkpoint(path)["state_dict"]
+    weights = {
+        key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit the network of {folder / 'config.yaml'}: {_first(error)}"
+        ) from error
+    categories = {
+        layer: _assigned(state, layer.replace(".", "_"), data.background) for layer in template_masks(network)
+    }
+    return Run(folder, config, network.eval(), data, categories)
+
+
+def untrained(found: Run) -> Run:
+    """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
+    loaded, filters without categories.
+    """
+    model = OmegaConf.merge(found.config.model, {"weights": None, "mask": {"enabled": False}})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(found.config.seed)
+        network = network_for(model, found.data)
+    return replace(found, network=network.eval(), filter_categories={})
+
+
+def load_config(folder: Path) -> DictConfig:
+    """The configuration of a run folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder {folder} does not exist")
+    path = folder / "config.yaml"
+    if not path.is_file():
+        nested = sorted(found.parent.name for found in folder.glob("*/config.yaml"))
+        hint = f"; it holds the runs {', '.join(nested)}" if nested else ""
+        raise FileNotFoundError(f"{folder} is no run folder: it has no config.yaml{hint}")
+    return _plain_config(path)
+
+
+def _plain_config(path: Path) -> DictConfig:
+    """Plain values of a YAML file; aliases (which can fill the memory) and interpolations are never written there."""
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a training writes a few thousand")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has YAML aliases")
+        if "${" in text:
+            raise ValueError("it has interpolations ${...}")
+        config = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no configuration that a training wrote: {_first(error)}") from error
+    missing = [name for name in SECTIONS if not isinstance(config, DictConfig) or config.get(name) is None]
+    if missing:
+        raise ValueError(f"{path} is no configuration that a training wrote: it has no {missing[0]}")
+    return config
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Tensors and plain values of a checkpoint; nothing in it is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist; a training writes it when an epoch is done"
+        )
+    try:
+        content = read_tensors(path)
+        state = content.get("state_dict") if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not all(
+            isinstance(value, torch.Tensor) for value in state.values()
+        ):
+            raise ValueError("it holds no state_dict of tensors")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {_first(error)}") from error
+    return content
+
+
+def build_data(config: DictConfig) -> PartDataModule:
+    """The data module of a configuration, set up."""
+    from hydra.utils import instantiate
+
+    with _values_of("data"):
+        for target in _targets(OmegaConf.to_container(config, resolve=True)):
+            _check_target(target)
+        data = instantiate(config, _convert_="all")
+        if not isinstance(data, PartDataModule):
+            raise ValueError(f"data makes a {type(data).__name__}; expected a PartDataModule")
+        data.setup()
+    return data
+
+
+def network_for(config: DictConfig, data: PartDataModule) -> nn.Module:
+    """The network of a model configuration for this data, with new weights from the global random state."""
+    with _values_of("model"):
+        return _network(config, data)
+
+
+def _network(config: DictConfig, data: PartDataModule) -> nn.Module:
+    return build_network(
+        config.name,
+        num_classes=len(data.classes),
+        channels=data.channels,
+        image_size=tuple(data.image_size),
+        mean=data.mean,
+        std=data.std,
+        layers=config.layers,
+        weights=config.weights,
+        widths=config.widths,
+        extra_conv=config.extra_conv,
+        mask=OmegaConf.to_container(config.mask, resolve=True),
+    )
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+@contextmanager
+def _values_of(section: str) -> Iterator[None]:
+    """Values of a configuration meet the code here; one of another kind (a list for a number) is the user's to mend."""
+    from hydra.errors import InstantiationException
+
+    kinds = (TypeError, AttributeError, KeyError, RuntimeError, OverflowError, OmegaConfBaseException)
+    try:
+        yield
+    except (InstantiationException, *kinds) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, kinds):
+            raise
+        raise ValueError(f"the settings of {section} do not fit: {_first(cause)}") from error
+
+
+def _check_target(target: object) -> None:
+    """Refuse what is not itself a class of a data module: `interp_cnn.data.images.os.system` begins well too."""
+    module_name, _, name = str(target).rpartition(".")
+    found = None
+    if module_name.startswith(ALLOWED_TARGETS):
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        except ImportError:
+            found = None
+    if not isinstance(found, type) or found.__module__ != module_name:
+        raise ValueError(
+            f"data._target_ is {target}; only classes of the modules {ALLOWED_TARGETS}* are called"
+        )
+
+
+def _targets(node) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    if isinstance(node, list):
+        return [target for value in node for target in _targets(value)]
+    return []
+
+
+def _assigned(state: dict, layer: str, background: int | None) -> torch.Tensor:
+    response = state[f"filter_losses.{layer}.categories.response"].clone()
+    if background is not None:
+        response[:, background] = -torch.inf
+    return response.argmax(1)
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s)") else lines[0])
+        if lines
+        else repr(error)
+    )

@@ -1,0 +1,202 @@
+"""Who is asked about what: the networks to explain and the pictures to show them, from runs, names and folders.
+
+A comparison's folder stands for the runs inside it. Pictures are read when their turn comes, never all at once.
+"""
+
+import difflib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.photographs import photographs
+from interp_cnn.runs.folder import load_config, load_run
+from interp_cnn.runs.networks import class_names, load_network
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is asked.
+
+    Attributes:
+        name: shown everywhere; distinct.
+        network: images (B, C, H, W) in [0, 1] -> logits (B, K).
+        classes: names; empty until `with_classes` finds them.
+        channels: C of its images.
+        image_size: (H, W) that it was trained on, None where it takes any.
+        data: of a run.
+    """
+
+    name: str
+    network: nn.Module
+    classes: tuple[str, ...]
+    channels: int
+    image_size: tuple[int, int] | None = None
+    data: PartDataModule | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to explain: its name, its class where that is known, and how to get its pixels (C, H, W)."""
+
+    name: str
+    label: str
+    pixels: Callable[[], Tensor]
+
+
+def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | None = None) -> list[Subject]:
+    """The networks of run folders, loaded.
+
+    Args:
+        runs: folders; that of a comparison stands for the runs in it.
+        checkpoint: "last" or "best".
+        root: where the runs' images lie now; None: where they lay.
+    """
+    if checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
+    folders = [folder for run in runs for folder in run_folders(Path(run))]
+    found: list[Subject] = []
+    for folder in folders:
+        run = load_run(folder, checkpoint=checkpoint, overrides=None if root is None else {"root": root})
+        names = [subject.name for subject in found]
+        name = run.kind if run.kind not in names else f"{run.kind} ({folder.name})"
+        while name in names:
+            name += "'"
+        data = run.data
+        size = tuple(data.image_size)
+        found.append(Subject(name, run.network, tuple(data.classes), data.channels, size, data))
+    first = found[0]
+    for subject in found[1:]:
+        if (subject.channels, subject.image_size) != (first.channels, first.image_size):
+            raise ValueError(
+                f"run: {subject.name} was trained on images of {_shape(subject)}, {first.name} on {_shape(first)}; "
+                "explain them in two calls"
+            )
+    return found
+
+
+def network_subject(spec: str, *, weights: str | None = None) -> Subject:
+    """A network by name; its classes are not known yet."""
+    network = load_network(spec, weights=weights)
+    return Subject(spec, network, (), _channels(network))
+
+
+def with_classes(
+    subject: Subject, size: tuple[int, int] | None, *, weights: str | None = None, file: str | None = None
+) -> Subject:
+    """A subject whose classes have names: those of the file, else its own.
+
+    Args:
+        subject: the network.
+        size: (H, W) of its images; None: any.
+        weights: those that the network was given.
+        file: a name on each line, or a JSON list; None: none.
+    """
+    count = len(subject.classes) or _count_of_classes(subject, size or (224, 224))
+    names = _names_in(file) if file is not None else subject.classes
+    names = names or class_names(subject.name, count, weights=weights)
+    if len(names) != count:
+        raise ValueError(
+            f"classes={file} has {len(names)} names, but {subject.name} tells {count} classes apart"
+        )
+    return replace(subject, classes=names)
+
+
+def folder_pictures(
+    place: str, classes: Sequence[str], *, size: tuple[int, int] | None, channels: int, crop: bool = False
+) -> list[Picture]:
+    """The pictures of a folder, labelled where their folder has the name of a class; see `Photograph.pixels`."""
+    return [
+        Picture(
+            one.name,
+            one.label(classes) or "",
+            lambda one=one: one.pixels(size, channels=channels, crop=crop),
+        )
+        for one in photographs(place)
+    ]
+
+
+def set_pictures(data: PartDataModule) -> list[Picture]:
+    """The validation images of a data set."""
+    held_out = data.val_set
+    labels = held_out.labels.tolist()
+    names = getattr(held_out, "names", None) or [f"validation image {index}" for index in range(len(labels))]
+    return [
+        Picture(names[index], data.classes[label], lambda index=index: held_out[index].image)
+        for index, label in enumerate(labels)
+    ]
+
+
+def spread(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
+    """The first picture of each class in turn, then the second, up to the limit; without one all in their order."""
+    if limit is None or limit >= len(pictures):
+        return list(pictures)
+    if limit < 1:
+        raise ValueError(f"limit={limit}: expected 1 image or more, or null for all")
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        groups[picture.label].append(picture)
+    ordered = [groups[label] for label in sorted(groups)]
+    longest = max(map(len, ordered))
+    turns = (group[turn] for turn in range(longest) for group in ordered if turn < len(group))
+    return [picture for picture, _ in zip(turns, range(limit), strict=False)]
+
+
+def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
+    """K, from what the network makes of a grey image."""
+    with torch.no_grad():
+        try:
+            logits = subject.network(torch.full((1, subject.channels, *size), 0.5))
+        except RuntimeError as error:
+            shape = f"({subject.channels}, {size[0]}, {size[1]})"
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{subject.name} does not take images of shape {shape}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{subject.name} must return logits (1, K) for one image, got {kind}")
+    return logits.shape[1]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The run itself, or the runs inside a comparison's folder."""
+    nested = sorted(found.parent for found in folder.glob("*/config.yaml") if found.parent.name != ".hydra")
+    if nested and not (folder / "config.yaml").is_file():
+        return nested
+    load_config(folder)  # says what is missing
+    return [folder]
+
+
+def _shape(subject: Subject) -> str:
+    return " x ".join(map(str, (subject.channels, *subject.image_size)))
+
+
+def _channels(network: nn.Module) -> int:
+    """Channels of the images: those of the first convolution, if it takes grey ones."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
+
+
+def _names_in(file: str) -> tuple[str, ...]:
+    path = Path(file)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1, 0.5)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise FileNotFoundError(f"classes={file}: no such file{hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            names = json.loads(text)
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("expected a list of names")
+        else:
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+    except ValueError as error:  # also what UTF-8 and JSON raise
+        raise ValueError(f"classes={file} holds no names: {error}") from error
+    if not names:
+        raise ValueError(f"classes={file} is empty; expected a name on each line")
+    return tuple(names)

@@ -1,0 +1,73 @@
+"""Results kept on disk carry the code that made them: other code, wherever it stands, is another fingerprint."""
+
+import sys
+
+import pytest
+
+from interp_cnn.attribution import folder as attribution_folder
+from interp_cnn.discovery import stages
+from interp_cnn.storage import fingerprints
+from interp_cnn.storage.fingerprints import code_of
+from interp_cnn.studies import parts
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with a sub-package, importable as `rooms_for_a_test`."""
+    inner = tmp_path / "rooms_for_a_test" / "inner"
+    inner.mkdir(parents=True)
+    for place in (inner.parent, inner):
+        (place / "__init__.py").touch()
+    (inner / "rule.py").write_text("FACTOR = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield inner.parent
+    sys.modules.pop("rooms_for_a_test", None)
+
+
+def test_a_changed_line_or_a_new_file_in_a_sub_folder_is_another_code(package):
+    before = code_of("rooms_for_a_test")
+    assert code_of("rooms_for_a_test") == before
+    (package / "inner" / "rule.py").write_text("FACTOR = 2\n")
+    changed = code_of("rooms_for_a_test")
+    (package / "inner" / "new.py").touch()
+    added = code_of("rooms_for_a_test")
+    (package / "inner" / "new.py").rename(package / "new.py")
+    moved = code_of("rooms_for_a_test")
+    assert len({before, changed, added, moved}) == 4
+
+
+def test_files_that_only_word_results_may_be_left_out(package):
+    before = code_of("rooms_for_a_test", without=lambda stem: stem.endswith("findings"))
+    (package / "inner" / "some_findings.py").write_text("TEXT = 'much'\n")
+    assert code_of("rooms_for_a_test", without=lambda stem: stem.endswith("findings")) == before
+
+
+def test_what_is_no_package_is_refused():
+    with pytest.raises(ValueError, match="dotted name of a package"):
+        code_of("interp_cnn.storage.files")
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "rooms"),
+    [
+        (lambda: parts.fingerprint_of(1), {"explanation", "evaluation", "studies"}),
+        (stages.code_fingerprint, {"explanation", "evaluation", "discovery"}),
+    ],
+)
+def test_every_cache_reads_all_rooms_that_make_its_results(fingerprint, rooms, monkeypatch):
+    """A file planted below any of the rooms changes the cache's fingerprint; one elsewhere does not."""
+    asked = []
+    places = fingerprints._places
+    monkeypatch.setattr(fingerprints, "_places", lambda package: asked.append(package) or places(package))
+    fingerprint()
+    assert {f"interp_cnn.{room}" for room in rooms} == set(asked)
+
+
+def test_maps_kept_in_a_folder_depend_on_all_rooms_of_explanation(tmp_path, monkeypatch):
+    place = tmp_path / "propagation"
+    place.mkdir()
+    (place / "rule.py").touch()
+    monkeypatch.setattr(fingerprints, "_places", lambda package: (tmp_path,))
+    before = attribution_folder.code_of("interp_cnn.explanation")
+    (place / "rule.py").write_text("FACTOR = 2")
+    assert attribution_folder.code_of("interp_cnn.explanation") != before
