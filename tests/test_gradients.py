@@ -8,6 +8,7 @@ from torch import nn
 
 from interp_cnn.explanation.baselines import blurred, reference_images
 from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.network.randomness import drawn_seed, image_seed
 
 captum = pytest.importorskip("captum.attr")
 
@@ -105,11 +106,12 @@ def test_smooth_grad_is_the_mean_gradient_over_the_noise_drawn(asked):
         generator=torch.Generator().manual_seed(5),
         batch_size=7,
     )
-    generator, expected = torch.Generator().manual_seed(5), torch.zeros_like(images)
-    for _ in range(4):
-        noise = torch.randn(images.shape, generator=generator)
-        for b, image in enumerate(images.detach()):
-            leaf = (image + 0.2 * (image.max() - image.min()) * noise[b]).requires_grad_()
+    seed, expected = drawn_seed(torch.Generator().manual_seed(5)), torch.zeros_like(images)
+    for b, image in enumerate(images.detach()):
+        own = torch.Generator().manual_seed(image_seed(image, seed))
+        for _ in range(4):
+            noise = torch.randn(image.shape, generator=own)
+            leaf = (image + 0.2 * (image.max() - image.min()) * noise).requires_grad_()
             network(leaf[None])[0, targets[b]].backward()
             expected[b] += leaf.grad / 4
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)

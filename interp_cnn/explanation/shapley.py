@@ -23,9 +23,9 @@ from interp_cnn.explanation.network.logits import (
     check_positive,
     check_question,
     evaluation_mode,
-    seeded,
     target_logits,
 )
+from interp_cnn.explanation.network.randomness import drawn_seed
 
 Features = int | tuple[int, int] | Tensor | None
 
@@ -104,26 +104,27 @@ def shapley_estimate(
             (H, W) or (C, H, W) that names each entry's window 0..P-1; by default about 14 x 14 squares.
         orders: most orders for an image, each pair counted as two.
         tolerance: an image is done when its largest standard error is below this share of its largest value.
-        generator: draws the orders, the same for all images; without one the seed is 0.
+        generator: draws a seed for the orders, which are the same for all images; without one it is always the same.
         batch_size: images in one pass.
     """
     check_count(orders=orders, batch_size=batch_size)
     check_positive(tolerance=tolerance)
     images, targets = check_question(images, targets)
     features = _features(features, images)
-    generator = seeded(generator)
+    seed = drawn_seed(generator)
     count = int(features.max()) + 1
     estimates = []
     with evaluation_mode(network), torch.no_grad():
         target_logits(
             network(images[:1]), targets[:1]
         )  # refuses what is no network of logits before the long run
-        for reference in reference_images(images, baseline):
+        for number, reference in enumerate(reference_images(images, baseline)):
             game = _Game(network, images, reference.expand_as(images), features, batch_size)
             if 2**count <= orders * count:
                 estimates.append(_exact(game, count))
             else:
-                estimates.append(_sampled(game, targets, count, math.ceil(orders / 2), tolerance, generator))
+                orders_of = torch.Generator().manual_seed((seed + number) % 2**63)
+                estimates.append(_sampled(game, targets, count, math.ceil(orders / 2), tolerance, orders_of))
     values, variances, walked = (torch.stack(parts) for parts in zip(*estimates, strict=True))
     error = variances.sum(0).sqrt() / len(variances)  # of a mean of independent estimates
     return ShapleyEstimate(values.mean(0), error, features, walked.sum(0))

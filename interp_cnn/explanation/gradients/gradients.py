@@ -26,9 +26,9 @@ from interp_cnn.explanation.network.logits import (
     check_question,
     evaluation_mode,
     scores,
-    seeded,
     target_logits,
 )
+from interp_cnn.explanation.network.randomness import drawn_seed, image_generators, normal_noise
 
 __all__ = [
     "deconvnet",
@@ -82,8 +82,9 @@ def smooth_grad(
         targets: (B,) classes.
         samples: noisy copies an image.
         noise: standard deviation of the noise as a share of each image's own range (max - min).
-        generator: draws the noise; without one the seed is 0. The result does not depend on `batch_size`.
-        batch_size: images in one pass (at least B).
+        generator: draws the seed; without one it is always the same. The noise of an image depends on that seed and
+            its pixels, neither on `batch_size` nor on the images beside it.
+        batch_size: images in one pass.
 
     Returns:
         (B, C, H, W).
@@ -91,15 +92,17 @@ def smooth_grad(
     check_count(samples=samples, batch_size=batch_size)
     check_positive(noise=noise)
     images, targets = check_question(images, targets)
-    generator, copies = seeded(generator), max(1, batch_size // len(images))
-    deviation = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-    total = torch.zeros_like(images)
-    for start in range(0, samples, copies):
-        drawn = [_noise_like(images, generator) for _ in range(min(copies, samples - start))]
-        noisy = torch.cat([images + deviation * one for one in drawn])
-        gradient = _gradient(network, noisy, targets.repeat(len(drawn)))
-        total += gradient.unflatten(0, (len(drawn), -1)).sum(0)
-    return total / samples
+    seed, maps = drawn_seed(generator), []
+    for some, classes in zip(images.split(batch_size), targets.split(batch_size), strict=True):
+        generators, copies = image_generators(some, seed), max(1, batch_size // len(some))
+        deviation = noise * (some.amax((1, 2, 3), keepdim=True) - some.amin((1, 2, 3), keepdim=True))
+        total = torch.zeros_like(some)
+        for start in range(0, samples, copies):
+            count = min(copies, samples - start)
+            noisy = torch.cat([some + deviation * normal_noise(some, generators) for _ in range(count)])
+            total += _gradient(network, noisy, classes.repeat(count)).unflatten(0, (count, -1)).sum(0)
+        maps.append(total / samples)
+    return torch.cat(maps)
 
 
 @torch.inference_mode(False)
@@ -192,11 +195,6 @@ def _rectified_gradient(
             f"{method} changes the gradient of rectifiers (ReLU and its kin), the network runs none"
         )
     return gradient
-
-
-def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(images.shape, generator=generator, device=generator.device, dtype=images.dtype)
-    return noise.to(images.device)
 
 
 def _middles(pieces: int) -> list[float]:
