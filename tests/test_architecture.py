@@ -35,7 +35,12 @@ FLOORS = {
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
     "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},
     "exports": {"explanation", "figures", "model", "report", "storage"},
-    "__init__": set(),
+    "__init__": {
+        "evaluation",
+        "explanation",
+        "model",
+        "runs",
+    },  # names for type checkers, loaded when they are used
 }
 FLOORS_INSIDE = {  # of the rooms that have rooms
     "explanation": {
@@ -54,6 +59,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "statistics": set(),
         "filters": {"statistics"},
         "maps": {"statistics"},
+        "network": {"filters"},
         "concepts": {"filters", "statistics"},
         "reconstructions": {"statistics"},
     },
