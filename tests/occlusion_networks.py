@@ -114,15 +114,19 @@ class SqueezeExcite(nn.Module):
 class TemplateMask(nn.Module):
     """Stands in for the interpretable layer's mask: the map times a cone around its peak."""
 
-    template_mask = True
-    enabled = True
+    enabled, rectify = True, False
 
     def forward(self, x):
-        height, width = x.shape[2:]
-        peak = x.flatten(2).argmax(2)
-        return x * self.masks_at(peak, height, width).to(x)
+        return x * self.factors_at(self.positions(x), *x.shape[2:]).to(x)
 
-    def masks_at(self, positions, height, width):
+    def positions(self, x):
+        return x.flatten(2).argmax(2)
+
+    def evidence_between(self, positions, others, height, width):
+        one, two = (F.one_hot(cells, height * width) for cells in (positions, others))
+        return (one - two).unflatten(2, (height, width))
+
+    def factors_at(self, positions, height, width):
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
         row, column = positions // width, positions % width
         distance = (rows - row[..., None, None]).abs() + (columns - column[..., None, None]).abs()

@@ -84,8 +84,14 @@ class Normalised(nn.Module):
 class Masked(nn.Module):
     """A stand-in for a template mask: y = relu(x * M[argmax x]), M falling off around the peak."""
 
-    template_mask = True
-    enabled = True
+    enabled = rectify = True
+
+    def positions(self, x: Tensor) -> Tensor:
+        return x.flatten(2).argmax(2)
+
+    def evidence_between(self, positions: Tensor, others: Tensor, h: int, w: int) -> Tensor:
+        one, two = (F.one_hot(cells, h * w).unflatten(2, (h, w)) for cells in (positions, others))
+        return one - two
 
     def factors_at(self, positions: Tensor, h: int, w: int) -> Tensor:
         row, column = positions // w, positions % w  # (B, D)
@@ -97,7 +103,7 @@ class Masked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
             return x
-        return F.relu(x * self.factors_at(x.flatten(2).argmax(2), *x.shape[2:]).to(x.dtype))
+        return F.relu(x * self.factors_at(self.positions(x), *x.shape[2:]).to(x.dtype))
 
 
 class Interpretable(nn.Sequential):

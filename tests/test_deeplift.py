@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.model.interpretable_conv import TemplateMask
 
@@ -108,17 +109,49 @@ def test_contributions_sum_to_the_change_on_the_networks_of_this_project(animals
             result = deeplift(network, images, targets, baseline=baseline)
             assert complete(result, changes(network, images, targets, reference))
     for part in network.modules():
-        if getattr(part, "template_mask", False):
+        if is_part_mask(part):
             part.enabled = False
     result = deeplift(network, images, targets)
     assert complete(result, changes(network, images, targets, torch.zeros_like(images)))
 
 
-def test_a_mask_at_another_place_than_the_peak_is_refused(animals):
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("beta_rule", ["fixed", "learned", "spread"])
+@pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
+def test_a_mask_is_asked_for_its_own_positions(position, beta_rule, rectify):
+    mask = TemplateMask(4, position=position, beta_rule=beta_rule, norm="l1", rectify=rectify, strength=0.8)
+    mask.beta.data *= 1.5 if beta_rule == "fixed" else torch.tensor([0.5, 1, 1.5, 2])
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), mask, nn.Flatten(), nn.Linear(784, 5)
+    torch.manual_seed(0)
+    network = nn.Sequential(*layers).double().eval()
+    images, targets = images_and_targets(count=8)
+    images = images.double()
+    for baseline in ("zero", "blur", images.flip(0)):
+        (reference,) = reference_images(images, baseline)
+        maps = [network[:2](one) for one in (images, reference.expand_as(images))]
+        assert (mask.positions(maps[0]) != mask.positions(maps[1])).any()
+        result = deeplift(network, images, targets, baseline=baseline).sum((1, 2, 3))
+        torch.testing.assert_close(
+            result, changes(network, images, targets, reference), atol=1e-12, rtol=1e-9
+        )
+
+
+def test_a_layer_that_does_not_do_what_it_says_of_its_mask_is_refused(animals):
     images, targets = images_and_targets(3, 32, 4)
-    animals[0].conv5[0].mask.position = "centroid"
+    animals[0].conv5[0].mask.positions = lambda maps: torch.zeros(maps.shape[:2], dtype=torch.long)
     with pytest.raises(ValueError, match=r"no rule for template_mask in layer 'conv5.0.mask' .TemplateMask."):
         deeplift(animals[0], images, targets)
+
+
+def test_the_project_s_networks_are_complete_wherever_their_masks_lie(animals):
+    images, targets = images_and_targets(3, 32, 4)
+    for network in animals:
+        for position in ("centroid", "template"):
+            for part in network.modules():
+                if is_part_mask(part):
+                    part.position = position
+            result = deeplift(network, images, targets)
+            assert complete(result, changes(network, images, targets, torch.zeros_like(images)))
 
 
 def complete(contributions: Tensor, change: Tensor) -> bool:
@@ -133,7 +166,7 @@ def changes(network: nn.Module, images: Tensor, targets: Tensor, reference: Tens
     """In double precision: two single-precision logits that are nearly equal differ by their rounding."""
     network, images, reference = copy.deepcopy(network).double(), images.double(), reference.double()
     with torch.no_grad():
-        return (network(images) - network(reference.expand_as(images))).gather(1, targets[:, None])[:, 0]
+        return (network(images) - network(reference)).gather(1, targets[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", "blur", 0.3])

@@ -7,6 +7,7 @@ from reference_measures import pixels_that_reach
 from torch import nn
 
 from interp_cnn.explanation.receptive_field.field import measured_receptive_field, receptive_field
+from interp_cnn.model.interpretable_conv import TemplateMask
 
 
 class Residual(nn.Module):
@@ -43,9 +44,7 @@ class Gated(nn.Module):
         return self.conv(x) * self.squeeze(x)
 
 
-class Mask(nn.Module):
-    template_mask = True
-
+class Mask(TemplateMask):
     def forward(self, x):
         if x.sum() < 0:  # torch.fx could not follow this
             return x
@@ -76,7 +75,7 @@ NETWORKS = {
     "inception": chain(Inception()),
     "adaptive": chain(nn.AdaptiveAvgPool2d((8, 8)), nn.Conv2d(4, 4, 3, padding=1)),
     "padding": chain(nn.ZeroPad2d((2, 0, 1, 0)), nn.Conv2d(4, 4, 3)),
-    "mask": chain(nn.ReLU(), Mask(), nn.Conv2d(4, 4, 3, padding=1)),
+    "mask": chain(nn.ReLU(), Mask(4), nn.Conv2d(4, 4, 3, padding=1)),
 }
 
 

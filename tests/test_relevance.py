@@ -16,6 +16,7 @@ from relevance_networks import (
 from torch import Tensor, nn
 
 from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.propagation.composites import chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation
@@ -343,9 +344,9 @@ def test_the_template_mask_is_a_constant_gate():
     masks = mask.factors_at(maps.flatten(2).argmax(2), *maps.shape[2:])
     assert below[masks == 0].abs().max() < 1e-4 * below[masks > 0].abs().max()
     for part in network.modules():
-        if getattr(part, "template_mask", False):
+        if is_part_mask(part):
             part.enabled = False
-    plain = nn.Sequential(*[part for part in network if not getattr(part, "template_mask", False)])
+    plain = nn.Sequential(*[part for part in network if not is_part_mask(part)])
     torch.testing.assert_close(lrp(network, images, targets), lrp(plain, images, targets))
 
 

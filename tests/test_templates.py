@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import reference
@@ -10,6 +13,7 @@ from interp_cnn.model.interpretable_conv import TemplateMask
 from interp_cnn.model.templates import (
     BANK_CELLS,
     distance_kernel,
+    evidence_between,
     part_templates,
     peak_positions,
     template_distances,
@@ -196,3 +200,27 @@ def test_the_template_position_is_the_best_template_for_one_and_for_many_steepne
             scores = [float((maps[image, channel] * template).sum()) for template in templates]
             assert found[image, channel] == max(range(30), key=scores.__getitem__)
     assert torch.equal(found, peak_positions(maps, position="template", beta=torch.full((2,), 3.0)))
+
+
+@pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
+@pytest.mark.parametrize("size", [(5, 7), (6, 4)])
+def test_the_evidence_between_two_positions_decides_as_the_positions_do(position, size):
+    maps = torch.rand(6, 3, *size, generator=torch.Generator().manual_seed(0)).pow(4)
+    options = {"position": position, "beta": torch.tensor([2.0, 3.0, 5.0]), "norm": "l1"}
+    found = peak_positions(maps, **options)
+    for other in range(maps[0, 0].numel()):
+        others = torch.full_like(found, other)
+        evidence = (evidence_between(found, others, size, **options) * maps).sum((2, 3))
+        assert (evidence[found == other] == 0).all() and (evidence[found != other] > 0).all()
+
+
+def test_the_template_is_written_once():
+    package = Path(__file__).resolve().parent.parent / "interp_cnn"
+    equation = re.compile(r"1(\.0)? - (self\.)?(beta|steepness)\S* \* ")
+    written = [
+        path.name
+        for path in package.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if equation.search(line.split("#")[0]) and "clamp" in line
+    ]
+    assert set(written) <= {"feature_maps.py", "templates.py"} and written.count("templates.py") == 1

@@ -19,7 +19,6 @@ from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
-from interp_cnn.model.templates import peak_positions
 from interp_cnn.report import Network, PixelMap, SampleImage, Sights
 from interp_cnn.report.folder import GENERATOR
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
@@ -82,8 +81,7 @@ def filter_masks(network: nn.Module, found: Exemplars) -> Tensor | None:
     with kept_feature_maps(network) as kept:
         for part, images in _batches(found, numbers):
             network(images)
-            shape = {"beta": mask.beta.detach(), "norm": mask.norm}
-            cells[part] = peak_positions(kept[found.layer], position=mask.position, **shape).cpu()
+            cells[part] = mask.positions(kept[found.layer]).cpu()
     own = cells[found.image_numbers.clamp(min=0), torch.arange(len(found))[:, None]]  # (D, N)
     return mask.masks_at(own.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
 

@@ -23,13 +23,21 @@ from torch import Tensor, nn
 from interp_cnn.model.distributed import mean_over_ranks
 from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.layer_shapes import layer_shapes
-from interp_cnn.model.templates import distance_kernel, peak_positions, windows_at
+from interp_cnn.model.templates import (
+    distance_kernel,
+    evidence_between,
+    peak_positions,
+    template_values,
+    windows_at,
+)
 
 BETA_RULES = ("fixed", "learned", "spread")
 
 
 class TemplateMask(nn.Module):
     """Multiplies each feature map by the positive part of its template.
+
+    Explanations recognise it by what it answers (`interp_cnn.explanation.network.part_mask.PartMask`).
 
     Args:
         filters: number of filters D.
@@ -42,8 +50,6 @@ class TemplateMask(nn.Module):
         enabled: False makes it the identity: the plain twin has the same modules.
         rectify: set negative activations to zero first; needed where the layer does not end in a ReLU.
     """
-
-    template_mask = True  # how other rooms recognise it
 
     def __init__(
         self,
@@ -91,9 +97,7 @@ class TemplateMask(nn.Module):
             feature_maps = keep(feature_maps)
         if not self.enabled:
             return feature_maps
-        positions = peak_positions(
-            feature_maps.detach(), position=self.position, beta=self.beta.detach(), norm=self.norm
-        )
+        positions = self._cells(feature_maps, self.position)
         if feature_maps.requires_grad and not torch.compiler.is_exporting():
             return _MaskedMaps.apply(feature_maps, positions, self)
         return feature_maps * self.factors_at(positions, *feature_maps.shape[2:]).to(feature_maps.dtype)
@@ -105,14 +109,36 @@ class TemplateMask(nn.Module):
         self.pull = GradientPull(feature_maps, self.beta)
         return self.pull.passed_on()
 
+    def positions(self, feature_maps: Tensor) -> Tensor:
+        """Where the masks lie on maps (B, D, h, w) as they enter the layer: (B, D) row-major cells."""
+        return self._cells(feature_maps.relu() if self.rectify else feature_maps, self.position)
+
+    def fitted_cells(self, feature_maps: Tensor) -> Tensor:
+        """The cell whose template fits each map best, (B, D), wherever the layer itself puts its mask."""
+        return self._cells(feature_maps.relu() if self.rectify else feature_maps, "template")
+
+    def _cells(self, maps: Tensor, position: str) -> Tensor:
+        return peak_positions(maps.detach(), position=position, beta=self.beta.detach(), norm=self.norm)
+
+    def evidence_between(self, positions: Tensor, others: Tensor, height: int, width: int) -> Tensor:
+        """Weights (B, D, h, w) whose sum over a map is positive where the layer prefers `positions` to `others`."""
+        return evidence_between(
+            positions,
+            others,
+            (height, width),
+            position=self.position,
+            beta=self.beta.detach(),
+            norm=self.norm,
+        )
+
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
         distances = distance_kernel(height, width, norm=self.norm, device=positions.device)
         beta = self.beta.detach()
         if beta.dim() == 0:
-            return windows_at((1 - beta * distances).clamp(min=0), positions, height, width)
-        steepness = beta[:, None, None]  # (D, 1, 1)
-        return (1 - steepness * windows_at(distances, positions, height, width)).clamp(min=0)
+            return windows_at(template_values(distances, beta).clamp_(min=0), positions, height, width)
+        windows = windows_at(distances, positions, height, width)  # (B, D, h, w)
+        return template_values(windows, beta[:, None, None]).clamp_(min=0)
 
     def factors_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """What the maps are multiplied by: `masks_at` at the strength that is applied, (B, D, h, w)."""

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from interp_cnn.model.distributed import world_size
 from interp_cnn.model.mutual_information import entropy_terms
-from interp_cnn.model.templates import template_distances
+from interp_cnn.model.templates import template_distances, template_values
 
 GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
 BLOCK_BYTES = 2 << 20
@@ -146,7 +146,7 @@ def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
 
 def _templates(beta: Tensor, distances: Tensor) -> Tensor:
     """Templates (..., T, h*w) of a steepness () or (c, 1, 1), the negative one last."""
-    positive = (1 - beta.to(distances.dtype) * distances).clamp_(min=-1)
+    positive = template_values(distances, beta.to(distances.dtype))
     return functional.pad(positive, (0, 0, 0, 1), value=-1.0)
 
 
@@ -249,7 +249,8 @@ def _templates_at(templates: Tensor, positions: Tensor) -> Tensor:
 
 def _beta_gradient(weights: Tensor, maps: Tensor, beta: Tensor, distances: Tensor) -> Tensor:
     """sum_b,T weights * ds/dbeta, () or (c,): a template falls by its distance where it is not clamped."""
-    slope = torch.where(1 - beta.reshape(-1, 1, 1) * distances > -1, -distances, 0.0)  # (1 or c, T-1, h*w)
+    falling = template_values(distances, beta.reshape(-1, 1, 1)) > -1  # (1 or c, T-1, h*w)
+    slope = torch.where(falling, -distances, 0.0)
     gradient = (torch.einsum("bct,bcx->ctx", weights[..., :-1], maps) * slope).sum((1, 2))
     return gradient.sum() if beta.dim() == 0 else gradient
 

@@ -44,9 +44,26 @@ def part_templates(
     distances = template_distances(height, width, norm=norm, dtype=dtype)  # (h*w, h, w)
     if not beta > 0:
         raise ValueError(f"beta is {beta}; expected a positive number")
-    positive = (1 - beta * distances).clamp(min=-1)
+    positive = template_values(distances, beta)
     negative = positive.new_full((1, height, width), -1.0)
     return torch.cat([positive, negative]) * tau
+
+
+def template_values(distances: Tensor, beta: Tensor | float) -> Tensor:
+    """The positive template, max(1 - beta d, -1), at distances d from its centre.
+
+    Args:
+        distances: any shape, in units of the larger side (`template_distances`, `distance_kernel`).
+        beta: steepness, of a shape that broadcasts with the distances.
+
+    Returns:
+        Values in [-1, 1], a new tensor, differentiable in beta.
+
+    Example:
+        >>> template_values(torch.tensor([0.0, 0.125, 0.25, 1.0]), 4.0)
+        tensor([ 1.0000,  0.5000,  0.0000, -1.0000])
+    """
+    return (1 - beta * distances).clamp_(min=-1)
 
 
 def template_distances(
@@ -124,6 +141,59 @@ def peak_positions(
     return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
+def evidence_between(
+    positions: Tensor,
+    others: Tensor,
+    size: tuple[int, int],
+    *,
+    position: str = "argmax",
+    beta: Tensor | float = 4.0,
+    norm: str = "l2",
+) -> Tensor:
+    """What in a map decides between two cells, in the way in which `peak_positions` decides.
+
+    A map x >= 0 puts its part at cell p rather than q where sum_c w_c x_c > 0, with
+
+        argmax      w = e_p - e_q, the two cells themselves
+        template    w = T_p - T_q
+        centroid    w_c = <c - (p + q) / 2, p - q>: on which side of the middle its mass lies
+
+    Args:
+        positions: p, (B, D) flat row-major cells.
+        others: q, (B, D).
+        size: (h, w) of the grid.
+        position: "argmax", "centroid" or "template".
+        beta: () or (D,) steepness of the templates.
+        norm: their distance.
+
+    Returns:
+        w, (B, D, h, w); zero where p = q.
+    """
+    height, width = size
+    cells = torch.arange(height * width, device=positions.device)
+    if position == "argmax":
+        ones = [(cells == one[..., None]).float() for one in (positions, others)]  # (B, D, h*w) each
+        return (ones[0] - ones[1]).unflatten(2, size)
+    if position == "template":
+        steepness = torch.as_tensor(beta, device=positions.device)
+        steepness = steepness[:, None, None] if steepness.dim() else steepness
+        kernel = distance_kernel(height, width, norm=norm, device=positions.device)
+        of_p, of_q = (
+            template_values(windows_at(kernel, one, height, width), steepness) for one in (positions, others)
+        )
+        return of_p - of_q
+    if position != "centroid":
+        raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
+    evidence = torch.zeros(*positions.shape, height, width, device=positions.device)
+    for p, q, along in (
+        (positions // width, others // width, torch.arange(height, device=positions.device)[:, None]),
+        (positions % width, others % width, torch.arange(width, device=positions.device)),
+    ):
+        p, q = p[..., None, None], q[..., None, None]  # (B, D, 1, 1)
+        evidence += (along - (p + q) / 2) * (p - q)
+    return evidence
+
+
 def _windows(kernel: Tensor, height: int, width: int) -> Tensor:
     """All h x w windows of the kernel as a view, (h, w, h, w); the first one belongs to the last centre."""
     return kernel.unfold(0, height, 1).unfold(1, width, 1)
@@ -167,6 +237,6 @@ def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> T
     beta = torch.as_tensor(beta, dtype=maps.dtype, device=maps.device)
     with torch.autocast(maps.device.type, enabled=False):  # rounded scores move positions
         if beta.dim() == 0:
-            return maps @ (1 - beta * distances).clamp(min=-1)  # symmetric: template by cell
-        templates = (1 - beta[:, None, None] * distances).clamp(min=-1)  # (D, T, h*w)
+            return maps @ template_values(distances, beta)  # symmetric: template by cell
+        templates = template_values(distances, beta[:, None, None])  # (D, T, h*w)
         return torch.einsum("bdx,dtx->bdt", maps, templates)

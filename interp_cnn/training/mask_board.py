@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from interp_cnn import figures
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps
-from interp_cnn.model.templates import peak_positions
 from interp_cnn.training.classification import Classification
 
 MAPS_IN_TIME = 4  # how often in a training maps are drawn, beside the first epoch: they cost a second each
@@ -74,7 +73,7 @@ class Dashboard(Callback):
             maps = _maps(pl_module, layer, self.fixed.to(pl_module.device))
             count = min(self.filters, maps.shape[1])
             chosen = torch.linspace(0, maps.shape[1] - 1, count).long()
-            picture = mask_grid(self.fixed, _light(maps[:, chosen], mask, chosen))
+            picture = mask_grid(self.fixed, _light(maps, mask, chosen))
             self._board(trainer).add_image(
                 f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC"
             )
@@ -181,11 +180,11 @@ def _maps(module: Classification, layer: str, images: Tensor) -> Tensor:
 
 
 def _light(maps: Tensor, mask: TemplateMask, chosen: Tensor) -> Tensor:
-    """The masks where the network has them, else the maps themselves, as a share of their maximum."""
-    peak = maps.amax((2, 3), keepdim=True)
+    """Of the chosen filters the masks where the network has them, else the maps as a share of their maximum."""
+    shown = maps[:, chosen]
+    peak = shown.amax((2, 3), keepdim=True)
     if not mask.enabled:
-        return maps / peak.clamp(min=1e-12)
-    positions = torch.zeros(len(maps), mask.filters, dtype=torch.long)
-    positions[:, chosen] = peak_positions(maps, position=mask.position)
-    masks = mask.masks_at(positions.to(mask.beta.device), *maps.shape[2:])
+        return shown / peak.clamp(min=1e-12)
+    positions = mask.positions(maps.to(mask.beta.device))
+    masks = mask.masks_at(positions, *maps.shape[2:])
     return masks[:, chosen].cpu() * (peak > 0)

@@ -11,8 +11,9 @@ finite differences in place of derivatives, so the pixels' contributions sum to 
                               y_x - max(y_x, y_b) by the baseline's winner; both are added up where windows overlap
                               and divided by dx; no contribution exceeds its winner's own change
     layer, group, instance norm    centring, variance, inverse root and product, each as above
-    template mask y = x M     m(x) = m(y) (M_x + M_b) / 2; a mask that moves is brought about by the two peaks it
-                              moved between, in proportion to their own changes: exact here too
+    part mask y = x M         m(x) = m(y) (M_x + M_b) / 2; a mask that moves is brought about by the cells that made
+                              it prefer the new position to the old (a `PartMask` says which: for a mask at the peak
+                              the two peaks), in proportion to their own changes: exact here too
 
 Shrikumar, Greenside, Kundaje, ICML 2017 (arXiv 1704.02685), whose rules do not cover pooling; the usual replacement
 misses the sum by up to several times its value. Image and baseline run apart, each on its own tape. A network that

@@ -200,28 +200,32 @@ def _norm_parts(step: Step):
 
 
 def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
-    """A template mask y = relu(x) M: the mean mask, and what its move between the two peaks brings about."""
-    (value,) = step.inputs
+    """A part mask y = r(x) M: the mean mask, and what its move between the two positions brings about.
+
+    The move is charged to the cells whose change made the mask prefer the one position to the other: in proportion
+    to |evidence_c dx_c| (`PartMask.evidence_between`). For a mask at the peak these are the two peaks.
+    """
+    (value,), mask = step.inputs, step.module
+    entering = value.tensor, beside[value]
+    positions = [mask.positions(one).expand(len(m), -1) for one in entering]  # (B, D) each
+    size = m.shape[2:]
+    factors = [mask.factors_at(one, *size).to(m) for one in positions]
     signed = value.tensor, beside[value].expand_as(value.tensor)
-    x, b = (one.relu() for one in signed)
-    peaks = [one.flatten(2).argmax(2) for one in (x, b)]  # (B, D) each
-    masks = [step.module.factors_at(peak, *x.shape[2:]).to(x) for peak in peaks]
-    for one, mask, output in zip((x, b), masks, (step.output.tensor, beside[step.output]), strict=True):
-        if (one * mask - output).abs().max() > 1e-5 * one.max():
+    x, b = (one.relu() for one in signed) if mask.rectify else signed
+    for one, factor, output in zip((x, b), factors, (step.output.tensor, beside[step.output]), strict=True):
+        if ((one * factor - output).abs().amax() > 1e-5 * one.abs().amax()).any():
             raise ValueError(
-                f"deeplift has no rule for {step.where}: it is not relu(x) * factors_at(argmax x)"
+                f"deeplift has no rule for {step.where}: it is not its maps times factors_at(positions)"
             )
-    empty = [one.amax((2, 3), keepdim=True) <= 0 for one in (x, b)]  # a map of zeros has no peak: no move
-    masks = [torch.where(empty[0], masks[1], masks[0]), torch.where(empty[1], masks[0], masks[1])]
-    multiplier = m * (masks[0] + masks[1]) / 2
-    moved = (m * (x + b) / 2 * (masks[0] - masks[1])).sum((2, 3))[..., None]  # (B, D, 1)
-    change = (x - b).flatten(2)
-    at_peaks = torch.cat([change.gather(2, peak[..., None]) for peak in peaks], dim=2)  # (B, D, 2)
-    size = at_peaks.abs().sum(2, keepdim=True)
-    shares = moved * at_peaks.sign() / size.where(size > 0, 1)
-    spread = torch.zeros_like(change)
-    for k, peak in enumerate(peaks):
-        spread.scatter_add_(2, peak[..., None], shares[..., k : k + 1])
-    multiplier += spread.reshape(x.shape)
-    slope = (x - b) / (signed[0] - signed[1]).where(signed[0] != signed[1], 1)
+    empty = [(one == 0).all(3, keepdim=True).all(2, keepdim=True) for one in (x, b)]  # no peak: no move
+    factors = [torch.where(empty[0], factors[1], factors[0]), torch.where(empty[1], factors[0], factors[1])]
+    moved = (m * (x + b) / 2 * (factors[0] - factors[1])).sum((2, 3), keepdim=True)  # (B, D, 1, 1)
+    change = x - b
+    evidence = mask.evidence_between(*positions, *size).to(m).abs()
+    total = (evidence * change.abs()).sum((2, 3), keepdim=True)
+    multiplier = m * (factors[0] + factors[1]) / 2
+    multiplier += moved / total.where(total > 0, 1) * evidence * change.sign()
+    if not mask.rectify:
+        return multiplier
+    slope = change / (signed[0] - signed[1]).where(signed[0] != signed[1], 1)
     return multiplier * torch.where(signed[0] != signed[1], slope, (signed[0] > 0).to(slope))

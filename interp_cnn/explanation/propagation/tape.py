@@ -4,7 +4,7 @@ A symbolic trace refuses Python control flow; hooks on modules miss functional o
 So the network simply runs on the images, and every torch function that touches a value depending on them is noted
 while it runs (`TorchFunctionMode`), with the module it was called from. In-place operations are run out of place
 and the old tensor stands for the new value from then on, so that each step keeps its true inputs. A module that
-carries `template_mask = True` is one step of its own.
+answers as a `PartMask` is one step of its own.
 
 A value is *frozen* when it depends on the images without a slope: an argmax, a comparison, a detached tensor.
 Rules take it as a constant or refuse it. What cannot be followed at all (numbers read out of tensors, scripted
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interp_cnn.explanation.network.logits import check_logits
+from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.propagation.names import KINDS, name_of, out_of_place
 
 _SLOPELESS = {"detach", "data", "floor", "ceil", "round", "trunc", "sign", "heaviside"}
@@ -135,7 +136,7 @@ class _Recorder(TorchFunctionMode):
 
     def follow(self, name: str, module: nn.Module) -> list:
         """Hooks that note where in the network we are; a template mask becomes one step."""
-        mask = bool(getattr(module, "template_mask", False) and getattr(module, "enabled", True))
+        mask = is_part_mask(module) and module.enabled
         given: list[tuple] = []
 
         def enter(module: nn.Module, args: tuple) -> tuple | None:

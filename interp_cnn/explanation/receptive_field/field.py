@@ -11,8 +11,8 @@ centre of a peak, (first + last) / 2 + stride * i, is the filter's inferred posi
 Zhu, CVPR 2018, section 4.2). The formulas are those of Araujo, Norris, Sim, "Computing Receptive Fields of
 Convolutional Neural Networks", Distill 2019.
 
-The graph comes from torch.fx; `receptive_graph` follows it. Modules with the attribute `template_mask = True`
-are pointwise. A gate from a global average (squeeze and excitation) reaches every cell in the same way and
+The graph comes from torch.fx; `receptive_graph` follows it. A `PartMask` is
+pointwise. A gate from a global average (squeeze and excitation) reaches every cell in the same way and
 says nothing about its place: it is left out, and `sees_everything` says so. Where torch.fx cannot follow the
 network, the support of the gradient on noise images is measured instead, and a log message says so once.
 """

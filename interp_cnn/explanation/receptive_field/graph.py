@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.receptive_field import rules
 from interp_cnn.explanation.receptive_field.rules import CannotFollowError, Field, Interval
 
@@ -60,7 +61,7 @@ class _Tracer(fx.Tracer):
         self.output: fx.Node | None = None
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return getattr(module, "template_mask", False) or super().is_leaf_module(module, name)
+        return is_part_mask(module) or super().is_leaf_module(module, name)
 
     def call_module(self, module, forward, args, kwargs):
         result = super().call_module(module, forward, args, kwargs)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.part_mask import is_part_mask
+
 
 class CannotFollowError(Exception):
     """The graph cannot be traced, or an operation on the way to the layer has no rule."""
@@ -78,7 +80,7 @@ def union(fields: Iterable[Field], gated: bool = False) -> Field:
 
 
 def module_rule(module: nn.Module, field: Field, before: Tensor, after: object) -> Field:
-    if getattr(module, "template_mask", False) or isinstance(module, POINTWISE_MODULES):
+    if is_part_mask(module) or isinstance(module, POINTWISE_MODULES):
         return field
     if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.LPPool2d):
         kernel, dilation = module.kernel_size, getattr(module, "dilation", 1)

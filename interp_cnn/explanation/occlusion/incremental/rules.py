@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.occlusion.incremental import operations
 from interp_cnn.explanation.occlusion.incremental.calls import Call
 from interp_cnn.explanation.occlusion.incremental.layer_rules import (
@@ -245,11 +246,7 @@ def _flattening(call: Call) -> operations.Operation | None:
 
 
 def _template_mask(call: Call) -> operations.Operation | None:
-    if (
-        getattr(call.module, "template_mask", False)
-        and call.alone
-        and call.output.shape == call.sources[0].shape
-    ):
+    if is_part_mask(call.module) and call.alone and call.output.shape == call.sources[0].shape:
         return operations.WholeMap(call.module)
     return None
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from interp_cnn.explanation.network.part_mask import is_part_mask
+
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv, torch.relu_, nn.functional.relu_}
 VIEWS = {
     "view",
@@ -50,7 +52,7 @@ def works_in_place(node: fx.Node, module: fx.GraphModule) -> bool:
 
 class Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return getattr(module, "template_mask", False) or super().is_leaf_module(module, qualified_name)
+        return is_part_mask(module) or super().is_leaf_module(module, qualified_name)
 
 
 def replace_in_place(module: fx.GraphModule) -> None:
