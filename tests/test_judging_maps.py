@@ -37,6 +37,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
 from interp_cnn.evaluation.maps.randomisation import depends_on_the_network, randomisation_check
 from interp_cnn.explanation.gradients.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
 from interp_cnn.explanation.occlusion import fills
+from interp_cnn.explanation.occlusion.maps import rank_agreement
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.lrp import lrp
@@ -101,7 +102,7 @@ def test_curves_of_a_linear_network_are_the_running_sums_of_its_contributions(li
     network, images, targets = linear
     maps = contributions(network, images, targets)
     regions, shares_ = Regions((6, 6), 2), replaced_shares(9)
-    order = most_relevant_first(regions.sums(maps))
+    (order,) = most_relevant_first(regions.sums(maps))
     curves = score_curves(
         network,
         images,
@@ -148,6 +149,84 @@ def test_a_random_order_is_a_permutation_and_the_seeds_own():
     first, second = (random_order(3, 20, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, second)
     assert all(sorted(row) == list(range(20)) for row in first.tolist())
+
+
+class TwoCorners(nn.Module):
+    """Class 0: light in the upper left quarter; class 1: in the lower right one."""
+
+    def forward(self, images):
+        half = images.shape[2] // 2
+        corners = images[:, :, :half, :half], images[:, :, half:, half:]
+        return torch.stack([corner.mean((1, 2, 3)) for corner in corners], 1) * 20
+
+
+def corner_curves(values, *, side=1, steps=14):
+    """Areas of deletion and insertion, and SRG, of maps (B, H, W), asked about either corner."""
+    images = (
+        torch.rand(len(values), 1, *values.shape[1:], generator=torch.Generator().manual_seed(0)) * 0.1 + 0.5
+    )
+    found = []
+    for target in (0, 1):
+        question = (TwoCorners(), images, torch.full((len(values),), target))
+        regions = Regions(tuple(values.shape[1:]), side)
+        options = {"regions": regions, "shares": replaced_shares(steps), "fill": fills.constant(0.0)}
+        least, most = (
+            score_curves(*question, most_relevant_first(regions.means(signed)), **options).logit
+            for signed in (-values, values)
+        )
+        areas = [rule(*question, values, steps=steps)[1].mean() for rule in (deletion, insertion)]
+        found.append([*map(float, areas), float(symmetric_relevance_gain(least, most).abs().max())])
+    return found
+
+
+def test_a_map_that_says_nothing_scores_alike_wherever_the_object_lies():
+    for left, right in zip(*(scores[:2] for scores in corner_curves(torch.zeros(6, 20, 20))), strict=True):
+        assert left == pytest.approx(right, abs=0.02)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_the_symmetric_relevance_gain_of_a_constant_map_is_zero(side):
+    for value in (0.0, -3.5, 1e9):
+        for *_, gain in corner_curves(torch.full((3, 12, 12), value), side=side):
+            assert gain < 1e-12
+
+
+def test_tied_regions_come_first_in_half_of_the_orders_and_others_keep_their_place():
+    values = torch.tensor([[2.0, 1.0, 1.0, 0.0, 0.0, 0.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    orders = most_relevant_first(values)
+    assert orders.shape == (4, 2, 6)
+    assert orders[:, 0, 0].eq(0).all() and orders[:, 1].eq(torch.arange(6)).all()
+    assert (orders[:, 0, 1] == 1).sum() == 2 and orders[:, 0, 3:].min() == 3
+    places = orders[:, 0].argsort(dim=1)[:, 3:].double().mean(dim=0)
+    assert torch.equal(places, torch.full((3,), 4.0).double())  # the mean place of all that are tied
+    assert len(most_relevant_first(values[1:])) == 1
+    with pytest.raises(ValueError, match="draws is 3"):
+        most_relevant_first(values, draws=3)
+
+
+def test_ties_are_broken_alike_whatever_else_is_in_the_batch(linear):
+    network, images, targets = linear
+    maps = contributions(network, images, targets).clamp(min=0)  # about half of the pixels are tied at zero
+    maps[1] = torch.arange(36.0).view(6, 6)
+    for rule in (deletion, insertion):
+        together = rule(network, images, targets, maps, steps=7, batch_size=5)[1]
+        for i in range(len(images)):
+            mine = slice(i, i + 1)
+            alone = rule(network, images[mine], targets[mine], maps[mine], steps=7)[1]
+            assert torch.allclose(alone, together[mine], atol=1e-6)
+
+
+def test_orders_are_averaged_and_what_they_share_is_asked_once(linear):
+    network, images, targets = linear
+    asked = []
+    hook = network.register_forward_hook(lambda module, inputs, output: asked.append(len(output)))
+    options = {"regions": Regions((6, 6), 3), "shares": replaced_shares(4), "fill": fills.constant(0.0)}
+    orders = torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2], [1, 0, 2, 3]])[:, None].expand(-1, 4, -1)
+    found = score_curves(network, images, targets, orders, **options).logit
+    assert sum(asked) == 4 * (5 + 1 + 1)
+    each = [score_curves(network, images, targets, order, **options).logit for order in orders]
+    hook.remove()
+    assert torch.allclose(found, torch.stack(each).mean(0))
 
 
 def test_a_fill_that_draws_is_averaged(linear):
@@ -227,6 +306,14 @@ def test_rank_correlation_is_scipys_with_ties(generator):
     expected = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)]
     assert np.allclose(rank_correlation(first, second), expected)
     assert rank_correlation(torch.ones(1, 6, 7), second[:1]).isnan().all()
+
+
+def test_agreement_of_occlusion_maps_is_scipys_rank_correlation_with_ties(generator):
+    rough, exact = torch.randint(0, 4, (2, 2, 3, 5, 4), generator=generator).float()
+    found = rank_agreement(rough, exact)
+    for i, k in np.ndindex(2, 3):
+        expected = spearmanr(rough[i, k].flatten(), exact[i, k].flatten()).statistic
+        assert found[i, k].item() == pytest.approx(expected)
 
 
 def test_structural_similarity_is_the_papers_formula_at_every_place(generator):

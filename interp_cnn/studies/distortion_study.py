@@ -74,13 +74,9 @@ class DistortionStudy:
         orders = self._orders(network, batch.images, targets, first)
         found: dict[str, list] = {"logit": [], "probability": []}
         for fill in self.fills:
-            rows = [
-                [self._curves(network, batch.images, targets, order, fill) for order in repeats]
-                for repeats in orders.values()
-            ]
+            rows = [self._curves(network, batch.images, targets, order, fill) for order in orders.values()]
             for place, name in enumerate(found):
-                means = [torch.stack([curves[place] for curves in repeats]).mean(0) for repeats in rows]
-                found[name].append(torch.stack(means, 1))
+                found[name].append(torch.stack([curves[place] for curves in rows], 1))
         arrays = {name: torch.stack(curves, 1).float().numpy() for name, curves in found.items()}
         return {**arrays, "correct": (targets == batch.labels).numpy()}
 
@@ -92,7 +88,7 @@ class DistortionStudy:
         regions, fill = self._regions(image), fill_named(self.fills[min(1, len(self.fills) - 1)], self.seed)
         shares = replaced_shares(self.steps)[:: max(1, self.steps // 7)]
         rows = []
-        for name, (order, *_) in self._orders(network, image, targets, 0).items():
+        for name, (order, *_) in self._orders(network, image, targets, 0).items():  # the first of each
             place = torch.empty_like(order).scatter_(1, order, torch.arange(regions.count)[None])
             rank = place[:, regions.of_pixel]
             for share in shares:
@@ -255,10 +251,8 @@ class DistortionStudy:
     def _regions(self, images: Tensor) -> Regions:
         return Regions(tuple(images.shape[2:]), self.region)
 
-    def _orders(
-        self, network: nn.Module, images: Tensor, targets: Tensor, first: int
-    ) -> dict[str, list[Tensor]]:
-        """Order of the regions by each rule; the random control several times."""
+    def _orders(self, network: nn.Module, images: Tensor, targets: Tensor, first: int) -> dict[str, Tensor]:
+        """(n, B, regions) orders of the regions by each rule: n > 1 for ties and for the random control."""
         regions = self._regions(images)
         ranks = {}
         for word, name in (("LRP", self.lrp), ("SA", "sensitivity_analysis")):
@@ -276,7 +270,10 @@ class DistortionStudy:
         values |= {f"{word} {side}": rank for (word, side), rank in sides.items()}
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
         control = [random_order(len(images), regions.count, generator) for _ in range(RANDOM_REPEATS)]
-        return {**{name: [most_relevant_first(it)] for name, it in values.items()}, "random": control}
+        return {
+            **{name: most_relevant_first(it) for name, it in values.items()},
+            "random": torch.stack(control),
+        }
 
     def _curves(self, network: nn.Module, images: Tensor, targets: Tensor, order: Tensor, fill: str):
         return score_curves(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from interp_cnn import figures
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.maps.localisation import pointing_game, rank_accuracy, shares
+from interp_cnn.evaluation.maps.pixel_flipping import most_relevant_first
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.studies.distractor_findings import DistractorFindings
@@ -119,12 +120,14 @@ class DistractorStudy:
     def _removed(
         self, network: nn.Module, batch: PartBatch, targets: Tensor, logits: Tensor, keys: Tensor
     ) -> Tensor:
-        """Gain when the pixels with the largest keys are painted over."""
+        """Gain when the pixels with the largest keys are painted over; equal keys share their fate."""
         flat = keys.flatten(1)
         count = max(1, round(self.removed * flat.shape[1]))
-        chosen = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
-        hidden = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, chosen, True).view_as(keys)
-        return self._painted(network, batch, targets, logits, hidden)
+        gains = []
+        for order in most_relevant_first(flat):
+            hidden = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order[:, :count], True)
+            gains.append(self._painted(network, batch, targets, logits, hidden.view_as(keys)))
+        return torch.stack(gains).mean(0)
 
     def _painted(
         self, network: nn.Module, batch: PartBatch, targets: Tensor, logits: Tensor, hidden: Tensor

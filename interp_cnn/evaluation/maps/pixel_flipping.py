@@ -9,6 +9,9 @@ in random order. A map that knows what matters makes MoRF fall fast and LeRF lat
 Pixel flipping: Bach et al., PLOS ONE 2015. AOPC: Samek et al., IEEE TNNLS 2017. SRG: Bluecher et al., TMLR 2024, who
 show that one curve ranks methods differently for every replacement, the difference of both does not. Deletion and
 insertion: Petsiuk et al., BMVC 2018.
+
+Regions of equal relevance share their fate: a curve is the mean over orders that differ in how ties are broken
+(`most_relevant_first`), so that it does not depend on where in the image the tied regions lie.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_count, check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.occlusion.fills import Fill, blur, constant
+
+TIE_DRAWS = 4  # orders of tied regions that a curve is averaged over
 
 
 class Curves(NamedTuple):
@@ -54,9 +59,32 @@ class Regions:
         return found.index_add_(1, self.of_pixel.flatten().to(maps.device), maps.flatten(1).double())
 
 
-def most_relevant_first(values: Tensor) -> Tensor:
-    """The order of regions by falling value, ties in their own order: (B, L) -> (B, L)."""
-    return values.argsort(dim=1, descending=True, stable=True)
+def most_relevant_first(values: Tensor, *, draws: int = TIE_DRAWS, seed: int = 0) -> Tensor:
+    """Orders of regions by falling value that differ in the places of equal values alone.
+
+    Ties are broken by random permutations of the regions, each followed by its reverse, so that of two tied regions
+    each comes first in half of the orders. They depend on the seed alone: an image has the same orders whatever else
+    is in the batch, and maps of the same image break their ties alike.
+
+    Args:
+        values: (B, L).
+        draws: n, even.
+        seed: of the permutations.
+
+    Returns:
+        (n, B, L) region numbers; (1, B, L) where nothing is tied.
+    """
+    if draws < 2 or draws % 2:
+        raise ValueError(f"draws is {draws}; expected an even number, 2 or more")
+    generator = torch.Generator().manual_seed(seed)
+    half = [torch.randperm(values.shape[1], generator=generator) for _ in range(draws // 2)]
+    orders = []
+    for first in (permutation for one in half for permutation in (one, one.flip(0))):
+        first = first.to(values.device)
+        orders.append(first[values[:, first].argsort(dim=1, descending=True, stable=True)])
+    ordered = values.gather(1, orders[0])
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any()
+    return torch.stack(orders if tied else orders[:1])
 
 
 def random_order(images: int, regions: int, generator: torch.Generator) -> Tensor:
@@ -86,39 +114,56 @@ def score_curves(
 ) -> Curves:
     """The target's logit and probability while regions are replaced in an order.
 
-    All steps of all images run through the network in batches; a fill with several samples is averaged.
+    All steps of all images run through the network in batches; a fill with several samples is averaged, and so are
+    several orders. What is replaced alike in several orders is asked once.
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
         images: (B, C, H, W).
         targets: (B,) classes.
-        order: (B, L) regions, the first to be replaced first.
+        order: (B, L) regions, the first to be replaced first; or (n, B, L), n orders to average over.
         regions: what is replaced at once.
         shares: (S + 1,) shares of the regions that are replaced at each point.
         fill: what takes their place.
         batch_size: images in one pass.
     """
     images, targets = check_question(images, targets)
-    if order.shape != (len(images), regions.count):
+    orders = order if order.ndim == 3 else order[None]
+    if orders.shape[1:] != (len(images), regions.count):
         raise ValueError(
-            f"order must be ({len(images)}, {regions.count}), a place for each region, got {tuple(order.shape)}"
+            f"order has shape {tuple(order.shape)}; expected a place for each region, ({len(images)}, {regions.count})"
         )
-    place = torch.empty_like(order).scatter_(1, order, torch.arange(regions.count).expand_as(order))
-    rank = place[:, regions.of_pixel]  # (B, H, W)
-    counts = (shares * regions.count).round().long()
-    pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(counts)))
-    logits, chances = images.new_zeros(2, len(pairs), dtype=torch.float64)
+    places = torch.empty_like(orders).scatter_(
+        2, orders, torch.arange(regions.count, device=orders.device).expand_as(orders)
+    )
+    counts = (shares * regions.count).round().long().to(orders.device)
+    replaced = places[:, :, None] < counts[:, None]  # (n, B, S + 1, L)
+    new = (replaced != replaced[:1]).any(dim=3)
+    new[0] = True
+    asked = new.nonzero()  # (order, image, step)
+    logits, chances = torch.zeros(2, len(asked), dtype=torch.float64, device=images.device)
+    of_pixel = regions.of_pixel.to(orders.device)
     with evaluation_mode(network):
-        for start in range(0, len(pairs), batch_size):
-            image, step = pairs[start : start + batch_size].unbind(1)
-            hidden = (rank[image] < counts[step][:, None, None])[:, None]
+        for start in range(0, len(asked), batch_size):
+            number, image, step = asked[start : start + batch_size].unbind(1)
+            hidden = replaced[number, image, step][:, of_pixel][:, None].to(images.device)
+            image = image.to(images.device)
             for sample in range(fill.samples):
                 answers = network(fill(images[image], hidden, sample))
                 own = targets[image]
                 here = slice(start, start + len(image))
                 logits[here] += target_logits(answers, own).double() / fill.samples
                 chances[here] += target_logits(answers, own).sub(answers.logsumexp(1)).exp() / fill.samples
-    return Curves(logits.view(len(images), -1), chances.view(len(images), -1))
+    return Curves(*(_over_orders(values, new.to(values.device)) for values in (logits, chances)))
+
+
+def _over_orders(values: Tensor, new: Tensor) -> Tensor:
+    """(B, S + 1) means over the orders of `values`, one for each True of `new` (n, B, S + 1); elsewhere those of the
+    first order count again.
+    """
+    each = values.new_zeros(new.shape)
+    each[new] = values
+    return each.where(new, each[:1]).mean(0)
 
 
 def aopc(curve: Tensor) -> Tensor:
@@ -172,7 +217,7 @@ def insertion(
     The same images as when the least relevant pixels are blurred first, seen from the other end.
     """
     regions = Regions(tuple(images.shape[2:]))
-    order, shares = most_relevant_first(maps.flatten(1)).flip(1), replaced_shares(steps)
+    order, shares = most_relevant_first(maps.flatten(1)).flip(2), replaced_shares(steps)
     options = {"regions": regions, "shares": shares, "batch_size": batch_size}
     curve = score_curves(network, images, targets, order, fill=blur(11, 5.0), **options).probability.flip(1)
     return curve, area_under(curve)

@@ -160,10 +160,14 @@ def becomes_class(logits: Tensor, drops: Tensor) -> Tensor:
 
 
 def rank_agreement(drops: Tensor, reference: Tensor) -> Tensor:
-    """Spearman's rank correlation over the windows, per image and class: two (B, K, rows, columns) -> (B, K)."""
+    """Spearman's rank correlation over the windows, per image and class: two (B, K, rows, columns) -> (B, K).
+
+    Windows of equal drop share the mean of their ranks.
+    """
+    from scipy.stats import rankdata  # slow to import, and the maps themselves do not need it
 
     def centred_ranks(values: Tensor) -> Tensor:
-        ranks = values.flatten(2).double().argsort(2).argsort(2).double()
+        ranks = torch.from_numpy(rankdata(values.detach().flatten(2).double().cpu().numpy(), axis=2))
         return ranks - ranks.mean(2, keepdim=True)
 
     first, second = centred_ranks(drops), centred_ranks(reference)
