@@ -37,8 +37,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
 from interp_cnn.evaluation.maps.randomisation import depends_on_the_network, randomisation_check
 from interp_cnn.explanation.gradients.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
 from interp_cnn.explanation.occlusion import fills
-from interp_cnn.explanation.occlusion.maps import rank_agreement
-from interp_cnn.explanation.occlusion.maps import occlusion_map
+from interp_cnn.explanation.occlusion.maps import occlusion_map, rank_agreement
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.lrp import lrp
 
