@@ -24,8 +24,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps_and_logits
+from interp_cnn.explanation.network.precision import chosen_precision
 
 
+@chosen_precision()
 @torch.no_grad()
 def reconstruction_quality(
     network: nn.Module,

@@ -15,9 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.network.precision import chosen_precision
+
 Baseline = str | float | Tensor | Sequence["Baseline"]
 
 
+@chosen_precision()
 def reference_images(images: Tensor, baseline: Baseline) -> list[Tensor]:
     """The reference images a baseline stands for.
 

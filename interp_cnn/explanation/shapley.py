@@ -25,6 +25,7 @@ from interp_cnn.explanation.network.logits import (
     evaluation_mode,
     target_logits,
 )
+from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.randomness import drawn_seed
 
 Features = int | tuple[int, int] | Tensor | None
@@ -54,6 +55,7 @@ class ShapleyEstimate:
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def shapley_values(
     network: nn.Module,
     images: Tensor,
@@ -81,6 +83,7 @@ def shapley_values(
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def shapley_estimate(
     network: nn.Module,
     images: Tensor,

@@ -32,6 +32,7 @@ from interp_cnn.evaluation.filters.replicates import (
 )
 from interp_cnn.evaluation.filters.selectivity import part_coverage
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling, weighted_mean
+from interp_cnn.explanation.network.precision import chosen_precision
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class NetworkMeasures:
     mean_image: Tensor = field(repr=False)
 
 
+@chosen_precision()
 def measure_network(
     network: nn.Module,
     loader: Iterable[PartBatch],

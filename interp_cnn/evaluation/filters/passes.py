@@ -26,6 +26,7 @@ from interp_cnn.evaluation.filters.selectivity import concentration
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
 from interp_cnn.evaluation.filters.translation import View, random_views
 from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
+from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 
 # A template with beta = 4 is positive up to a quarter of the grid around its centre.
@@ -96,6 +97,7 @@ class Reader:
         return self._field
 
 
+@chosen_precision()
 def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | None = None) -> Seen:
     """Observe all images, and with `probes` a random view and a noisy copy of each, the same for every
     network. Thresholds are those of `rule`; exact ones take one more pass.
@@ -144,6 +146,7 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
     return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, (total / seen).float())
 
 
+@chosen_precision()
 def mask_pass(
     reader: Reader, seen: Seen, categories: Tensor, *, rule: RegionRule, seed: int
 ) -> tuple[PartInterpretability, NetworkDissection]:

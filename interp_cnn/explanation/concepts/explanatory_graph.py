@@ -25,6 +25,7 @@ from torch import Tensor
 
 from interp_cnn.explanation.concepts.graph_nodes import node_positions, node_sums
 from interp_cnn.explanation.concepts.transactions import channel_scale
+from interp_cnn.explanation.network.precision import chosen_precision
 
 BATCH = 64  # images per expectation step
 PARENTS_EVERY = 5  # iterations between two choices of parents
@@ -64,6 +65,7 @@ class GraphLayer:
         return torch.stack((flat // scores.shape[1], flat % scores.shape[1]), dim=1)
 
 
+@chosen_precision()
 @torch.no_grad()
 def explanatory_graph(
     maps: Mapping[str, Tensor],

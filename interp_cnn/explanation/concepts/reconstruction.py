@@ -34,6 +34,7 @@ from interp_cnn.explanation.network.feature_maps import (
     feature_maps,
     feature_maps_and_logits,
 )
+from interp_cnn.explanation.network.precision import chosen_precision
 
 MODES = ("window", "channels", "full", "ablate", "refine")
 REFINING_STEPS = 10
@@ -100,6 +101,7 @@ class Reconstructor:
     others: Mapping[str, Witness] = field(default_factory=dict)
     batch_size: int = 64
 
+    @chosen_precision()
     def pictures(self, images: Tensor, concepts: Sequence[Concept], cells: Tensor, *, mode: str) -> Tensor:
         """Pictures (B, C, H, W).
 
@@ -115,6 +117,7 @@ class Reconstructor:
             drawn = self.decoder(maps * kept)
         return self._refined(drawn, maps, kept) if mode == "refine" else drawn
 
+    @chosen_precision()
     def verified(
         self,
         image_of: Callable[[int], Tensor],

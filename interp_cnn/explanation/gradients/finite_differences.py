@@ -22,6 +22,7 @@ from interp_cnn.explanation.network.logits import (
     seeded,
     target_logits,
 )
+from interp_cnn.explanation.network.precision import precision
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SensitivityCheck:
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def single_pixel(
     network: nn.Module,
     images: Tensor,
@@ -87,6 +89,7 @@ def single_pixel(
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def finite_differences(
     network: nn.Module, images: Tensor, targets: Tensor, *, step: float = 1e-3, batch_size: int = 64
 ) -> Tensor:
@@ -98,6 +101,7 @@ def finite_differences(
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def sensitivity_check(
     network: nn.Module,
     images: Tensor,

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_logits, check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.precision import chosen_precision
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor, *, layer: str | None = None, positive: bool = True
 ) -> Tensor:

@@ -28,6 +28,7 @@ from interp_cnn.explanation.network.logits import (
     scores,
     target_logits,
 )
+from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.randomness import drawn_seed, image_generators, normal_noise
 
 __all__ = [
@@ -45,18 +46,21 @@ log = logging.getLogger(__name__)
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Squared gradient (df/dx)^2, (B, C, H, W): where a small change matters most. Sum over C for a map."""
     return _gradient(network, *check_question(images, targets)).square()
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def saliency(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Absolute gradient |df/dx|, (B, C, H, W)."""
     return _gradient(network, *check_question(images, targets)).abs()
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Gradient times input x * df/dx, (B, C, H, W). Sums to the logit in a ReLU network without biases."""
     images, targets = check_question(images, targets)
@@ -64,6 +68,7 @@ def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor) -> Ten
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def smooth_grad(
     network: nn.Module,
     images: Tensor,
@@ -106,6 +111,7 @@ def smooth_grad(
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def integrated_gradients(
     network: nn.Module,
     images: Tensor,
@@ -156,12 +162,14 @@ def integrated_gradients(
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Guided back-propagation (B, C, H, W): rectifiers pass positive gradients where they are on."""
     return _rectified_gradient(network, images, targets, GuidedRectifiers(), "guided_backprop")
 
 
 @torch.inference_mode(False)
+@chosen_precision()
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Deconvnet (B, C, H, W): rectifiers pass positive gradients on, whatever their own input was."""
     return _rectified_gradient(network, images, targets, DeconvnetRectifiers(), "deconvnet")

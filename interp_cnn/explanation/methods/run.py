@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.precision import chosen_precision
 
 SHARE_OF_MEMORY = 0.25
 MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster
@@ -64,6 +65,7 @@ class ImageMap:
     note: str = ""
 
 
+@chosen_precision()
 def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
     """The map of one method for every image.
 

@@ -5,8 +5,8 @@ output, of shape (B, D, h, w); a filter's inferred position on an image is the c
 (Zhang, Wu, Zhu, "Interpretable Convolutional Neural Networks", CVPR 2018, section 3), and the maximum is the
 filter's score on that image.
 
-Everything runs in evaluation mode and without gradients, and leaves every module in the mode in which it was
-found, also where only a part of the network was in training mode.
+Everything runs in evaluation mode, in the chosen precision and without gradients, and leaves every module in the
+mode in which it was found, also where only a part of the network was in training mode.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from interp_cnn.explanation.network.precision import chosen_precision
 
 
 def feature_maps(network: nn.Module, images: Tensor, layer: str) -> Tensor:
@@ -90,6 +92,7 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     return positions, scores
 
 
+@chosen_precision()
 def template_fits(maps: Tensor, *, beta: float = 4.0) -> Tensor:
     """The cell whose part template fits each map best, (B, D, 2) int64 like `peaks`.
 
@@ -118,12 +121,13 @@ def named_layer(network: nn.Module, layer: str) -> nn.Module:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module is back in the mode it had."""
+    """Evaluation mode and the chosen precision inside the block; afterwards every module has the mode it had."""
     training = {module: module.training for module in network.modules()}
     if any(training.values()):
         network.eval()
     try:
-        yield
+        with chosen_precision():
+            yield
     finally:
         for module, mode in training.items():
             if module.training != mode:

@@ -18,7 +18,7 @@ from interp_cnn.explanation.network.watch import Watch
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode; afterwards each of its modules is back in the mode it came in.
+    """The network in evaluation mode, in the chosen precision; afterwards each module is back in its own mode.
 
     Raises:
         ValueError: the network drops values out or normalises by the batch all the same, or ends in probabilities.

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.network.precision import chosen_precision
+
 Replace = Callable[[Tensor, Tensor | None, int], Tensor]
 
 
@@ -39,6 +41,7 @@ class Fill:
     samples: int = 1
     reach: int | None = None
 
+    @chosen_precision()
     def __call__(self, images: Tensor, hidden: Tensor, sample: int = 0) -> Tensor:
         """Images with the hidden pixels replaced; hidden is (B, 1, H, W) or broadcasts to it."""
         hidden = hidden.expand(len(images), 1, *images.shape[2:])

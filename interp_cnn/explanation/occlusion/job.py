@@ -18,6 +18,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -134,23 +135,29 @@ class OcclusionJob:
         total = sum(len(batches) for _, batches in parts) * self.fill.samples
         number = 0
         # that the network answers for each image alone was watched when its logits were computed
-        with activations.evaluation_mode(self.network), torch.no_grad():
-            for images, batches in parts:
-                clean = None
-                for sample in range(self.fill.samples):
-                    if number + len(batches) <= self.done:
-                        number += len(batches)
-                        continue
+        for images, batches in parts:
+            clean = None
+            for sample in range(self.fill.samples):
+                if number + len(batches) <= self.done:
+                    number += len(batches)
+                    continue
+                with self._computing():
                     occluders = self._occluders(images, sample)
                     if clean is None and self._incremental is not None:
                         clean = self._clean(images)
-                    for batch in batches:
-                        number += 1
-                        if number <= self.done:
-                            continue
+                for batch in batches:
+                    number += 1
+                    if number <= self.done:
+                        continue
+                    with self._computing():  # not around the yield, which is the caller's
                         self._add(batch, images, occluders, clean, last=sample == self.fill.samples - 1)
-                        self.done = number
-                        yield Progress(number - begun, total - begun, time.perf_counter() - start)
+                    self.done = number
+                    yield Progress(number - begun, total - begun, time.perf_counter() - start)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with activations.evaluation_mode(self.network), torch.no_grad():
+            yield
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on from here."""

@@ -17,12 +17,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.occlusion.costs import Progress
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import Window, map_of_drops, window_grid
 
 
+@chosen_precision()
 def occlusion_drops(
     network: nn.Module,
     images: Tensor,
@@ -73,6 +75,7 @@ def occlusion_drops(
     return job.drops
 
 
+@chosen_precision()
 def occlusion_map(
     network: nn.Module,
     images: Tensor,
@@ -110,6 +113,7 @@ def occlusion_map(
     )
 
 
+@chosen_precision()
 def multi_scale_maps(
     network: nn.Module,
     images: Tensor,

@@ -17,12 +17,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.occlusion.fills import Fill, as_fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.windows import Window, window_grid
 
 
+@precision("float32")
 def pair_interactions(
     network: nn.Module,
     images: Tensor,

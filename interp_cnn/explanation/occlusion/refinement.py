@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_count, check_positive, seeded
+from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import pair, window_grid
@@ -50,6 +51,7 @@ class RefinedDrops:
     computed: float
 
 
+@chosen_precision()
 def refined_drops(
     network: nn.Module,
     images: Tensor,

@@ -100,13 +100,13 @@ class SampledOcclusion:
         """
         check_count(samples=samples)
         start, begun, blocks = time.perf_counter(), self.done, -(-samples // BLOCK)
-        with evaluation_mode(self.network), torch.no_grad():
-            while self.done < blocks:
+        while self.done < blocks:
+            with evaluation_mode(self.network), torch.no_grad():  # without the yield
                 self._add(self.done)
-                self.done += 1
-                yield Progress(self.done - begun, blocks - begun, time.perf_counter() - start)
-                if tolerance is not None and self.samples >= FEWEST and self._certain(tolerance, unit):
-                    return
+            self.done += 1
+            yield Progress(self.done - begun, blocks - begun, time.perf_counter() - start)
+            if tolerance is not None and self.samples >= FEWEST and self._certain(tolerance, unit):
+                return
 
     def map(self, unit: str = "contrast") -> Tensor:
         """(B, H, W) in one of the units; 0 where a pixel was never hidden, or never showed."""

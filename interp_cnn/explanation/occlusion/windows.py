@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.network.precision import chosen_precision
+
 Window = int | tuple[int, int] | Tensor
 OVERHANGS = ("none", "end", "both")
 UNITS = ("mean_drop", "contribution", "additive")
@@ -155,6 +157,7 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return both
 
 
+@chosen_precision()
 def map_of_drops(grid: WindowGrid, drops: Tensor, unit: str = "mean_drop") -> Tensor:
     """Turn the drops of a grid of windows into a map.
 

@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.deeplift_steps import handed_down
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, record
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: Baseline = "zero") -> Tensor:
     """DeepLIFT contributions of the pixels; they sum to F(image) - F(baseline) of the target logit.
 

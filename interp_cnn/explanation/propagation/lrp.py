@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp_rules import Rule, ZBox
@@ -51,6 +52,7 @@ class Conservation:
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def lrp(
     network: nn.Module, images: Tensor, targets: Tensor, *, rule: RuleChoice = "epsilon", biases: str = "auto"
 ) -> Tensor:
@@ -77,6 +79,7 @@ def lrp(
 
 
 @torch.inference_mode(False)
+@precision("float32")
 def lrp_conservation(
     network: nn.Module, images: Tensor, targets: Tensor, *, rule: RuleChoice = "epsilon", biases: str = "auto"
 ) -> list[Conservation]:
