@@ -107,12 +107,20 @@ def _set_tf32(allowed: bool, undo: ExitStack) -> None:
     newer = _newer_switches()
     if newer and not allowed and all(read() in _EXACT for read, *_ in newer):
         return  # as it is inside another such scope
-    for read, write, exact, rounded in (*_older_switches(), *newer):
-        before = _quietly(read)
-        new = rounded if allowed else before if before in _EXACT else exact
-        if before is not None and new != before:
-            _write(write, new)
-            undo.callback(_restore, read, write, before)
+    switches = [*_older_switches(), *newer]
+    before = [_quietly(read) for read, *_ in switches]
+    undo.callback(_restore, switches, before)
+    for read, write, exact, rounded in switches:
+        value = _quietly(read)
+        if value is not None and (allowed or value not in _EXACT):
+            _write(write, rounded if allowed else exact)
+
+
+def _restore(switches: list, before: list) -> None:
+    """The older switches first: they move the newer ones."""
+    for (read, write, *_), value in zip(switches, before, strict=True):
+        if value is not None and _quietly(read) != value:
+            _write(write, value)
 
 
 def _older_switches() -> list[tuple[Callable, Callable, object, object]]:
@@ -157,8 +165,3 @@ def _write(write: Callable, value: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write(value)
-
-
-def _restore(read: Callable, write: Callable, value: object) -> None:
-    if _quietly(read) != value:
-        _write(write, value)
