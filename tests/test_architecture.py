@@ -45,7 +45,7 @@ FLOORS = {
 FLOORS_INSIDE = {  # of the rooms that have rooms
     "explanation": {
         "network": set(),
-        "baselines": set(),
+        "baselines": {"network"},
         "receptive_field": {"network"},
         "gradients": {"baselines", "network"},
         "propagation": {"baselines", "gradients", "network"},

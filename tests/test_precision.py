@@ -109,6 +109,12 @@ class Probe(nn.Module):
         return self.network(images)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _both_forms_say_the_same():
+    """From here on the newer switches say in words what they leave open at first."""
+    torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
+
+
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
