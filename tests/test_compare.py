@@ -47,6 +47,10 @@ def test_compare_writes_what_it_promises_and_the_same_seed_gives_the_same_bits(t
             for folder in (first, second)
         ]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        table = pd.read_csv(first / kind / "metrics.csv").set_index("epoch")
+        assert table.index.tolist() == [0, 1]
+        measured = pd.read_csv(first / "tables" / "summary.csv").set_index("name").loc[kind, "accuracy"]
+        assert measured == pytest.approx(table.loc[1, "val/accuracy"], abs=1e-6)
     for table in ("summary.csv", "filters.csv", "differences.csv"):
         tables = [pd.read_csv(folder / "tables" / table) for folder in (first, second)]
         pd.testing.assert_frame_equal(*tables, check_exact=True)

@@ -90,7 +90,10 @@ def runs(tmp_path_factory):
             module = classification(network_for(config.model, data), config, data)
             (folder / kind / "checkpoints").mkdir(parents=True)
             OmegaConf.save(config, folder / kind / "config.yaml")
-            torch.save({"state_dict": module.state_dict()}, folder / kind / "checkpoints" / "last.ckpt")
+            state = {"state_dict": module.state_dict(), "epoch": 0}
+            torch.save(state, folder / kind / "checkpoints" / "last.ckpt")
+            (folder / kind / "metrics.csv").write_text("epoch\n0\n")
+            (folder / kind / "run.json").write_text("{}")
     return folder
 
 

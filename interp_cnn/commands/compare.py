@@ -43,6 +43,11 @@ def run(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     console = Console()
     started = time.time()
+    if config.training.patience is not None:
+        raise ValueError(
+            f"training.patience is {config.training.patience}: twins may stop after different numbers of epochs; "
+            "compare trains both for training.epochs"
+        )
     runs = []
     for kind, settings in twins(config).items():
         train(settings, folder / kind, label=f"training {kind}", resume=True)
@@ -62,7 +67,14 @@ def run(config: DictConfig) -> None:
 def report_on(
     runs: list[Run], folder: Path, config: DictConfig, *, seconds: dict[str, float]
 ) -> tuple[Path, Comparison]:
-    """Measures and explains trained networks and writes tables and report into `folder`."""
+    """Measures and explains trained networks and writes tables and report into `folder`.
+
+    Raises:
+        ValueError: the networks were trained for different numbers of epochs.
+    """
+    epochs = {found.kind: found.epochs for found in runs}
+    if len({*epochs.values()}) > 1:
+        raise ValueError(f"the networks have the weights of different epochs: {epochs}; train them alike")
     methods = methods_of(config.methods)
     measures = []
     for found in track(runs, description="measuring filters", transient=True):
@@ -77,7 +89,7 @@ def report_on(
         shown = {
             name: measured.summary[name].value for name in SHOWN_ON_THE_BOARD if name in measured.summary
         }
-        add_measures(found.folder, shown, step=found.config.training.epochs)
+        add_measures(found.folder, shown, step=found.epochs)
     decoder = (
         DecoderSettings(epochs=config.decoder_epochs, seed=config.seed) if config.decoder_epochs else None
     )
@@ -119,5 +131,6 @@ def _facts(found: Run, config: DictConfig) -> dict[str, str]:
         "classes": ", ".join(data.classes),
         "parts": ", ".join(data.parts) or "none",
         "network": f"{config.model.name}, interpretable layers: {', '.join(found.layers)}",
-        "training": f"{config.training.epochs} epochs, seed {config.seed}; measured after the last epoch",
+        "training": f"{config.training.epochs} epochs, seed {config.seed}; "
+        f"measured after epoch {found.epochs}, the last",
     }

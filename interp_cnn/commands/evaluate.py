@@ -8,6 +8,7 @@
 Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.json, summary.md and figures/*.png.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.storage.files import write_text
 
+log = logging.getLogger(__name__)
 Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
 
 COLUMNS = (
@@ -111,6 +113,7 @@ def _measured_runs(
         seeds.append(found.config.seed)
         measures.append(measured(found, name=name))
         images[name] = _pixels(found.data)
+        log.info("%s: %s.ckpt of %s, epoch %d", name, config.checkpoint, path, found.epochs)
         if config.untrained and before is None:
             before = measured(untrained(found))
     return measures, before, seeds, images

@@ -182,7 +182,7 @@ def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.Card:
         "network": f"{config.model.name}, {parameters:,} parameters; interpretable layers: {', '.join(found.layers)}",
         "input": f"{data.channels} x {height} x {width} pixels in [0, 1]; the network normalises them itself",
         "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images",
-        "training": f"{config.training.epochs} epochs, seed {config.seed}",
+        "training": f"{found.epochs} epochs, seed {config.seed}",
     }
     idea = f"{found.kind}: {DESCRIPTIONS.get(found.kind, 'a network of its own kind')}."
     return card.Card(

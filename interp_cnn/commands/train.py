@@ -21,7 +21,7 @@ from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.folder import build_data, load_checkpoint, load_config, load_run, network_for, write_json
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.storage.files import write_text
-from interp_cnn.training.checkpoints import LAST, PREVIOUS
+from interp_cnn.training.checkpoints import LAST, PREVIOUS, BestEpoch
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.confusion_board import Answers
 from interp_cnn.training.fit import fit
@@ -72,6 +72,10 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         )
     if checkpoint is not None:
         _check_same_run(resolved, checkpoint)
+        if checkpoint == folder / "checkpoints" / PREVIOUS:
+            checkpoint.with_name(LAST).unlink(
+                missing_ok=True
+            )  # damaged; it would be kept as the previous one
     if resume and (folder / "run.json").is_file():
         return folder
     started = time.time()
@@ -105,7 +109,13 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         parameters = sum(p.numel() for p in network.parameters())
         write_json(
             folder / "run.json",
-            {**provenance(), "seed": resolved.seed, "seconds": round(seconds, 2), "parameters": parameters},
+            {
+                **provenance(),
+                "seed": resolved.seed,
+                "epochs": trainer.current_epoch,
+                "seconds": round(seconds, 2),
+                "parameters": parameters,
+            },
         )
     return folder
 
@@ -145,11 +155,13 @@ def _check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
         if own[name].shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
             raise ValueError(f"{checkpoint} does not fit this network: {name} is {shapes}")
-    for name in ("epoch", "optimizer_states", "lr_schedulers", "loops"):
+    for name in ("epoch", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
         if name not in content:
             raise ValueError(
                 f"{checkpoint} holds weights, but no {name}: only a training's own can be gone on from"
             )
+    if not any(name.startswith(BestEpoch.__qualname__) for name in content["callbacks"]):
+        raise ValueError(f"{checkpoint} is of an earlier version, which did not save every epoch; train anew")
 
 
 def invert(config: DictConfig, folder: Path) -> Path:

@@ -19,6 +19,7 @@ from interp_cnn.model.interpretable_conv import layer_shapes
 from interp_cnn.model.upconvolution import Upconvolution
 from interp_cnn.runs.folder import load_checkpoint, write_json
 from interp_cnn.storage.fingerprints import fingerprint
+from interp_cnn.training.checkpoints import LAST, finished_epochs
 from interp_cnn.training.fit import fit
 from interp_cnn.training.inversion import Inversion
 
@@ -65,10 +66,11 @@ def decoder_for(
     network.eval().requires_grad_(False)
     torch.manual_seed(settings.seed)
     decoder = _untrained(network, data, layer)
-    last, started = folder / "checkpoints" / "last.ckpt", folder / "started.json"
-    if _read(folder / RECORD) != asked:
-        going_on = last.is_file() and _read(started) == asked
+    last, started, record = folder / "checkpoints" / LAST, folder / "started.json", folder / RECORD
+    if _read(record) != asked or not _is_complete(last, settings.epochs):
+        going_on = last.is_file() and _read(started) == asked and not record.is_file()
         if not going_on:  # or a further process of this training would go on from another decoder
+            record.unlink(missing_ok=True)
             last.unlink(missing_ok=True)
         write_json(started, asked)
         module = Inversion(
@@ -94,7 +96,7 @@ def decoder_for(
             label=label,
             trainer=trainer,
         )
-        write_json(folder / RECORD, asked)
+        write_json(record, asked)
     return _trained(decoder, network, last)
 
 
@@ -103,13 +105,21 @@ def decoder_in(folder: Path, network: nn.Module, data: PartDataModule, *, layer:
 
     Raises:
         FileNotFoundError: no decoder there.
+        ValueError: its weights are not those of its last epoch.
     """
     record = _read(folder / RECORD)
     if record is None:
         raise FileNotFoundError(f"{folder} holds no decoder; train training=inversion makes one")
     if (record["network"], record["layer"]) != (fingerprint(network), layer):
         return None
-    return _trained(_untrained(network, data, layer), network, folder / "checkpoints" / "last.ckpt")
+    last = folder / "checkpoints" / LAST
+    if not _is_complete(last, record["epochs"]):
+        raise ValueError(f"{last} is not of epoch {record['epochs']}, the decoder's last; train it anew")
+    return _trained(_untrained(network, data, layer), network, last)
+
+
+def _is_complete(checkpoint: Path, epochs: int) -> bool:
+    return checkpoint.is_file() and finished_epochs(load_checkpoint(checkpoint)) == epochs
 
 
 def _untrained(network: nn.Module, data: PartDataModule, layer: str) -> Upconvolution:

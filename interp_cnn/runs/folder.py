@@ -28,6 +28,7 @@ from torch import nn
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
+from interp_cnn.runs.epochs import check_last, epochs_of
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
@@ -39,13 +40,23 @@ LARGEST_CONFIG = 1 << 20  # bytes; a training writes 3 kB
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training, loaded."""
+    """A training, loaded.
+
+    Attributes:
+        folder: the run folder.
+        config: its full configuration.
+        network: with the weights of one of its checkpoints, in evaluation mode.
+        data: its data, set up.
+        filter_categories: layer -> (D,) class of every filter.
+        epochs: how many epochs these weights were trained.
+    """
 
     folder: Path
     config: DictConfig
     network: nn.Module
     data: PartDataModule
     filter_categories: dict[str, torch.Tensor]
+    epochs: int
 
     @property
     def kind(self) -> str:
@@ -91,7 +102,11 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
         config.model.weights = None  # those to start from; the checkpoint holds the trained ones
     network = network_for(config.model, data)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    state = load_checkpoint(path)["state_dict"]
+    content = load_checkpoint(path)
+    state = content["state_dict"]
+    epochs = epochs_of(path, content)
+    if checkpoint == "last":
+        check_last(folder, path, epochs)
     weights = {
         key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")
     }
@@ -104,7 +119,7 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
     categories = {
         layer: _assigned(state, layer.replace(".", "_"), data.background) for layer in template_masks(network)
     }
-    return Run(folder, config, network.eval(), data, categories)
+    return Run(folder, config, network.eval(), data, categories, epochs)
 
 
 def untrained(found: Run) -> Run:
@@ -115,7 +130,7 @@ def untrained(found: Run) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.config.seed)
         network = network_for(model, found.data)
-    return replace(found, network=network.eval(), filter_categories={})
+    return replace(found, network=network.eval(), filter_categories={}, epochs=0)
 
 
 def load_config(folder: Path) -> DictConfig:

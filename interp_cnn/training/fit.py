@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from interp_cnn.storage.files import replacing
-from interp_cnn.training.checkpoints import WholeCheckpoints
+from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
 NOISE += ("`Trainer.fit` stopped", "Using bfloat16", "Using 16bit", "Restor", "LOCAL_RANK", "Starting with")
@@ -59,13 +60,16 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"training.epochs is {epochs}; expected at least 1")
+    if patience is not None and patience < 1:
+        raise ValueError(f"training.patience is {patience}; expected at least 1, or null for never")
     quiet_lightning()
     checkpoints = folder / "checkpoints"
-    best = ModelCheckpoint(checkpoints, filename="best", monitor=monitor, save_last=True)
-    best.CHECKPOINT_EQUALS_CHAR = "="
-    every = [best, EpochSeed(seed), MetricsTable(folder / "metrics.csv"), ProgressBar(label), *callbacks]
+    every = [EpochSeed(seed), MetricsTable(folder / "metrics.csv"), ProgressBar(label), *callbacks]
+    every += [BestEpoch(checkpoints, monitor), LastEpoch(checkpoints)]
     if patience is not None:
-        every.append(EarlyStopping(monitor, patience=patience))
+        every.append(Patience(monitor, patience=patience))
+    if ckpt_path is not None and rank_zero_only.rank == 0:
+        _keep_best(ckpt_path, checkpoints)
     logger = TensorBoardLogger(folder, name=None, version="", default_hp_metric=False)
     options = {"use_distributed_sampler": False, "enable_model_summary": False, **(trainer or {})}
     fitting = Trainer(
@@ -87,8 +91,6 @@ def fit(
         ):
             warnings.filterwarnings("ignore", message)
         fitting.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-    if fitting.is_global_zero:
-        _keep_best(best, checkpoints)
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()  # or what comes next would see a share of the images only
@@ -212,10 +214,9 @@ class _NoNoise(logging.Filter):
         return not any(words in record.getMessage() for words in NOISE)
 
 
-def _keep_best(best: ModelCheckpoint, checkpoints: Path) -> None:
-    """After a resume in another folder the best weights may lie in the old one."""
-    target = checkpoints / "best.ckpt"
-    source = Path(best.best_model_path) if best.best_model_path else checkpoints / "last.ckpt"
-    if source.is_file() and source.resolve() != target.resolve():
+def _keep_best(checkpoint: Path, folder: Path) -> None:
+    """The best weights before a checkpoint that another folder's training goes on from."""
+    source, target = checkpoint.with_name(BEST), folder / BEST
+    if source.is_file() and not target.is_file():
         with replacing(target) as draft:
             shutil.copyfile(source, draft)
