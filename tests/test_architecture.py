@@ -84,7 +84,13 @@ VALUE_TYPES = {  # from these rooms only the values that they hand over, not the
     ("report", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",
     ("exports", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",
 }
-DISTRIBUTIONS = {"PIL": "pillow", "hydra": "hydra_core", "sklearn": "scikit_learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "triton": "torch",
+    "hydra": "hydra_core",
+    "sklearn": "scikit_learn",
+    "yaml": "pyyaml",
+}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "misc", "tools", "base"}
 MOST_LINES = 300
 MOST_PARAMETERS = 7

@@ -44,7 +44,8 @@ class Occluders:
         """
         shape = None if self.grid.shape is None else self.grid.shape.to(self.images)[:, :, None]
         if self.fill.reach is not None:
-            return self._local_changes(chosen, rows, columns)
+            windows = [(row, column) for row in rows for column in columns]
+            return self._local_changes(chosen, windows).unflatten(1, (len(rows), len(columns)))
         image, row, column, _ = self.difference.stride()
         down = (rows[1] - rows[0]) * self.grid.stride[0] if len(rows) > 1 else 0
         across = (columns[1] - columns[0]) * self.grid.stride[1] if len(columns) > 1 else 0
@@ -56,6 +57,23 @@ class Occluders:
             chosen.start * image + top * row + left * column,
         )
         return view.contiguous() if shape is None else view * shape
+
+    def listed_changes(self, chosen: range, windows: list[tuple[int, int]]) -> Tensor:
+        """As `changes`, but of any windows, given as (row, column) each: (I, W, height, width, C)."""
+        if self.fill.reach is not None:
+            return self._local_changes(chosen, windows)
+        height, width = self.grid.size
+        row_starts, column_starts = (
+            torch.tensor(starts) + lead
+            for starts, lead in zip((self.grid.row_starts, self.grid.column_starts), self.lead, strict=True)
+        )
+        numbers = torch.tensor(windows)
+        rows = row_starts[numbers[:, 0], None] + torch.arange(height)  # (W, height)
+        columns = column_starts[numbers[:, 1], None] + torch.arange(width)
+        cells = (rows[:, :, None] * self.difference.shape[2] + columns[:, None]).flatten()
+        some = self.difference[chosen.start : chosen.stop].flatten(1, 2)
+        found = some.index_select(1, cells.to(some.device)).unflatten(1, (len(windows), height, width))
+        return found if self.grid.shape is None else found * self.grid.shape.to(found)[:, :, None]
 
     def occluded(self, index: int, windows: list[tuple[int, int]]) -> Tensor:
         """(N, C, H, W): image `index` with one of the windows (row, column) hidden in each copy."""
@@ -71,8 +89,7 @@ class Occluders:
             copies[(number, *box)] = new
         return copies
 
-    def _local_changes(self, chosen: range, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
-        windows = [(row, column) for row in rows for column in columns]
+    def _local_changes(self, chosen: range, windows: list[tuple[int, int]]) -> Tensor:
         channels = self.images.shape[1]
         changes = self.images.new_zeros(len(chosen), len(windows), *self.grid.size, channels)
         values = self._values(chosen, windows)
@@ -83,7 +100,7 @@ class Occluders:
             hidden = self.grid.hidden(row, column).to(old)
             change = ((values[number] - old) * hidden).permute(0, 2, 3, 1)
             changes[:, number, first : first + bottom - top, second : second + right - left] = change
-        return changes.unflatten(1, (len(rows), len(columns)))
+        return changes
 
     def _values(self, chosen: range, windows: list[tuple[int, int]]) -> list[Tensor]:
         """Per window (I, C, h, w): new values of its rectangle, cut at the image's border."""

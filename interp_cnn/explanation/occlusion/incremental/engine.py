@@ -104,7 +104,7 @@ class IncrementalOcclusion:
         """
         self.dtype = dtype or example.dtype
         with torch.no_grad():
-            self.graph, values = self._faithful_graph(network, example[:1], logits)
+            self.graph, values = faithful_graph(network, example[:1], logits)
             unknown = self.graph.unknown()
             if unknown:
                 logger.info(
@@ -114,22 +114,6 @@ class IncrementalOcclusion:
             self.margins: dict[tuple[str, str], tuple[int, int]] = {}
             self.first_clean = self._kept(example[:1], values)
 
-    def _faithful_graph(
-        self, network: nn.Module, example: Tensor, logits: Tensor | None
-    ) -> tuple[Graph, dict[str, Tensor]]:
-        """The network's graph, once it is known to give the network's logits, and every value of one image."""
-        expected = network(example) if logits is None else logits[:1]
-        for careful in (False, True):
-            graph = graph_of(network, example, careful)
-            values = _values(graph, example)
-            found = values[graph.output].to(expected)
-            if found.shape != expected.shape:
-                continue
-            allowed = 1e-3 * expected.abs().max().clamp(min=1e-6)
-            if bool(((found - expected).abs() <= allowed).all()):
-                return graph, values
-        raise Untraceable("its traced graph gives other logits than the network itself")
-
     @property
     def pays(self) -> bool:
         """False if the plan found nothing worth doing incrementally."""
@@ -137,7 +121,7 @@ class IncrementalOcclusion:
 
     def clean(self, images: Tensor) -> Clean:
         """Run the clean images once and keep what the deltas need; `first_clean` is that of the example."""
-        return self._kept(images, _values(self.graph, images))
+        return self._kept(images, clean_values(self.graph, images))
 
     def _kept(self, images: Tensor, values: dict[str, Tensor]) -> Clean:
         graph, plan = self.graph, self.plan
@@ -267,7 +251,33 @@ class IncrementalOcclusion:
         return clean.logits[images.start : images.stop, None] - occluded.unflatten(0, (len(images), number))
 
 
-def _values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
+def faithful_graph(
+    network: nn.Module, example: Tensor, logits: Tensor | None
+) -> tuple[Graph, dict[str, Tensor]]:
+    """The network's graph, once it is known to give the network's logits, and every value of one image.
+
+    Args:
+        network: in evaluation mode.
+        example: (1, C, H, W).
+        logits: what the network gives for it, if known.
+
+    Raises:
+        Untraceable: with the reason.
+    """
+    expected = network(example) if logits is None else logits[:1]
+    for careful in (False, True):
+        graph = graph_of(network, example, careful)
+        values = clean_values(graph, example)
+        found = values[graph.output].to(expected)
+        if found.shape != expected.shape:
+            continue
+        allowed = 1e-3 * expected.abs().max().clamp(min=1e-6)
+        if bool(((found - expected).abs() <= allowed).all()):
+            return graph, values
+    raise Untraceable("its traced graph gives other logits than the network itself")
+
+
+def clean_values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     """Every value on the way; in double precision where its rounding would be most of the error."""
     exact = images.double() if graph.deep and images.device.type != "mps" else images
     return graph.dense({graph.image: exact}, [graph.output], keep=True)

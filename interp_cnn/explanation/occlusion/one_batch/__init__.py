@@ -1,0 +1,1 @@
+"""Occlusion of all windows of an image in one batch: the organisation for graphics processors."""

@@ -1,0 +1,193 @@
+"""Exact occlusion drops with all windows of an image, or of several images, in one batch.
+
+The same graph of the network and the same delta rules as the incremental engine's, in another organisation. That
+one groups windows whose frames move in lockstep, in pieces that fit a processor's caches. Here every window has its
+own offset at every step and all frames have one size (`frames`), so a step is a few calls for all windows together:
+place, convolve, fetch the clean values, take the maximum. Nothing depends on numbers that the device would have to
+report, so the calls can be recorded once and replayed for the next windows and images (`replay`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.occlusion.costs import free_memory
+from interp_cnn.explanation.occlusion.incremental.costs import dense_products
+from interp_cnn.explanation.occlusion.incremental.engine import clean_values, faithful_graph
+from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
+from interp_cnn.explanation.occlusion.one_batch.program import Program, as_written, channels_last, program_of
+from interp_cnn.explanation.occlusion.one_batch.replay import Replays
+from interp_cnn.explanation.occlusion.one_batch.tables import Key
+from interp_cnn.explanation.occlusion.windows import WindowGrid
+
+MEMORY_SHARE = 0.4  # of the free memory, for one batch
+MOST_IMAGES = 64
+LARGEST = 2**31 - 1  # numbers that one tensor of a batch may hold: beyond it some kernels fail
+
+# (images, windows as (row, column)) -> (I, W, height, width, C): replacement minus image in the uncut windows
+ListedChanges = Callable[[range, list[tuple[int, int]]], Tensor]
+
+
+@dataclass(eq=False)
+class CleanImages:
+    """What the windows of some images read: logits (B, K), maps with margins, values (B, h, w, C)."""
+
+    logits: Tensor
+    maps: dict[Key, Tensor]
+    values: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows computed together, the first `count` of which are wanted; the rest fills the batch up."""
+
+    images: range
+    windows: tuple[int, ...]  # numbers in the grid, row by row
+    count: int
+
+
+@dataclass
+class ListedDrops:
+    """Drops of windows: drops[i, k, w] is that of window (rows[w], columns[w])."""
+
+    images: range
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    drops: Tensor  # (I, K, W)
+
+
+class OneBatchOcclusion:
+    """Occlusion of one network by one grid of windows; the plan is made once and used for any number of images."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: WindowGrid,
+        example: Tensor,
+        *,
+        logits: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Trace the network and lay out the frames.
+
+        Args:
+            network: classifier in evaluation mode; its weights are read now.
+            grid: the windows.
+            example: (B, C, H, W), images of the right size, type and device.
+            logits: what the network gives for the example, if known.
+            dtype: number type of the deltas, that of the images if not given.
+
+        Raises:
+            Untraceable: the network is not a constant graph.
+        """
+        self.dtype = dtype or example.dtype
+        with torch.no_grad():
+            self.graph, values = faithful_graph(network, example[:1], logits)
+            self.program: Program = program_of(self.graph, grid, self.dtype)
+            self.first_clean: CleanImages | None = self._kept(example[:1], values)
+        self.grid = grid
+        self.replays = Replays(self.program)
+        self._tables: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+
+    @property
+    def pays(self) -> bool:
+        """False if no step beyond the image has a delta rule."""
+        return len(self.program.instructions) > 0
+
+    def products(self) -> int:
+        """Multiply-adds of all windows together."""
+        frames, total = self.program.layout.frames, 0
+        for name, step in self.graph.steps.items():
+            if name in frames and isinstance(step.operation, Convolution | Linear):
+                total += step.operation.weight.numel() * math.prod(axis.size for axis in frames[name])
+            else:
+                total += dense_products(step)
+        return total * len(self.program.grid)
+
+    def clean(self, images: Tensor) -> CleanImages:
+        """Run the clean images once and keep what the deltas need."""
+        return self._kept(images, clean_values(self.graph, images))
+
+    def _kept(self, images: Tensor, values: dict[str, Tensor]) -> CleanImages:
+        layout, graph = self.program.layout, self.graph
+        logits = values[graph.output].to(images)
+        wanted = layout.values | {name for name, _ in layout.maps}
+        last = {name: channels_last(values[name], graph.steps[name].form) for name in wanted}
+        maps = {key: clean_map.of(last) for key, clean_map in layout.maps.items()}
+        kept = {name: last[name].to(images.dtype) for name in layout.values}
+        if self.program.frontier:
+            # what is subtracted from densely computed logits must carry the same rounding
+            known = {n: as_written(kept[n], graph.steps[n].form) for n in self.program.frontier}
+            logits = graph.dense(known, [graph.output])[graph.output].to(images)
+        return CleanImages(logits, maps, kept)
+
+    def capacity(self, device: torch.device, budget: int | None = None) -> int:
+        """Windows that go together.
+
+        Args:
+            device: where they are computed.
+            budget: bytes; a share of the free memory if not given.
+        """
+        budget = int(free_memory(device) * MEMORY_SHARE) if budget is None else budget
+        item = max(torch.empty(0, dtype=self.dtype).element_size(), 4 if self.program.frontier else 1)
+        most = self.program.numbers_per_window
+        return max(1, min(budget // (most * item), LARGEST // most))
+
+    def images_together(self, capacity: int) -> int:
+        """Images whose windows all go into one batch; 1 if those of one image do not."""
+        return max(1, min(MOST_IMAGES, capacity // len(self.grid)))
+
+    def batches(self, images: int, capacity: int, wanted: np.ndarray | None = None) -> list[WindowBatch]:
+        """The work for a number of images, in batches of one size each.
+
+        Args:
+            images: how many.
+            capacity: windows that go together.
+            wanted: (rows, columns), the windows to compute; None: all.
+        """
+        windows = np.arange(len(self.grid)) if wanted is None else np.flatnonzero(wanted)
+        if not len(windows):
+            return []
+        together = max(1, min(images, capacity // len(windows)))
+        parts = -(-len(windows) // capacity)
+        size = -(-len(windows) // parts)
+        batches = []
+        for first in range(0, images, together):
+            some = range(first, min(first + together, images))
+            for start in range(0, len(windows), size):
+                chosen = windows[start : start + size].tolist()
+                filled = (*chosen, *[chosen[-1]] * (size - len(chosen)))
+                batches.append(WindowBatch(some, filled, len(chosen)))
+        return batches
+
+    def drops(self, clean: CleanImages, batch: WindowBatch, changes: ListedChanges) -> list[ListedDrops]:
+        """Drops of one batch of windows."""
+        positions = [divmod(window, len(self.grid.column_starts)) for window in batch.windows]
+        change = changes(batch.images, positions)
+        table = self._table(batch, change.device)
+        some = slice(batch.images.start, batch.images.stop)
+        maps, values = clean.maps, clean.values
+        if len(batch.images) != len(clean.logits):
+            maps = {key: value[some] for key, value in maps.items()}
+            values = {name: value[some] for name, value in values.items()}
+        out = self.replays.run(maps, values, table, change)
+        drops = clean.logits[some, None] - out if self.program.frontier else out
+        rows, columns = zip(*positions[: batch.count], strict=True)
+        drops = drops[:, : batch.count].transpose(1, 2).to(clean.logits.dtype)
+        return [ListedDrops(batch.images, rows, columns, drops)]
+
+    def _table(self, batch: WindowBatch, device: torch.device) -> tuple[Tensor, list[int]]:
+        key = len(batch.images), batch.windows
+        if key not in self._tables:
+            if len(self._tables) >= 64:  # windows chosen anew for every image do not come again
+                self._tables.clear()
+            rows, columns = np.divmod(np.array(batch.windows), len(self.grid.column_starts))
+            table, lengths = self.program.layout.tables.of(len(batch.images), rows, columns)
+            self._tables[key] = table.to(device), lengths
+        return self._tables[key]

@@ -1,0 +1,118 @@
+"""Running a program, and on CUDA replaying it.
+
+A batch of small kernels is bound by launching them. On CUDA the program is recorded once for a number of images
+and windows and replayed for the next ones: inputs are copied to where the recorded kernels read them. The first
+batch of a size runs as it is (it also makes torch choose its kernels), the second is recorded. Where recording
+fails, batches run as they are, and a line is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from interp_cnn.explanation.occlusion.one_batch.program import Program
+from interp_cnn.explanation.occlusion.one_batch.tables import Batch, Key
+
+logger = logging.getLogger(__name__)
+
+Size = tuple[int, int]  # images, windows
+
+
+class Replays:
+    """Runs one program on batches; holds the recordings, and with them their memory."""
+
+    def __init__(self, program: Program, *, record: bool = True) -> None:
+        self.program = program
+        self.record = record
+        self._recordings: dict[Size, _Recording] = {}
+        self._seen: set[Size] = set()
+
+    def run(
+        self,
+        maps: dict[Key, Tensor],
+        values: dict[str, Tensor],
+        table: tuple[Tensor, list[int]],
+        change: Tensor,
+    ) -> Tensor:
+        """(I, W, K), see `Program.run`.
+
+        Args:
+            maps: clean maps of the images.
+            values: clean values of the images.
+            table: index tensors behind one another, and their lengths.
+            change: (I, W, height, width, C).
+        """
+        indices, lengths = table
+        size = change.shape[0], change.shape[1]
+        with _fastest_kernels(change.device):
+            if size in self._recordings:
+                return self._recordings[size].replay(maps, values, indices, change)
+            if self.record and change.device.type == "cuda" and size in self._seen:
+                try:
+                    recording = _Recording(self.program, maps, values, indices, lengths, change)
+                    self._recordings[size] = recording
+                    return recording.replay(maps, values, indices, change)
+                except RuntimeError as error:
+                    self.record = False
+                    torch.cuda.synchronize(change.device)
+                    logger.warning("occlusion: batches are not recorded, because %s", _first_line(error))
+            self._seen.add(size)
+            batch = Batch(*size, maps, values, list(indices.split(lengths)))
+            return self.program.run(batch, change)
+
+
+class _Recording:
+    """A CUDA graph of one run, with its inputs at fixed addresses."""
+
+    def __init__(
+        self,
+        program: Program,
+        maps: dict[Key, Tensor],
+        values: dict[str, Tensor],
+        indices: Tensor,
+        lengths: list[int],
+        change: Tensor,
+    ) -> None:
+        self.maps = {key: value.clone() for key, value in maps.items()}
+        self.values = {name: value.clone() for name, value in values.items()}
+        self.indices, self.change = indices.clone(), change.clone()
+        batch = Batch(*change.shape[:2], self.maps, self.values, list(self.indices.split(lengths)))
+        self._copied: tuple[object, object] = (maps, indices)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(change.device), torch.cuda.graph(self.graph):
+            self.out = program.run(batch, self.change)
+
+    def replay(
+        self, maps: dict[Key, Tensor], values: dict[str, Tensor], indices: Tensor, change: Tensor
+    ) -> Tensor:
+        if self._copied[0] is not maps:
+            for key, value in maps.items():
+                self.maps[key].copy_(value)
+            for name, value in values.items():
+                self.values[name].copy_(value)
+        if self._copied[1] is not indices:
+            self.indices.copy_(indices)
+        self._copied = maps, indices
+        self.change.copy_(change)
+        self.graph.replay()
+        return self.out.clone()
+
+
+@contextmanager
+def _fastest_kernels(device: torch.device) -> Iterator[None]:
+    """On CUDA, the fastest of cuDNN's ways for each size, found by trying: sizes are few and come again."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
