@@ -127,7 +127,8 @@ class TemplateMask(nn.Module):
         return (one - two).unflatten(2, (height, width))
 
     def factors_at(self, positions, height, width):
-        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        here = positions.device
+        rows, columns = torch.arange(height, device=here)[:, None], torch.arange(width, device=here)
         row, column = positions // width, positions % width
         distance = (rows - row[..., None, None]).abs() + (columns - column[..., None, None]).abs()
         return (1 - 4 * distance / max(height, width)).clamp(min=0)
