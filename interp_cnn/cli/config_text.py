@@ -134,7 +134,8 @@ def _leaves(tree: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[S
         if start.line == end.line:
             written, rest = lines[start.line][start.column : end.column], lines[end.line][end.column :]
         else:
-            written = yaml.serialize(value, default_flow_style=True, width=10_000).strip()
+            plain = yaml.safe_load(yaml.serialize(value))
+            written = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
             rest = ""
         beside = rest.strip().lstrip("# ") if rest.strip().startswith("#") else ""
         yield Setting(name, written or "null", beside or _above(lines, key.start_mark.line))

@@ -16,7 +16,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from interp_cnn.cli import config_text
@@ -159,7 +159,7 @@ def _leaves(config: Container, prefix: str) -> Iterator[str]:
                 continue
             yield f"{prefix}{key}"
             child = config._get_node(key)
-            if OmegaConf.is_dict(child):
+            if isinstance(child, DictConfig):
                 yield from _leaves(child, f"{prefix}{key}.")
 
 

@@ -154,7 +154,7 @@ def _run_with_hydra(command: str, overrides: list[str]) -> int:
 
     version.setbase("1.3")
     parser = get_args_parser()
-    parser.error = partial(_refuse_flags, command)
+    setattr(parser, "error", partial(_refuse_flags, command))  # noqa: B010  (a method, replaced)
     with _errors_left_to_us() as failed:
         _run_hydra(
             args=parser.parse_intermixed_args(overrides),

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.parts import PartSet, collate
+from interp_cnn.data.parts import PartSample, collate
 from interp_cnn.discovery.settings import Mining
 from interp_cnn.discovery.sources import Source
 from interp_cnn.discovery.stages import Arrays
@@ -63,13 +63,16 @@ class Units:
     facts: dict
 
 
-def spread_images(data: PartDataModule, most: int) -> Subset[PartSet]:
+def spread_images(data: PartDataModule, most: int) -> Subset[PartSample]:
     """At most so many validation images, evenly chosen."""
-    count = min(most, len(data.val_set))
-    return Subset(data.val_set, torch.linspace(0, len(data.val_set) - 1, count).round().long().tolist())
+    images = data.val_set
+    if images is None:
+        raise ValueError("data has no validation images; expected a data module after setup()")
+    count = min(most, len(images))
+    return Subset(images, torch.linspace(0, len(images) - 1, count).round().long().tolist())
 
 
-def pixels_of(images: Subset) -> Callable[[int], Tensor]:
+def pixels_of(images: Subset[PartSample]) -> Callable[[int], Tensor]:
     """Image number -> (C, H, W); the last few hundred are remembered."""
     return lru_cache(maxsize=256)(lambda number: images[number].image)
 
@@ -153,7 +156,7 @@ def _patterns(transactions: Transactions, judging: Tensor, mining: Mining, backg
         {"q_value": one.q_value, "replication": value}
         for one, value in zip(found.patterns, replicated, strict=True)
     ]
-    facts = {"proposed": found.proposed, "frequent": sum(found.frequent.values())}
+    facts: dict[str, float] = {"proposed": found.proposed, "frequent": sum(found.frequent.values())}
     facts["expected"] = sum(found.expected.values())
     return pattern_concepts(found.patterns), rows, facts
 
@@ -174,7 +177,7 @@ def _filters(
     found, again = (filter_concepts(half, rule.scale) for half in halves)
     classes = {one.name: one.category for one in again}
     own = {one.name: int((halves[0].labels[one.channels[0]] == one.category).sum()) for one in found}
-    order = sorted(found, key=lambda one: (one.category, -own[one.name], -one.floor))
+    order = sorted(found, key=lambda one: (one.category, -own[one.name], -(one.floor or 0.0)))
     chosen = [
         one
         for _, group in groupby(order, key=lambda one: one.category)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,14 +51,16 @@ def show(
                     number,
                     concept.name,
                     data.classes[concept.category],
-                    torch.stack([images[place].image for place in numbers]).numpy() if numbers else [],
+                    torch.stack([images[place].image for place in numbers]).numpy()
+                    if numbers
+                    else np.empty(0),
                     window_boxes(one.source.field, concept.occurrences[:, 1:]).numpy(),
                     {
                         mode: arrays["pictures"][arrays["concepts"] == number]
                         for mode, arrays in one.pictures.items()
                     },
                     one.mean_maps[number].numpy(),
-                    values,
+                    {str(measure): value for measure, value in values.items()},
                     data.parts,
                 )
             )

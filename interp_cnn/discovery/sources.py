@@ -77,7 +77,7 @@ def sources_of(
         if masked and unmasked:
             found.append((f"{subject.name}, unmasked map", subject, f"{name}.layer"))
     slugs = distinct_slugs([name for name, _, _ in found])
-    size = tuple(data.image_size)
+    size = data.image_size[0], data.image_size[1]
     return [
         Source(
             name,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from interp_cnn.storage.files import replacing
+from interp_cnn.storage.files import npz_bytes, write_bytes
 from interp_cnn.storage.fingerprints import code_of
 
 QUESTION = "question"
@@ -35,8 +35,7 @@ def kept(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArray]
     if found is not None and str(found.pop(QUESTION, "")) == asked:
         return found
     made = {name: np.asarray(values) for name, values in make().items()}
-    with replacing(path) as draft, draft.open("wb") as file:
-        np.savez_compressed(file, **made, **{QUESTION: np.array(asked)})
+    write_bytes(path, npz_bytes({**made, QUESTION: np.array(asked)}))
     return made
 
 

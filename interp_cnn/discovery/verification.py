@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.parts import PartSample
 from interp_cnn.discovery.mining import Units, loader_of, mined, pixels_of, spread_images, units_in
 from interp_cnn.discovery.settings import Drawing, Mining
 from interp_cnn.discovery.sources import Source
@@ -111,7 +112,9 @@ def _examined(
     found = []
     for source, asked, units_of in zip(sources, questions, everything, strict=True):
         place = folder / source.slug
-        decoder, quality = None, {}
+        decoder: Upconvolution | None = None
+        drawn: dict = asked
+        quality: dict[str, Estimate] = {}
         if drawing is not None:
             step(f"{source.name}: decoder")
             decoder = _decoder(source, data, drawing, place / "decoder")
@@ -129,6 +132,7 @@ def _examined(
             )
             pictures = {}
             for mode in drawing.modes if drawing is not None else ():
+                assert decoder is not None  # who draws has one
                 step(f"{source.name}: {kind}, {mode}")
                 others = _witnesses(source, sources, [one[kind] for one in everything])
                 pictures[mode] = kept(
@@ -168,7 +172,7 @@ def _witnesses(source: Source, sources: list[Source], units: list[Units]) -> dic
     return first
 
 
-def _named(images: Subset) -> list:
+def _named(images: Subset[PartSample]) -> list:
     """What tells one choice of images from another: how many, and some pixels of the first and last."""
     ends = [images[0].image, images[len(images) - 1].image]
     return [len(images), *(round(float(image.double().sum()), 6) for image in ends)]
@@ -227,7 +231,7 @@ def _verified(
     }
 
 
-def _judged(source: Source, decoder: nn.Module, images: Subset) -> dict:
+def _judged(source: Source, decoder: Upconvolution, images: Subset) -> dict:
     scale = decoder.scale.flatten()
     found = reconstruction_quality(
         source.network, decoder, loader_of(images), layer=source.layer, scale=scale

@@ -44,7 +44,7 @@ class SeenImages:
 
 def map_files(seen: SeenImages, *, place: str, title: str) -> Iterator[tuple[str, bytes]]:
     """Names, inside the folder `place`, and contents."""
-    says = [seen.classes[number] for number in seen.logits.argmax(1)]
+    says = [seen.classes[int(number)] for number in seen.logits.argmax(1)]
     for method, maps in seen.maps.items():
         signed = float(maps.min()) < 0
         pairs, captions = [], []

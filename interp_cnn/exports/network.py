@@ -117,10 +117,16 @@ def _onnx(network: nn.Module, images: Tensor, configuration: Mapping[str, Any]):
     batch = ({0: torch.export.Dim("batch", min=1)},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        names = {"input_names": ["images"], "output_names": ["logits"]}
         program = torch.onnx.export(
-            network, (images,), dynamo=True, dynamic_shapes=batch, verbose=False, **names
+            network,
+            (images,),
+            dynamo=True,
+            dynamic_shapes=batch,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
         )
+    assert program is not None  # with dynamo=True
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return content, lambda some: torch.from_numpy(session.run(None, {"images": some.numpy()})[0])

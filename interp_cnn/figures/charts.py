@@ -86,7 +86,7 @@ def bars(
         for series_ in values.values()
         for name in series_
     }
-    names = sorted(found, key=found.get, reverse=True)
+    names = sorted(found, key=lambda name: found[name], reverse=True)
     ends = [0.0, *(value for numbers in values.values() for value in numbers.values())]
     ends += [end for pairs in intervals.values() for pair in pairs.values() for end in pair]
     low, high = min(ends), max(ends) or (1.0 if min(ends) == 0 else 0.0)
@@ -204,7 +204,7 @@ class _Baselines:
         """
         taken: list[list[tuple[float, float]]] = []
         levels = {}
-        for name in sorted(self.lines, key=self.lines.get):
+        for name in sorted(self.lines, key=lambda name: self.lines[name]):
             place, length = (
                 (self.lines[name] - self.low) / (self.high - self.low),
                 6.4 * len(self.words(name)) / pixels,

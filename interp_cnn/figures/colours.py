@@ -40,8 +40,8 @@ _STOPS = {
 }
 COLOUR_MAPS = tuple(_STOPS)
 MISSING = (128, 128, 140)
-CLASSES = tuple(  # told apart by colour-blind readers (Okabe and Ito 2008)
-    tuple(int(code[i : i + 2], 16) for i in (1, 3, 5))
+CLASSES: tuple[tuple[int, int, int], ...] = tuple(  # told apart by colour-blind readers (Okabe and Ito 2008)
+    (int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16))
     for code in ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#8e8e8e")
 )
 
@@ -109,6 +109,5 @@ def class_colours(values: ArrayLike, classes: Sequence[int]) -> Rgb:
 
 def as_array(values: ArrayLike) -> NDArray:
     """A tensor (of any device) or array-like as a numpy array."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values)
+    detach = getattr(values, "detach", None)
+    return np.asarray(values if detach is None else detach().cpu().numpy())

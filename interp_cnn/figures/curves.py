@@ -92,7 +92,7 @@ def curve_panels(
                 how |= {"linestyle": "none", "marker": marker, "ms": 5 + 1.5 * (place // 4)}
                 how["fillstyle"] = ("full", "none", "left")[place // 4 % 3]
             drawn = axes.plot(curve.x, curve.y, **how)
-            if curve.low is not None:
+            if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
             legend.setdefault(plain(name), drawn[0])
         axes.set_title(plain(title), color=theme.ink, fontsize=10, loc="left")

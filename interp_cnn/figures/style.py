@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from interp_cnn.figures.colours import Rgb, Theme
 
@@ -17,10 +18,8 @@ SCALE = 2  # drawn pixels per display pixel
 
 def new_figure(width: int, height: int, theme: Theme) -> Figure:
     """An empty figure of display size `width` x `height` on the theme's paper."""
-    figure = Figure(
-        figsize=(width / DOTS, height / DOTS), dpi=DOTS * SCALE, facecolor=theme.paper, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    figure = Figure(figsize=(width / DOTS, height / DOTS), dpi=DOTS * SCALE, facecolor=theme.paper)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
     return figure
 
 

@@ -50,6 +50,7 @@ class Upconvolution(nn.Module):
         if scale.shape != (filters,) or not bool((scale > 0).all()):
             raise ValueError(f"scale has shape {tuple(scale.shape)}; expected ({filters},) positive numbers")
         self.image_size = tuple(image_size)
+        self.scale: Tensor
         self.register_buffer("scale", scale[:, None, None])
         width = max(32, filters // 2) if width is None else width
         self.read = nn.Sequential(nn.Conv2d(filters, width, 3, padding=1), nn.LeakyReLU(0.2))

@@ -2,6 +2,8 @@
 read.
 """
 
+from collections.abc import Set
+
 _TITLES = {
     "gradient_x_input": "gradient \u00d7 input",
     "smooth_grad": "SmoothGrad",
@@ -33,7 +35,7 @@ def class_words(name: str) -> str:
     return f"class {name}" if name.isdigit() else name
 
 
-def reading(colours: str, questions: set[str] = frozenset()) -> str:
+def reading(colours: str, questions: Set[str] = frozenset()) -> str:
     """How to read signed maps."""
     support, oppose = ("green", "red") if colours == "green-red" else ("orange", "blue")
     question = next(iter(questions)) if len(questions) == 1 else "the class"

@@ -115,7 +115,7 @@ def written_table(path: Path) -> Iterator[Any]:
 def npz_bytes(arrays: Mapping[str, NDArray]) -> bytes:
     """Named arrays as a compressed npz file."""
     buffer = BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

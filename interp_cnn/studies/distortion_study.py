@@ -30,7 +30,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
 from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutation_p_value
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.figures.curves import Curve, curve_panels
-from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed
+from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed, rows_of
 from interp_cnn.studies.shared import (
     answers,
     check_fills,
@@ -179,7 +179,7 @@ class DistortionStudy:
                 "raised": f"{row.raised:.0%}",
                 "probability": f"{row.probability:+z.3f}",
             }
-            for row in table.itertuples()
+            for row in rows_of(table)
         )
         return Findings(
             "Distortion study: LRP, sensitivity analysis and their combinations",
@@ -249,7 +249,7 @@ class DistortionStudy:
         return pd.DataFrame(rows, columns=["replacement", "order", "score", "share", "value", "low", "high"])
 
     def _regions(self, images: Tensor) -> Regions:
-        return Regions(tuple(images.shape[2:]), self.region)
+        return Regions((images.shape[2], images.shape[3]), self.region)
 
     def _orders(self, network: nn.Module, images: Tensor, targets: Tensor, first: int) -> dict[str, Tensor]:
         """(n, B, regions) orders of the regions by each rule: n > 1 for ties and for the random control."""
@@ -289,7 +289,7 @@ class DistortionStudy:
 
 def _where(table: pd.DataFrame, order: str, good: Callable) -> list[str]:
     """Replacements with which the row of an order is so."""
-    return [row.replacement for row in table[table.order == order].itertuples() if good(row)]
+    return [row.replacement for row in rows_of(table[table.order == order]) if good(row)]
 
 
 def _listed(names: list[str]) -> str:

@@ -60,7 +60,7 @@ class DistractorFindings:
         rows = []
         for i, kind in enumerate(self.kinds):
             for j, method in enumerate((*self.study.methods, *CONTROLS)):
-                row = {"network": kind, "method": method}
+                row: dict[str, str | float] = {"network": kind, "method": method}
                 for k, place in enumerate(PLACES):
                     one = self.averages.of(self.found["shares"][:, i, j, k])
                     row |= {place: one.value, f"{place}_low": one.low, f"{place}_high": one.high}
@@ -121,7 +121,7 @@ class DistractorFindings:
         for kind in self.kinds:
             rows = self.where[(self.where.network == kind) & ~self.where.method.isin(CONTROLS)]
             ink = self.where[(self.where.network == kind) & (self.where.method == "ink")].iloc[0]
-            best = rows.loc[rows.digit.idxmax()]
+            best = rows.iloc[rows.digit.argmax()]
             own = self.gains[(self.gains.network == kind) & self.gains.removed.isin(self.study.signed)]
             up = own[own.low > 0]
             texts.append(

@@ -114,7 +114,12 @@ class DistractorStudy:
         return paper().replace(batch.images, None, 0).sum(1)
 
     def _shares(self, maps: Tensor, batch: PartBatch) -> Tensor:
-        masks = torch.stack([batch.object_masks, batch.distractor_masks], 1)
+        objects, distractors = batch.object_masks, batch.distractor_masks
+        if objects is None or distractors is None:
+            raise ValueError(
+                "data has no masks of objects and distractors; expected a set with distractors drawn"
+            )
+        masks = torch.stack([objects, distractors], 1)
         return shares(maps, torch.cat([masks, ~masks.any(1, keepdim=True)], 1))
 
     def _removed(

@@ -63,23 +63,35 @@ class Findings:
 class OcclusionSettings(Protocol):
     """What is told needs of the occlusion study."""
 
-    windows: tuple[int, ...]
-    occluders: tuple[int, ...]
-    fills: tuple[str, ...]
-    methods: tuple[str, ...]
-    randomised: int
-    cells: list[tuple[int, int, int, str]]
-    seed: int
-    resamples: int
+    @property
+    def windows(self) -> tuple[int, ...]: ...
+    @property
+    def occluders(self) -> tuple[int, ...]: ...
+    @property
+    def fills(self) -> tuple[str, ...]: ...
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+    @property
+    def randomised(self) -> int: ...
+    @property
+    def cells(self) -> list[tuple[int, int, int, str]]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resamples(self) -> int: ...
 
 
 class DistractorSettings(Protocol):
     """What is told needs of the distractor study."""
 
-    methods: tuple[str, ...]
-    signed: list[str]
-    seed: int
-    resamples: int
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+    @property
+    def signed(self) -> list[str]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resamples(self) -> int: ...
 
 
 class Averages:
@@ -106,6 +118,11 @@ class Averages:
         return curves.mean(0).numpy(), low.numpy(), high.numpy()
 
 
+def rows_of(table: pd.DataFrame) -> list[Any]:
+    """The rows of a table; a column is an attribute."""
+    return list(table.itertuples())
+
+
 def bracketed(value: float, low: float, high: float, form: str) -> str:
     """A value with the ends of its interval, all in this form."""
     return f"{form} [{form}, {form}]".format(value, low, high)
@@ -113,7 +130,7 @@ def bracketed(value: float, low: float, high: float, form: str) -> str:
 
 def interval(row: Any, name: str, form: str) -> str:
     """A row's value with its ends `<name>_low` and `<name>_high`."""
-    return bracketed(*(getattr(row, name + end) for end in ("", "_low", "_high")), form)
+    return bracketed(getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), form)
 
 
 def number(value: float, form: str) -> str:

@@ -73,7 +73,7 @@ class MapJudge:
 
     def __init__(self, network: nn.Module, images: Tensor, targets: Tensor, *, seed: int) -> None:
         self.network, self.images, self.targets = network, images, targets
-        generator, size = torch.Generator().manual_seed(seed), tuple(images.shape[2:])
+        generator, size = torch.Generator().manual_seed(seed), (images.shape[2], images.shape[3])
         pixels = random_pixels(size, max(1, round(SUBSET_SHARE * size[0] * size[1])), SUBSETS, generator)
         squares = random_squares(size, SUBSETS, generator)
         self.pixels, self.squares = (
@@ -97,7 +97,7 @@ class MapJudge:
             pixelwise: measure deletion and insertion too, which take the longest.
         """
         network, images, targets = self.network, self.images, self.targets
-        regions, shares = Regions(tuple(images.shape[2:]), REGION), replaced_shares(STEPS)
+        regions, shares = Regions((images.shape[2], images.shape[3]), REGION), replaced_shares(STEPS)
         values = regions.means(maps)
         curves = [
             score_curves(
@@ -157,7 +157,7 @@ def randomised(
 
     Axis 1: all layers down to this one shuffled, or this one alone; the last axis: rank correlation, SSIM.
     """
-    rules = [
+    rules: list[Callable[[nn.Module, Tensor, Tensor], Tensor]] = [
         lambda other, some, classes, name=name: map_of(name, other, some, classes, Options()).maps
         for name in methods
     ]

@@ -59,6 +59,7 @@ def cost_wall(network: nn.Module, image: Tensor, sides: Sequence[int]) -> list[d
         window = max(3, round(side / 6))
         job = OcclusionJob(network, images, window=window, stride=1, engine="incremental")
         cost = job.cost()
+        assert cost.multiply_adds is not None and cost.forward_equivalents is not None  # known of its plan
         start = time.perf_counter()
         for _ in job.run():
             pass

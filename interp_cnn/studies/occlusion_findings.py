@@ -18,6 +18,7 @@ from interp_cnn.studies.findings import (
     interval,
     millions,
     number,
+    rows_of,
 )
 from interp_cnn.studies.map_measures import MEASURES, REGION, SUBSET_SHARE, SUBSETS
 
@@ -129,8 +130,8 @@ class OcclusionFindings:
     def _answer(self) -> str:
         cells, rest = self._of("occlusion"), self._of("method")
         rest = rest[rest.name != "occlusion"]
-        best, other = cells.loc[cells.sensitivity_n.idxmax()], rest.loc[rest.sensitivity_n.idxmax()]
-        closest, last = cells.loc[cells.completeness_error.idxmin()], self.wall.iloc[-1]
+        best, other = cells.iloc[cells.sensitivity_n.argmax()], rest.iloc[rest.sensitivity_n.argmax()]
+        closest, last = cells.iloc[cells.completeness_error.argmin()], self.wall.iloc[-1]
         return (
             f"The most faithful occlusion map ({best['name']}) reaches sensitivity-n {best.sensitivity_n:.2f} in "
             f"{best.passes:.0f} forward passes ({best.images:.0f} images), the best other method "
@@ -144,7 +145,7 @@ class OcclusionFindings:
 
     def _shown_methods(self) -> pd.DataFrame:
         last, rows = self._last_shuffle(), []
-        for row in self.cells[self.cells.kind != "occlusion"].itertuples():
+        for row in rows_of(self.cells[self.cells.kind != "occlusion"]):
             words = {"map": row.name, "complete: error": number(row.completeness_error, "{:.1%}")}
             for name in WITH_INTERVALS:
                 words[name.replace("_", "-")] = interval(row, name, "{:z.3f}")
@@ -174,7 +175,7 @@ class OcclusionFindings:
                 "run ": f"{1000 * row.seconds:.1f}",
                 "images": row.images,
             }
-            for row in self._of("occlusion").itertuples()
+            for row in rows_of(self._of("occlusion"))
         ]
         return pd.DataFrame(rows)
 
@@ -191,7 +192,7 @@ class OcclusionFindings:
                 "engine ": f"{row.engine_seconds:.2f}",
                 "times faster": f"{row.plain_seconds / row.engine_seconds:.1f}",
             }
-            for row in self.wall.itertuples()
+            for row in rows_of(self.wall)
         ]
         return pd.DataFrame(rows)
 
@@ -265,8 +266,8 @@ class OcclusionFindings:
             }
             for fill in self.study.fills
         }
-        words = {"across": "stride in pixels", "up": "sum / expected"}
-        return curve_panels(panels, **words, columns=3, shared=True, theme=theme)
+        across, up = "stride in pixels", "sum / expected"
+        return curve_panels(panels, across=across, up=up, columns=3, shared=True, theme=theme)
 
     def _draw_wall(self, theme: Theme) -> Rgb:
         names = {"a pass per window": "plain", "incremental engine": "engine"}
@@ -286,14 +287,16 @@ class OcclusionFindings:
         drawn = self.shuffled[self.shuffled.layer.isin(self.multiply)]
         steps = np.arange(len(self.multiply))
         panels = {
-            words: {
-                name: Curve(steps, *(one[end].to_numpy() for end in ("rank", "low", "high")), name == "edges")
+            str(words): {
+                str(name): Curve(
+                    steps, one["rank"].to_numpy(), one.low.to_numpy(), one.high.to_numpy(), name == "edges"
+                )
                 for name, one in rows.groupby("map", sort=False)
             }
             for words, rows in drawn.groupby("shuffled", sort=False)
         }
-        words = {"across": "layer, from the top", "up": "rank correlation"}
-        return curve_panels(panels, **words, shared=True, places=self.multiply, theme=theme)
+        across, up = "layer, from the top", "rank correlation"
+        return curve_panels(panels, across=across, up=up, shared=True, places=self.multiply, theme=theme)
 
     def _draw_agreement(self, theme: Theme) -> Rgb:
         names = [*self.study.methods, *CONTROLS]

@@ -86,7 +86,7 @@ class OcclusionStudy:
         shuffled networks (see `randomised`); NaN where these images were not asked.
         """
         (network,) = list(networks.values())[:1]
-        images, size = batch.images, tuple(batch.images.shape[2:])
+        images, size = batch.images, (batch.images.shape[2], batch.images.shape[3])
         targets = answers(network, images).argmax(1)
         judge = MapJudge(network, images, targets, seed=self.seed)
         nothing = torch.full((len(images), len(MEASURES)), torch.nan, dtype=torch.float64)
@@ -151,7 +151,7 @@ class OcclusionStudy:
         window, stride, occluders, fill = cell
         network, images, targets, one = judge.network, judge.images, judge.targets, judge.one
         grid, replaced = (
-            window_grid(tuple(images.shape[2:]), window, stride, "end"),
+            window_grid((images.shape[2], images.shape[3]), window, stride, "end"),
             fill_named(fill, self.seed),
         )
         start = time.perf_counter()
@@ -169,7 +169,7 @@ class OcclusionStudy:
         passes = questions * replaced.samples
         plain, work = passes * one.multiply_adds, None
         if occluders == 1 and job.engine == "incremental":
-            work = job.cost().multiply_adds / len(images)
+            work = (job.cost().multiply_adds or 0) / len(images)
         hidden, fill_all = torch.ones_like(images[:, :1], dtype=torch.bool), fill_named(fill, self.seed)
         after = [scores(network, fill_all(images, hidden, s), targets) for s in range(fill_all.samples)]
         total = completeness(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from interp_cnn.storage.files import replacing
+from interp_cnn.storage.files import npz_bytes, write_bytes
 from interp_cnn.storage.fingerprints import code_of
 from interp_cnn.storage.progress import progress_bar
 
@@ -46,6 +46,5 @@ def _part(path: Path, fingerprint: str, make: Callable[[], Arrays]) -> Arrays:
             if str(stored["fingerprint"]) == fingerprint:
                 return {name: stored[name] for name in stored.files if name != "fingerprint"}
     arrays = make()
-    with replacing(path) as draft, draft.open("wb") as file:
-        np.savez(file, fingerprint=np.array(fingerprint), **arrays)
+    write_bytes(path, npz_bytes({"fingerprint": np.array(fingerprint), **arrays}))
     return arrays

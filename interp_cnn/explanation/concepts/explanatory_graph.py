@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -140,7 +141,9 @@ def _learned(
             node_sums(here, there, spread, tau=tau)
             for here, there in zip(entities.split(BATCH), expected.split(BATCH), strict=True)
         ]
-        mass, displaced, squared, log_likelihood = (sum(values) for values in zip(*pieces, strict=True))
+        mass, displaced, squared, log_likelihood = (
+            reduce(torch.add, values) for values in zip(*pieces, strict=True)
+        )
         log_likelihoods.append(float(log_likelihood) / total if total else math.nan)
         known = mass > 1e-6 * max(total, 1e-12) / mass.numel()
         mass = mass.clamp(min=1e-12)

@@ -10,6 +10,7 @@ places move with their parents, have no fixed place and are left to `explanatory
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,7 +55,8 @@ def node_replications(nodes: Sequence[Concept], others: Sequence[Concept]) -> li
     """For each node 1 if the others have one of the same filter and category within its deformation, else 0."""
     found = []
     for one in nodes:
-        rivals = (it for it in others if (it.channels, it.category) == (one.channels, one.category))
-        away = [torch.dist(torch.tensor(one.place[:2]), torch.tensor(it.place[:2])) for it in rivals]
+        rivals = [it for it in others if (it.channels, it.category) == (one.channels, one.category)]
+        assert one.place is not None and all(it.place is not None for it in rivals)  # nodes have places
+        away = [math.dist(one.place[:2], it.place[:2]) for it in rivals if it.place is not None]
         found.append(float(any(distance <= one.place[2] for distance in away)))
     return found

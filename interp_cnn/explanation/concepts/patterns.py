@@ -218,7 +218,7 @@ def _judge(
             [images[inside].sum(), images[~inside].sum()],
             [(~images[inside]).sum(), (~images[~inside]).sum()],
         ]
-        p_values.append(float(fisher_exact(table, alternative="greater").pvalue))
+        p_values.append(float(fisher_exact(np.array(table), alternative="greater").pvalue))
     q_values = false_discovery_control(p_values).tolist()
     patterns = []
     for number, (category, items) in enumerate(chosen):

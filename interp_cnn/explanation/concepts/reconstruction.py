@@ -171,10 +171,24 @@ class Reconstructor:
                 )
             )
             advance(len(chosen))
-        *own_answers, by_others = (torch.cat(row) for row in zip(*answers, strict=True))
+        reactivated, control, rank, own_class, again, anew, drawn, by_others = (
+            torch.cat(row) for row in zip(*answers, strict=True)
+        )
         numbers = torch.tensor(pairs)
         other_class = dict(zip(self.others, by_others.unbind(dim=1), strict=True))
-        return Verification(mode, numbers[:, 0], numbers[:, 1], *own_answers, other_class)
+        return Verification(
+            mode=mode,
+            concepts=numbers[:, 0],
+            images=numbers[:, 1],
+            reactivated=reactivated,
+            control=control,
+            rank=rank,
+            own_class=own_class,
+            witnessed=again,
+            witnessed_control=anew,
+            pictures=drawn,
+            other_class=other_class,
+        )
 
     def _typical(
         self, image_of: Callable[[int], Tensor], concepts: Sequence[Concept], device: torch.device

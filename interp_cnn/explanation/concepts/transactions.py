@@ -48,7 +48,7 @@ class Transactions:
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w)."""
-        return tuple(self.items.shape[1:3])
+        return self.items.shape[1], self.items.shape[2]
 
     def of(self, images: Tensor) -> Transactions:
         """Those of some images, given by their numbers or as a mask."""

@@ -115,7 +115,8 @@ def exemplars(network: nn.Module, loader: Iterable[Any], *, layer: str, count: i
         raise ValueError(f"count is {count}; expected at least 1 exemplar per filter")
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     best: _Best | None = None
-    map_sum, peak_counts, image_sum = 0, 0, 0
+    map_sum = image_sum = torch.zeros((), dtype=torch.float64)
+    peak_counts = torch.zeros((), dtype=torch.int64)
     images: dict[int, Tensor] = {}
     names: dict[int, str] = {}
     seen = 0
@@ -125,9 +126,9 @@ def exemplars(network: nn.Module, loader: Iterable[Any], *, layer: str, count: i
         numbers = torch.arange(seen, seen + len(maps))
         new = _Best.of_batch(maps.cpu(), positions, scores, numbers, batch.labels.cpu())
         best = (new if best is None else best.joined(new)).strongest(count)
-        map_sum += maps.double().sum(dim=0).cpu()
-        peak_counts += _count_peaks(positions, scores, maps.shape[2:])
-        image_sum += batch.images.double().sum(dim=0).cpu()
+        map_sum = map_sum + maps.double().sum(dim=0).cpu()
+        peak_counts = peak_counts + _count_peaks(positions, scores, maps.shape[2:])
+        image_sum = image_sum + batch.images.double().sum(dim=0).cpu()
         kept = set(best.numbers.unique().tolist())
         images = {number: image for number, image in images.items() if number in kept}
         for place, number in enumerate(numbers.tolist()):
@@ -139,7 +140,9 @@ def exemplars(network: nn.Module, loader: Iterable[Any], *, layer: str, count: i
 
     return Exemplars(
         layer=layer,
-        field=receptive_field(network, layer, tuple(image_sum.shape[1:]), channels=len(image_sum)),
+        field=receptive_field(
+            network, layer, (image_sum.shape[1], image_sum.shape[2]), channels=len(image_sum)
+        ),
         image_numbers=best.numbers,
         labels=best.labels,
         scores=best.scores,
@@ -169,10 +172,10 @@ class _Best(NamedTuple):
     ) -> _Best:
         scores = scores.T
         fires = scores > 0  # (D, B); also false for NaN
-        everywhere = [values.expand_as(scores) for values in (numbers, labels)]
         return cls(
             torch.where(fires, scores, 0),
-            *(torch.where(fires, values, -1) for values in everywhere),
+            torch.where(fires, numbers.expand_as(scores), -1),
+            torch.where(fires, labels.expand_as(scores), -1),
             torch.where(fires[..., None], positions.transpose(0, 1), 0),
             torch.where(fires[..., None, None], maps.transpose(0, 1), 0),
         )

@@ -67,7 +67,8 @@ def filter_occlusion(
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     strongest = found.image_numbers[:, 0]
     size = tuple(found.mean_image.shape[1:])
-    shrunk = tuple(round(side * min(1.0, CELLS / max(size))) for side in size)
+    shrink = min(1.0, CELLS / max(size))
+    shrunk = round(size[0] * shrink), round(size[1] * shrink)
     maps = torch.full((len(found), *shrunk), torch.nan)
     scores = FilterScores(network, found.layer)
     for numbers in strongest[strongest >= 0].unique().split(IMAGES):

@@ -148,8 +148,8 @@ def heat_map(values: NDArray) -> Rgb:
 
 def part_bar(unit: Unit) -> list[PartShare]:
     """Shares of the firings beside each part and beside none; empty without annotated parts."""
-    shares = [unit.values.get(f"beside_{name}") for name in (*unit.parts, "none")]
-    if not unit.parts or not all(map(is_known, shares)):
+    shares = [share for name in (*unit.parts, "none") if is_known(share := unit.values.get(f"beside_{name}"))]
+    if not unit.parts or len(shares) <= len(unit.parts):
         return []
     names = [*unit.parts, "no part"]
     return [
@@ -206,9 +206,9 @@ def rows_of_pictures(unit: Unit) -> list[tuple[str, str]]:
     return rows
 
 
-def _percent(value: float | None) -> str:
+def _percent(value: float | str | None) -> str:
     return f"{100 * value:.0f}\u00a0%" if is_known(value) else "–"
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | str | None) -> str:
     return number(value, digits=2) if is_known(value) else "–"

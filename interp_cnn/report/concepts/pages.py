@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from interp_cnn import figures
+from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import Album
 from interp_cnn.report.concepts.cards import SORTED_BY, Unit, card, strip_of
@@ -159,7 +160,7 @@ def write_gallery(
     return folder / first
 
 
-def contact_sheet(gallery: Gallery) -> figures.colours.Rgb:
+def contact_sheet(gallery: Gallery) -> Rgb:
     """The cards that re-activate best, then those that do so least, as one picture with captions."""
     ranked = sorted(
         gallery.units,
@@ -194,8 +195,8 @@ def _rows(
                 cells.append(("–", ""))
                 continue
             digits = 0 if measure in ("kept", "proposed", "frequent", "expected") else None
-            ends = is_known(row.low) and is_known(row.high)
-            interval = f"{number(row.low)} to {number(row.high)}" if ends else ""
+            low, high = row.low, row.high
+            interval = f"{number(low)} to {number(high)}" if is_known(low) and is_known(high) else ""
             cells.append((number(row.value, digits=digits), interval))
         if any(value != "–" for value, _ in cells):
             rows.append(OverviewRow(title, meaning, cells))
