@@ -92,7 +92,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "misc", "tools", "base"}
-MOST_LINES = 300
+MOST_LINES = 340  # look for the second subject at 300; a file cut for the sake of the rule is worse than a longer one
 MOST_PARAMETERS = 7
 
 
@@ -399,7 +399,7 @@ BREACHES = [
     (third_party_imports_are_declared, "data.images", "import cv2"),
     (names_are_nouns_of_the_field, "data.utils", ""),
     (names_are_nouns_of_the_field, "helpers.images", ""),
-    (modules_have_one_subject, "data.parts", "\n" * 300),
+    (modules_have_one_subject, "data.parts", "\n" * MOST_LINES),
     (options_are_keyword_only, "data.parts", "def f(a, b, c, d, e, f, g, h): ..."),
     (only_commands_print, "evaluation.filters.comparison", "print(1)"),
 ]
