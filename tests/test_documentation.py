@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/api.md")
+PAGES = (
+    "README.md",
+    "docs/api.md",
+    *(f"docs/contributing/{page.name}" for page in sorted((ROOT / "docs/contributing").glob("*.md"))),
+)
 BLOCKS = [
     (page, number, block)
     for page in PAGES
