@@ -18,7 +18,7 @@ from interp_cnn.training.confusion_board import (
     probability_counts,
 )
 from interp_cnn.training.fit import fit
-from interp_cnn.training.mask_board import Dashboard, add_measures
+from interp_cnn.training.mask_board import Dashboard, _maps, add_measures
 
 
 @pytest.fixture
@@ -87,3 +87,37 @@ def test_both_kinds_of_network_show_everything_under_the_same_tags(tmp_path):
         folder = tmp_path / enabled
         assert "filters_conv5" in (folder / "projector_config.pbtxt").read_text()
         assert list(folder.rglob("sprite.png")) and list(folder.rglob("metadata.tsv"))
+
+
+@pytest.mark.filterwarnings("ignore:The .srun. command", "ignore:.*does not have many workers.*")
+def test_no_picture_that_fails_ends_a_training_and_each_is_said_once(tmp_path, caplog):
+    def failing(*arguments):
+        raise RuntimeError("CUDA out of memory.\nTried to allocate")
+
+    class Broken(Answers):
+        def on_validation_batch_end(self, *arguments):
+            super().on_validation_batch_end(None)
+
+    digits = data()
+    module = module_for(digits)
+    trainer = fit(
+        module,
+        digits,
+        folder=tmp_path,
+        epochs=2,
+        seed=0,
+        callbacks=[Dashboard("any", maps={"a": failing}, strongest=failing, images=4), Answers(), Broken()],
+        trainer=FEW,
+    )
+    assert trainer.current_epoch == 2 and module.network.training
+    lines = [record.message for record in caplog.records if "leaves pictures out" in record.message]
+    assert len(lines) == len(set(lines)) + 1 and "CUDA out of memory. Tried to allocate" in lines[0]
+    assert {"hp/accuracy"} <= set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"])
+
+
+def test_a_network_whose_masks_cannot_be_drawn_is_in_training_mode_again(monkeypatch):
+    module = module_for(data()).train()
+    monkeypatch.setattr(module.network, "forward", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _maps(module, "conv5", torch.zeros(1, 1, 28, 28))
+    assert module.training

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from interp_cnn import figures
+from interp_cnn.training.boards import left_out_when_it_fails
 from interp_cnn.training.classification import Classification
 
 BINS = 101
@@ -41,6 +42,7 @@ class Answers(Callback):
         self.terms: dict[str, Tensor] = {}
         self.images = 0
 
+    @left_out_when_it_fails
     def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Puts curves that belong together into one chart."""
         if trainer.is_global_zero:
@@ -53,6 +55,7 @@ class Answers(Callback):
         self.bins = torch.zeros(2, classes, BINS, dtype=torch.int64)
         self.terms, self.images = {}, 0
 
+    @left_out_when_it_fails
     def on_validation_batch_end(self, trainer: Trainer, pl_module, outputs: dict, batch, *unused) -> None:
         """Counts a batch's answers."""
         labels = outputs["labels"].cpu()
@@ -72,14 +75,18 @@ class Answers(Callback):
         images = torch.tensor(self.images)
         for counts in (self.confusion, self.bins, images, *self.terms.values()):
             counts.copy_(trainer.strategy.reduce(counts.to(pl_module.device), reduce_op="sum").cpu())
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._add_epoch(trainer, images)
+
+    @left_out_when_it_fails
+    def _add_epoch(self, trainer: Trainer, images: Tensor) -> None:
         board, epoch = trainer.logger.experiment, trainer.current_epoch
         for tag, values in self.terms.items():
             board.add_histogram(f"filters/{tag}", values / images, epoch)
         for number, name in enumerate(trainer.datamodule.classes[:CURVES]):
             add_curve(board, f"class/{name}", self.bins[:, number], epoch)
 
+    @left_out_when_it_fails
     def on_fit_end(self, trainer: Trainer, pl_module: Classification) -> None:
         """Adds the confusion matrix of the last epoch."""
         if not trainer.is_global_zero or not len(self.confusion):

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from interp_cnn import figures
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps
+from interp_cnn.training.boards import left_out_when_it_fails
 from interp_cnn.training.classification import Classification
 
 MAPS_IN_TIME = 4  # how often in a training maps are drawn, beside the first epoch: they cost a second each
@@ -49,6 +50,7 @@ class Dashboard(Callback):
         self.fixed: Tensor | None = None
         self.labels: Tensor | None = None
 
+    @left_out_when_it_fails
     def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Chooses the images and writes the card."""
         if not trainer.is_global_zero:
@@ -65,10 +67,18 @@ class Dashboard(Callback):
             "run", f"**{self.kind}** network, layers {layers}; classes: {classes}", trainer.current_epoch
         )
 
+    @left_out_when_it_fails
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:
         """Adds the grids of this epoch."""
         if self.fixed is None or trainer.sanity_checking:
             return
+        self._add_masks(trainer, pl_module)
+        turn = max(1, trainer.max_epochs // MAPS_IN_TIME)
+        if trainer.current_epoch == 0 or (trainer.current_epoch + 1) % turn == 0:
+            self._add_maps(trainer, pl_module)
+
+    @left_out_when_it_fails
+    def _add_masks(self, trainer: Trainer, pl_module: Classification) -> None:
         for layer, mask in pl_module.masks.items():
             maps = _maps(pl_module, layer, self.fixed.to(pl_module.device))
             count = min(self.filters, maps.shape[1])
@@ -77,9 +87,9 @@ class Dashboard(Callback):
             self._board(trainer).add_image(
                 f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC"
             )
-        turn = max(1, trainer.max_epochs // MAPS_IN_TIME)
-        if trainer.current_epoch and (trainer.current_epoch + 1) % turn:
-            return
+
+    @left_out_when_it_fails
+    def _add_maps(self, trainer: Trainer, pl_module: Classification) -> None:
         for name, explain in self.maps.items():
             few, labels = self.fixed[::2], self.labels[::2].to(pl_module.device)
             images = few.to(pl_module.device)
@@ -88,12 +98,13 @@ class Dashboard(Callback):
                 f"maps/{name}", map_grid(few, found), trainer.current_epoch, dataformats="HWC"
             )
 
+    @left_out_when_it_fails
     def on_fit_end(self, trainer: Trainer, pl_module: Classification) -> None:
         """The filters in the projector; hyperparameters with the final measures."""
         if not trainer.is_global_zero:
             return
         if self.strongest is not None:
-            self._add_filters(trainer, pl_module)
+            self._add_filters(trainer, pl_module)  # the hyperparameters follow, also where it fails
         measures = dict.fromkeys(MEASURED_LATER, math.nan) | {
             f"hp/{name.removeprefix('val/')}": float(value)
             for name, value in trainer.callback_metrics.items()
@@ -110,6 +121,7 @@ class Dashboard(Callback):
         }
         self._board(trainer).add_hparams(settings, measures, run_name=".", global_step=trainer.current_epoch)
 
+    @left_out_when_it_fails
     def _add_filters(self, trainer: Trainer, module: Classification) -> None:
         """Each filter as a point, by how strongly it answers each class; its strongest image is its picture."""
         for layer, loss in zip(module.masks, module.filter_losses.values(), strict=True):
@@ -172,10 +184,12 @@ def mask_grid(images: Tensor, light: Tensor):
 def _maps(module: Classification, layer: str, images: Tensor) -> Tensor:
     was_training = module.training
     module.eval()
-    with kept_feature_maps(module.network) as maps:
-        module.network(images)
-        kept = maps[layer]
-    module.train(was_training)
+    try:
+        with kept_feature_maps(module.network) as maps:
+            module.network(images)
+            kept = maps[layer]
+    finally:
+        module.train(was_training)
     return kept.float().cpu()
 
 

@@ -1,0 +1,35 @@
+"""A picture that fails ends no training: what a dashboard cannot draw is said once and left out."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+def left_out_when_it_fails(hook: Callable) -> Callable:
+    """A method of a dashboard whose errors become one line of the log, the first time; it then returns None.
+
+    Not for a method that waits for other processes: they would wait for it.
+
+    Example:
+        >>> class Board:
+        ...     @left_out_when_it_fails
+        ...     def on_fit_end(self):
+        ...         raise ValueError("no picture")
+        >>> Board().on_fit_end()
+    """
+
+    @functools.wraps(hook)
+    def guarded(self, *arguments, **options):
+        try:
+            return hook(self, *arguments, **options)
+        except Exception as error:
+            said = self.__dict__.setdefault("_left_out", set())
+            if hook.__name__ not in said:
+                said.add(hook.__name__)
+                reason = " ".join(str(error).split()) or type(error).__name__
+                log.warning("%s leaves pictures out, training goes on: %s", type(self).__name__, reason)
+            return None
+
+    return guarded
