@@ -25,6 +25,7 @@ from torch import Tensor
 from interp_cnn.attribution.question import Question, posed
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked, estimated, fitting_batch
+from interp_cnn.explanation.network.precision import precision_now
 from interp_cnn.figures.map_sheet import coarse
 from interp_cnn.report.maps import records as explained
 from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
@@ -80,7 +81,9 @@ class Explanations:
         for subject in self.networks:
             subject.network.to(self.device).requires_grad_(False)
         networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
-        self._asks = "\n".join([code_of("interp_cnn.explanation"), repr(asdict(self.question)), *networks])
+        self._asks = "\n".join(
+            [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.question)), *networks]
+        )
         self._pictures: dict[str, Picture] = {}
         self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
 

@@ -116,18 +116,6 @@ def share_of(shard: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def device_named(name: str) -> torch.device:
-    """The device `cpu`, `cuda:1`, ..., or for `auto` a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
-        raise ValueError(f"device={name} is not there: {str(error).splitlines()[0]}") from error
-    return device
-
-
 def size_of(side: int | None) -> tuple[int, int] | None:
     """(H, W) of images of so many pixels a side; None for each image's own."""
     if side is not None and (not isinstance(side, int) or side < 1):

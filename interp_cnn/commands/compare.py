@@ -27,6 +27,7 @@ from interp_cnn.explanation.methods.registry import methods_of
 from interp_cnn.report import Contents, write_report
 from interp_cnn.report.console import summary_table
 from interp_cnn.runs.decoders import DecoderSettings
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, untrained
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
@@ -56,7 +57,10 @@ def run(config: DictConfig) -> None:
     seconds = {
         found.kind: json.loads((found.folder / "run.json").read_text("utf-8"))["seconds"] for found in runs
     }  # of the training, though it may have been an earlier call's
-    page, comparison = report_on(runs, folder, config, seconds=seconds)
+    with computing(config) as device:
+        for found in runs:
+            found.network.to(device)
+        page, comparison = report_on(runs, folder, config, seconds=seconds)
     console.print(summary_table(comparison))
     took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())
     console.print(

@@ -17,11 +17,12 @@ from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked
-from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import Network, PixelMap, SampleImage, Sights
 from interp_cnn.report.folder import GENERATOR
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
+from interp_cnn.runs.devices import device_of
 from interp_cnn.runs.folder import Run
 from interp_cnn.runs.inputs import set_pictures, spread
 
@@ -80,7 +81,7 @@ def filter_masks(network: nn.Module, found: Exemplars) -> Tensor | None:
     height, width = found.maps.shape[2:]
     with kept_feature_maps(network) as kept:
         for part, images in _batches(found, numbers):
-            network(images)
+            network(images.to(device_of(network)))
             cells[part] = mask.positions(kept[found.layer]).cpu()
     own = cells[found.image_numbers.clamp(min=0), torch.arange(len(found))[:, None]]  # (D, N)
     return mask.masks_at(own.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
@@ -92,12 +93,12 @@ def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> 
     pictures = torch.zeros(len(found), *found.mean_image.shape)
     first = found.image_numbers[:, 0]
     for part, images in _batches(found, first[first >= 0].unique().tolist()):
-        maps = feature_maps(network, images, found.layer)
+        maps = feature_maps(network, images.to(device_of(network)), found.layer)
         for number, of_image in zip(part, maps, strict=True):
             filters = (first == number).nonzero().flatten()
-            alone = torch.zeros(len(filters), *of_image.shape)
+            alone = of_image.new_zeros(len(filters), *of_image.shape)
             alone[torch.arange(len(filters)), filters] = of_image[filters]
-            pictures[filters] = decoder(alone)
+            pictures[filters] = decoder(alone).cpu()
     return pictures
 
 
@@ -112,12 +113,14 @@ def sample_images(
     maps: list[list[PixelMap]] = [[] for _ in pictures]
     says: list[dict[str, tuple[str, float]]] = [{} for _ in pictures]
     for found in runs:
-        with torch.no_grad():
-            chances, answers = found.network(images).softmax(1).max(1)
+        device = device_of(found.network)
+        pixels, asked_for = images.to(device), targets.to(device)
+        with evaluation_mode(found.network), torch.no_grad():
+            chances, answers = found.network(pixels).softmax(1).max(1)
         for place, (chance, answer) in enumerate(zip(chances.tolist(), answers.tolist(), strict=True)):
             says[place][found.kind] = (classes[answer], chance)
         for method in methods:
-            of_method = asked(method, found.network, images, targets, options, tolerant=True)
+            of_method = asked(method, found.network, pixels, asked_for, options, tolerant=True)
             for place, one in enumerate(of_method):
                 maps[place].append(_pixel_map(found.kind, method, one, pictures[place].label))
     return [

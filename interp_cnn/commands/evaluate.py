@@ -30,6 +30,7 @@ from interp_cnn.evaluation.filters.seeds import seed_markdown, seed_table
 from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.storage.files import write_text
@@ -67,12 +68,13 @@ def run(config: DictConfig) -> None:
         _annotations_alone(config, folder)
         return
     rule = RegionRule(**config.regions)
-    if config.runs:
-        measures, before, seeds, images = _measured_runs(config, rule)
-        several = len({*seeds}) > 1
-    else:
-        measures, before, images = _measured_network(config, rule)
-        several = False
+    with computing(config) as device:
+        if config.runs:
+            measures, before, seeds, images = _measured_runs(config, rule, device)
+            several = len({*seeds}) > 1
+        else:
+            measures, before, images = _measured_network(config, rule, device)
+            several = False
     # Over seeds the differences are paired by seed; single networks are compared image by image.
     baselines = compare(measures[:1] if several else measures, seed=config.seed, untrained=before)
     comparison = replace(baselines, networks=measures)
@@ -91,7 +93,7 @@ def run(config: DictConfig) -> None:
 
 
 def _measured_runs(
-    config: DictConfig, rule: RegionRule
+    config: DictConfig, rule: RegionRule, device: torch.device
 ) -> tuple[list[NetworkMeasures], NetworkMeasures | None, list[int], Images]:
     """Every run's measures, those of the first run before training, the training seeds, and their images."""
     measured = partial(
@@ -108,6 +110,7 @@ def _measured_runs(
     names: list[str] = []
     for path in track(_run_folders(config.runs), description="measuring filters", transient=True):
         found = load_run(path, checkpoint=config.checkpoint)
+        found.network.to(device)
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
         names.append(name)
         seeds.append(found.config.seed)
@@ -136,7 +139,7 @@ def _run_folders(given: list[str]) -> list[Path]:
 
 
 def _measured_network(
-    config: DictConfig, rule: RegionRule
+    config: DictConfig, rule: RegionRule, device: torch.device
 ) -> tuple[list[NetworkMeasures], NetworkMeasures | None, Images]:
     """The given network, the same without its weights (random ones, of torchvision or the factory), and its images."""
     from interp_cnn.runs.networks import load_network
@@ -146,8 +149,8 @@ def _measured_network(
             "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
         )
     data = build_data(config.data)
-    network = load_network(config.network, weights=config.weights)
-    blank = torch.zeros(1, data.channels, *data.image_size)
+    network = load_network(config.network, weights=config.weights).to(device)
+    blank = torch.zeros(1, data.channels, *data.image_size, device=device)
     measured = partial(
         measure_network,
         loader=data.val_dataloader(),
@@ -168,7 +171,7 @@ def _measured_network(
         with torch.no_grad():
             count = network(blank).shape[1]
         torch.manual_seed(config.seed)
-        before = measured(load_network(config.network, num_classes=count))
+        before = measured(load_network(config.network, num_classes=count).to(device))
     return [measured(network)], before, {config.network: _pixels(data)}
 
 

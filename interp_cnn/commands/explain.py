@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from interp_cnn.attribution.folder import Explanations
-from interp_cnn.attribution.question import Question, device_named, share_of, size_of
+from interp_cnn.attribution.question import Question, share_of, size_of
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.images import skips
 from interp_cnn.discovery.pages import show
@@ -31,6 +31,7 @@ from interp_cnn.explanation.methods.options import Options, occlusion_options, w
 from interp_cnn.explanation.methods.registry import method_named, methods_of, with_each_window
 from interp_cnn.report.maps.pages import About, write_pages
 from interp_cnn.report.maps.records import Look
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, write_json
 from interp_cnn.runs.inputs import (
     Picture,
@@ -65,6 +66,11 @@ def explain(config: DictConfig, folder: Path) -> Path:
     """Explains the images of a composed `explain` configuration in a folder; returns the first page, or the folder of a
     share's images, which has no pages yet.
     """
+    with computing(config) as device:
+        return _explained(config, folder, device)
+
+
+def _explained(config: DictConfig, folder: Path, device: torch.device) -> Path:
     what, question, look = _what(config.what), _question(config), _look(config)
     share = share_of(config.shard)
     everything, networks = _pictures_and_networks(config)
@@ -72,7 +78,7 @@ def explain(config: DictConfig, folder: Path) -> Path:
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     if what != {"maps"} and share is None:
-        page = _gallery(config, folder, networks, what, "patterns.html" if beside else "index.html")
+        page = _gallery(config, folder, networks, what, device, "patterns.html" if beside else "index.html")
         if "maps" not in what:
             return page
     _check_target(question.target, networks)
@@ -83,7 +89,7 @@ def explain(config: DictConfig, folder: Path) -> Path:
         folder,
         networks,
         question,
-        device=device_named(config.device),
+        device=device,
         skip_bad=skips(config.on_error),
         share=share or (0, 1),
     )
@@ -115,10 +121,14 @@ def explain(config: DictConfig, folder: Path) -> Path:
 
 
 def _gallery(
-    config: DictConfig, folder: Path, networks: Sequence[Subject], what: set[str], first: str
+    config: DictConfig,
+    folder: Path,
+    networks: Sequence[Subject],
+    what: set[str],
+    device: torch.device,
+    first: str,
 ) -> Path:
     """Mines, draws, verifies, and writes the pages of what layers stand for."""
-    device = device_named(config.device)
     sections = (OmegaConf.to_container(config[name]) for name in ("patterns", "reconstructions"))
     mining, drawing = settings_of(*sections, seed=config.seed, device=device.type)
     if config.images is not None:

@@ -7,6 +7,7 @@ Writes into export/ inside the run folder, under names that never change. Called
 was made from the same weights, images, settings and code.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -23,10 +24,11 @@ from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import asked
-from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
 from interp_cnn.exports import card, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
+from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.runs.folder import Run, load_run
 from interp_cnn.runs.inputs import run_folders, set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
@@ -47,10 +49,15 @@ SETTINGS = {  # of each part: what it depends on beside the run and the code
 def run(config: DictConfig) -> None:
     """Writes the parts of one run, or of all runs of a comparison."""
     _check(config)
-    folders = run_folders(Path(config.run))
+    with computing(config) as device:
+        _export_all(config, run_folders(Path(config.run)), device)
+
+
+def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -> None:
     for folder in folders:
         overrides = None if config.root is None else {"root": config.root}
         found = load_run(folder, checkpoint=config.checkpoint, overrides=overrides)
+        found.network.to(device)
         place = folder / "export" if config.to is None else Path(config.to)
         if config.to is not None and len(folders) > 1:
             place = place / folder.name
@@ -113,12 +120,13 @@ def _filters(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
 def _maps(found: Run, config: DictConfig) -> Files:
     pictures = spread(set_pictures(found.data), config.images)
     images = torch.stack([picture.pixels() for picture in pictures])
-    with torch.no_grad():
-        logits = found.network(images)
+    pixels = images.to(device_of(found.network))
+    with evaluation_mode(found.network), torch.no_grad():
+        logits = found.network(pixels)
     targets = logits.argmax(1)
     drawn = {
         method: np.stack(
-            [one.values.numpy() for one in asked(method, found.network, images, targets, Options())]
+            [one.values.numpy() for one in asked(method, found.network, pixels, targets, Options())]
         )
         for method in config.methods
     }
@@ -127,10 +135,10 @@ def _maps(found: Run, config: DictConfig) -> Files:
         names=[picture.name for picture in pictures],
         labels=[picture.label for picture in pictures],
         classes=found.data.classes,
-        logits=logits.numpy(),
+        logits=logits.cpu().numpy(),
         maps=drawn,
         feature_maps={
-            layer: feature_maps(found.network, images, layer).detach().numpy() for layer in found.layers
+            layer: feature_maps(found.network, pixels, layer).cpu().numpy() for layer in found.layers
         },
     )
     yield from maps.map_files(seen, place="maps", title=f"{found.kind} network")
@@ -166,7 +174,7 @@ def _model(found: Run, config: DictConfig, folder: Path) -> Files:
     images = torch.stack([data.val_set[number].image for number in range(min(8, len(data.val_set)))])
     errors: dict[str, float] = {}
     for name, content in network.network_files(
-        found.network, images, configuration, list(config.model_formats), place="model"
+        copy.deepcopy(found.network).cpu(), images, configuration, list(config.model_formats), place="model"
     ):
         if name.endswith("network.json"):
             errors = network.errors_in(content)

@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from interp_cnn.commands.train import train
 from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.report.study import write_study
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, write_json
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
@@ -58,8 +60,15 @@ def study(config: DictConfig, folder: Path) -> Path:
     kind = STUDIES[name]
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     chosen = kind(**values, seed=config.seed, resamples=config.resamples)
+    with computing(config) as device:
+        return _judged(config, folder, chosen, device)
+
+
+def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> Path:
     started = time.time()
-    runs = _runs(config, folder, kind.kinds)
+    runs = _runs(config, folder, chosen.kinds)
+    for found in runs:
+        found.network.to(device)
     networks = {found.kind: found.network for found in runs}
     if len(networks) < len(runs):
         raise ValueError(

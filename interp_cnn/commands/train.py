@@ -18,12 +18,14 @@ from pytorch_lightning.utilities import rank_zero_only
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
+from interp_cnn.runs.devices import training_device
 from interp_cnn.runs.folder import build_data, load_checkpoint, load_config, load_run, network_for, write_json
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.storage.files import write_text
 from interp_cnn.training.checkpoints import LAST, PREVIOUS, BestEpoch
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.confusion_board import Answers
+from interp_cnn.training.devices import trainer_arguments
 from interp_cnn.training.fit import fit
 from interp_cnn.training.mask_board import Dashboard
 
@@ -63,6 +65,8 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         The run folder.
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    arguments = OmegaConf.to_container(resolved.trainer)
+    resolved.trainer = trainer_arguments(arguments, training_device(resolved.get("device", "auto")))
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None or resume:
         checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
@@ -72,6 +76,7 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         )
     if checkpoint is not None:
         _check_same_run(resolved, checkpoint)
+        _say_another_device(resolved, checkpoint)
         if checkpoint == folder / "checkpoints" / PREVIOUS:
             checkpoint.with_name(LAST).unlink(
                 missing_ok=True
@@ -183,7 +188,8 @@ def invert(config: DictConfig, folder: Path) -> Path:
         layer=layer,
         folder=folder,
         settings=DecoderSettings(**settings, seed=config.seed),
-        trainer=OmegaConf.to_container(config.trainer),
+        trainer=OmegaConf.to_container(config.trainer, resolve=True),
+        device=training_device(config.device),
         label=f"decoder of {found.kind}",
     )
     seconds = round(time.time() - started, 2)
@@ -252,6 +258,17 @@ def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
             f"ckpt_path={checkpoint} was trained with {key}={before.get(key)}, not {now.get(key)}{more}; "
             "give the same settings or train anew"
         )
+
+
+def _say_another_device(config: DictConfig, checkpoint: Path) -> None:
+    """A training goes on on any device, but with the same bits on its own alone."""
+    folder = checkpoint.resolve().parent.parent
+    if not (folder / "config.yaml").is_file():
+        return
+    before = OmegaConf.select(load_config(folder), "trainer.accelerator")
+    now = config.trainer.accelerator
+    if before != now:
+        log.warning("goes on on %s, begun on %s: with the same images, but other roundings", now, before)
 
 
 def _flat(tree, prefix: str = "") -> dict:

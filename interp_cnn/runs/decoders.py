@@ -20,9 +20,11 @@ from interp_cnn.model.upconvolution import Upconvolution
 from interp_cnn.runs.folder import load_checkpoint, write_json
 from interp_cnn.storage.fingerprints import fingerprint
 from interp_cnn.training.checkpoints import LAST, finished_epochs
+from interp_cnn.training.devices import trainer_arguments
 from interp_cnn.training.fit import fit
 from interp_cnn.training.inversion import Inversion
 
+ON_ONE_DEVICE = {"accelerator": "auto", "devices": 1, "precision": "auto"}
 RECORD = "decoder.json"
 SCALE_BATCHES = 16  # of training images, for the channels' scale
 
@@ -47,6 +49,7 @@ def decoder_for(
     folder: Path,
     settings: DecoderSettings,
     trainer: dict | None = None,
+    device: torch.device | None = None,
     label: str = "training decoder",
 ) -> Upconvolution:
     """The decoder of a layer in evaluation mode: that of the folder if it belongs to this, else a new one.
@@ -59,9 +62,11 @@ def decoder_for(
         layer: dotted module name.
         folder: its own.
         settings: of the training.
-        trainer: arguments of Lightning's Trainer.
+        trainer: arguments of Lightning's Trainer, with `auto` as in `trainer_arguments`.
+        device: where to train; None: where the network lies.
         label: what the progress bar says.
     """
+    place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     asked = {"network": fingerprint(network), "layer": layer, **asdict(settings)}
     network.eval().requires_grad_(False)
     torch.manual_seed(settings.seed)
@@ -94,8 +99,9 @@ def decoder_for(
             gradient_clip=None,
             ckpt_path=last if going_on else None,
             label=label,
-            trainer=trainer,
+            trainer=trainer_arguments(trainer or ON_ONE_DEVICE, device or place),
         )
+        network.to(place)  # Lightning leaves everything on the processor
         write_json(record, asked)
     return _trained(decoder, network, last)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from interp_cnn.explanation.network.precision import PRECISIONS, precision
 
@@ -38,6 +39,19 @@ def device_named(name: str) -> torch.device:
     Raises:
         ValueError: no word for a device, or one that this machine does not have.
     """
+    device = training_device(name)
+    if device.type != "mps":
+        return device
+    log.warning("device=mps has no float64, which maps and measures need: they compute on the processor")
+    return torch.device("cpu")
+
+
+def training_device(name: str) -> torch.device:
+    """The device itself, on which a training runs, Apple's too.
+
+    Raises:
+        ValueError: as `device_named`.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -48,13 +62,17 @@ def device_named(name: str) -> torch.device:
         raise ValueError(f"device={name}: expected {DEVICES}")
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         count = torch.cuda.device_count()
-        there = f"this machine has {count} GPU{'s' if count > 1 else ''}" if count else "this machine has no GPU"
+        there = (
+            f"this machine has {count} GPU{'s' if count > 1 else ''}" if count else "this machine has no GPU"
+        )
         raise ValueError(f"device={name}: {there} that torch can use; device=auto takes what there is")
     if device.type == "cpu" and device.index:
         raise ValueError(f"device={name}: expected {DEVICES}")
-    if device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ValueError(f"device={name} is not there: that is the GPU of Apple's processors")
-        log.warning("device=mps has no float64, which maps and measures need: they compute on the processor")
-        return torch.device("cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={name} is not there: that is the GPU of Apple's processors")
     return device
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

@@ -124,13 +124,14 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
 
 def untrained(found: Run) -> Run:
     """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
-    loaded, filters without categories.
+    loaded, filters without categories; on the same device.
     """
     model = OmegaConf.merge(found.config.model, {"weights": None, "mask": {"enabled": False}})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.config.seed)
         network = network_for(model, found.data)
-    return replace(found, network=network.eval(), filter_categories={}, epochs=0)
+    device = next((parameter.device for parameter in found.network.parameters()), torch.device("cpu"))
+    return replace(found, network=network.eval().to(device), filter_categories={}, epochs=0)
 
 
 def load_config(folder: Path) -> DictConfig:

@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 
 def left_out_when_it_fails(hook: Callable) -> Callable:
-    """A method of a dashboard whose errors become one line of the log, the first time; it then returns None.
+    """A method of a dashboard whose errors become one line of the log, each once; it then returns None.
 
     Not for a method that waits for other processes: they would wait for it.
 
@@ -26,9 +26,9 @@ def left_out_when_it_fails(hook: Callable) -> Callable:
             return hook(self, *arguments, **options)
         except Exception as error:
             said = self.__dict__.setdefault("_left_out", set())
-            if hook.__name__ not in said:
-                said.add(hook.__name__)
-                reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if reason not in said:
+                said.add(reason)
                 log.warning("%s leaves pictures out, training goes on: %s", type(self).__name__, reason)
             return None
 

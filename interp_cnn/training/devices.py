@@ -1,7 +1,7 @@
 """Where a training computes and in which precision: the word `auto` in `trainer=...` as Lightning's arguments.
 
-    GPU          one GPU, bfloat16 where it has it, the fastest kernels (a training repeats its images, not its bits)
-    processor    float32, deterministic: same seed, same machine, same bits
+GPU          one GPU, bfloat16 where it has it, the fastest kernels (a training repeats its images, not its bits)
+processor    float32, deterministic: same seed, same machine, same bits
 """
 
 from collections.abc import Iterator, Mapping

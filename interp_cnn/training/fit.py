@@ -22,11 +22,13 @@ from torch import distributed
 
 from interp_cnn.storage.files import replacing
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
+from interp_cnn.training.devices import cudnn_as_it_was
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
 NOISE += ("`Trainer.fit` stopped", "Using bfloat16", "Using 16bit", "Restor", "LOCAL_RANK", "Starting with")
 
 
+@cudnn_as_it_was()
 def fit(
     module: LightningModule,
     data: LightningDataModule,
