@@ -21,4 +21,5 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Mean of a tensor over all processes."""
-    return sum_over_ranks(values) / world_size()
+    processes = world_size()
+    return sum_over_ranks(values) / processes if processes > 1 else values

@@ -57,7 +57,8 @@ class FilterCategories(nn.Module):
         """Adds one training batch: feature_maps (B, D, h, w), labels (B,)."""
         maps = feature_maps.float()
         strength = maps.sum((2, 3)) if self.rule == "sum" else maps.amax((2, 3))  # (B, D)
-        members = nn.functional.one_hot(labels, self.num_classes).to(strength.dtype)  # (B, K)
+        classes = torch.arange(self.num_classes, device=labels.device)
+        members = (labels[:, None] == classes).to(strength.dtype)  # (B, K)
         total = sum_over_ranks(strength.T @ members)  # (D, K)
         count = sum_over_ranks(members.sum(0))  # (K,)
         present = count > 0

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks
 from interp_cnn.model.filter_categories import FilterCategories
@@ -29,7 +30,7 @@ from interp_cnn.model.layer_information import (
     log_mean_exp,
 )
 from interp_cnn.model.mutual_information import template_scores
-from interp_cnn.model.templates import part_templates, peak_positions
+from interp_cnn.model.templates import peak_positions, template_distances, template_values
 
 SCALES = ("peak", "spread")
 PRIORS = ("uniform", "occurrence")
@@ -154,9 +155,11 @@ class FilterLoss(nn.Module):
         if self.prior_kind == "occurrence":
             log_prior = (0.5 * self.occurrence + 0.5 / templates).log()
         log_partition, share = None, 1.0
-        if self.partition_memory and self.images_seen > 0:
-            seen = min(float(self.images_seen), self.partition_memory)
-            images = float(_images(feature_maps))
+        if self.partition_memory:
+            wide = torch.float32 if feature_maps.device.type == "mps" else torch.float64
+            seen = self.images_seen.to(wide).clamp(max=self.partition_memory)
+            images = _images(feature_maps).to(wide)
+            # before the first batch nothing is remembered: the share is 1
             log_partition, share = self.log_partition, images / (images + seen)
         positions = own = None
         if labels is not None and self.gradient in GRADIENTS[2:]:
@@ -181,12 +184,17 @@ class FilterLoss(nn.Module):
         if self.scale_kind == "peak":
             observed = maps.amax((2, 3)).mean(0)
         else:
-            templates = part_templates(*self.grid, beta=float(beta.mean()), norm=self.norm).to(maps)
-            observed = template_scores(maps, templates).std(0).mean(-1)
+            observed = template_scores(maps, self._mean_templates(beta, maps)).std(0).mean(-1)
         observed = mean_over_ranks(observed).clamp(min=1e-6)
-        decay = 0.0 if self.batches == 0 else 0.98
-        self.scale.mul_(decay).add_(observed, alpha=1 - decay)
+        followed = (self.scale * 0.98).add_(observed, alpha=1 - 0.98)
+        self.scale.copy_(torch.where(self.batches == 0, observed, followed))  # the host does not look
         self.batches += 1
+
+    def _mean_templates(self, beta: Tensor, maps: Tensor) -> Tensor:
+        """Templates (T, h, w) of the filters' mean steepness, as `part_templates` of a number."""
+        distances = template_distances(*self.grid, norm=self.norm, dtype=maps.dtype, device=maps.device)
+        positive = template_values(distances, beta.detach().mean().to(maps.dtype))
+        return functional.pad(positive, (0, 0, 0, 0, 0, 1), value=-1.0)
 
     def _remember(self, values, feature_maps: Tensor) -> None:
         if self.prior_kind == "occurrence":
@@ -197,9 +205,8 @@ class FilterLoss(nn.Module):
 
     def _class_conditional(self, feature_maps, labels, beta, settings) -> Tensor:
         """Mean of -log p(T- | x) over filters and images of other categories."""
-        templates = part_templates(*self.grid, beta=float(beta.detach().mean()), norm=self.norm)
         gained = feature_maps.float() * settings.gain[:, None, None]
-        scores = template_scores(gained, templates.to(gained))  # (B, D, T)
+        scores = template_scores(gained, self._mean_templates(beta, gained))  # (B, D, T)
         partition = log_mean_exp(scores.detach(), settings)
         log_posterior = (scores - partition + settings.log_prior).log_softmax(-1)[..., -1]  # (B, D)
         others = ~self.categories.own_images(labels)

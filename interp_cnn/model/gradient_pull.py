@@ -46,10 +46,10 @@ class GradientPull:
         squares = torch.stack([one.float().square().sum() for one in (task, own)])
         norms = sum_over_ranks(squares).sqrt()  # of all processes' images
         weight = self.ratio * norms[0] / norms[1]
-        if not weight.isfinite():
-            return task, None
-        self.weight = weight
-        return own.mul_(weight).add_(task), beta[0] * weight if beta else None
+        pulls = weight.isfinite()  # on the device: to ask here would make the host wait for it in every step
+        self.weight = weight.where(pulls, 0)
+        pulled = torch.where(pulls, own.mul_(weight).add_(task), task)
+        return pulled, torch.where(pulls, beta[0] * weight, 0) if beta else None
 
 
 class _Pulled(torch.autograd.Function):

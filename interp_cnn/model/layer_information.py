@@ -17,7 +17,7 @@ Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -30,7 +30,8 @@ from interp_cnn.model.mutual_information import entropy_terms
 from interp_cnn.model.templates import template_distances, template_values
 
 GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 2 << 20  # of scores at once on a processor: what its caches hold
+GPU_BLOCK_BYTES = 256 << 20  # on a GPU, where each further block costs a hundred launches of kernels
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class LayerInformation:
     gain: Tensor  # (D,) nats per unit of score
     log_prior: Tensor  # (T,) or (D, T)
     log_partition: Tensor | None = None  # (D, T) running log E exp(s), None: this batch alone
-    share: float = 1.0  # weight of this batch in the running partition function
+    share: float | Tensor = 1.0  # weight of this batch in the running partition function
     gradient: str = "autograd"
     norm: str = "l2"
     positions: Tensor | None = None  # (B, D) flat cell of each map's part, for the label-based gradients
     own: Tensor | None = None  # (B, D) bool: the image is of the filter's category
     across_ranks: bool = False  # images of all processes are one batch; all must call equally often
+    images: float | None = None  # of all processes, where they were counted already
 
     @property
     def world_size(self) -> int:
@@ -84,6 +86,7 @@ def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInforma
 class _LayerInformation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
+        settings = replace(settings, images=_images_of_all_ranks(feature_maps, settings))  # counted once
         with torch.autocast(feature_maps.device.type, enabled=False):
             blocks = [
                 _block_values(maps, templates, settings, block)
@@ -93,7 +96,7 @@ class _LayerInformation(torch.autograd.Function):
             torch.cat(parts) for parts in zip(*blocks, strict=True)
         )
         ctx.settings = settings
-        ctx.images_per_rank = _images_of_all_ranks(feature_maps, settings) / settings.world_size
+        ctx.images_per_rank = settings.images / settings.world_size
         ctx.save_for_backward(feature_maps, beta, log_partition, reward)
         others = (category, spatial, posterior, log_partition)
         ctx.mark_non_differentiable(*others)
@@ -136,7 +139,8 @@ def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
     distances = _distances(feature_maps, settings.norm, dtype)
     shared = _templates(beta, distances) if beta.dim() == 0 else None
     bytes_per_filter = 4 * (batch * (cells + 1) + (0 if shared is not None else cells * cells))
-    size = max(1, min(filters, BLOCK_BYTES // bytes_per_filter))
+    most = BLOCK_BYTES if feature_maps.device.type == "cpu" else GPU_BLOCK_BYTES
+    size = max(1, min(filters, most // bytes_per_filter))
     for start in range(0, filters, size):
         block = slice(start, min(start + size, filters))
         maps = feature_maps[:, block].flatten(2).to(dtype)
@@ -178,8 +182,8 @@ def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, b
         share = settings.share
         kept = settings.log_partition[block].to(maps.dtype)
         log_partition = torch.logaddexp(
-            kept + torch.log(kept.new_tensor(1 - share)),
-            batch_log_partition + torch.log(kept.new_tensor(share)),
+            kept + torch.as_tensor(1 - share, dtype=kept.dtype, device=kept.device).log(),
+            batch_log_partition + torch.as_tensor(share, dtype=kept.dtype, device=kept.device).log(),
         )
     log_likelihood -= log_partition  # log u
     log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
@@ -262,6 +266,8 @@ def _rows(values: Tensor, block: slice) -> Tensor:
 def _images_of_all_ranks(values: Tensor, settings: LayerInformation) -> float:
     if settings.world_size == 1:
         return float(values.shape[0])
+    if settings.images is not None:
+        return settings.images
     count = torch.tensor(float(values.shape[0]), device=values.device)
     distributed.all_reduce(count)
     return float(count)
@@ -277,9 +283,11 @@ def _mean_over_images(values: Tensor, settings: LayerInformation) -> Tensor:
 
 def log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
     """Log of the mean of exp over the first axis and over all ranks."""
-    lowest = scores.new_full((1, *scores.shape[1:]), -torch.inf)
-    peak = torch.cat([scores, lowest]).amax(0)  # also of no image, where a rank has none left
-    if settings.world_size > 1:
+    if settings.world_size == 1:
+        peak = scores.amax(0)
+    else:
+        lowest = scores.new_full((1, *scores.shape[1:]), -torch.inf)
+        peak = torch.cat([scores, lowest]).amax(0)  # also of no image, where a rank has none left
         distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)
     return _mean_over_images((scores - peak).exp(), settings).log() + peak
 

@@ -15,6 +15,8 @@ T_mu is a shift of one (2h - 1) x (2w - 1) kernel, so nothing larger has to be k
 Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, section 3.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -69,8 +71,12 @@ def template_values(distances: Tensor, beta: Tensor | float) -> Tensor:
 def template_distances(
     height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None
 ) -> Tensor:
-    """Distance of every cell from every template centre, in units of the larger side, (h * w, h, w)."""
-    return _bank(distance_kernel(height, width, norm=norm, dtype=dtype, device=device), height, width)
+    """Distance of every cell from every template centre, in units of the larger side, (h * w, h, w); not to be written
+    into: small ones are made once for all.
+    """
+    if _is_traced() or height * width > BANK_CELLS:
+        return _bank(distance_kernel(height, width, norm=norm, dtype=dtype, device=device), height, width)
+    return _kept_bank(height, width, norm, dtype, _place(device))
 
 
 def windows_at(kernel: Tensor, positions: Tensor, height: int, width: int) -> Tensor:
@@ -93,7 +99,15 @@ def windows_at(kernel: Tensor, positions: Tensor, height: int, width: int) -> Te
 
 
 def distance_kernel(height: int, width: int, *, norm: str = "l2", dtype=torch.float32, device=None) -> Tensor:
-    """The (2h - 1) x (2w - 1) kernel of which every centre's distances are a shifted window."""
+    """The (2h - 1) x (2w - 1) kernel of which every centre's distances are a shifted window; not to be written into,
+    for it is made once for all.
+    """
+    if _is_traced():
+        return _distance_kernel(height, width, norm, dtype, device)
+    return _kept_kernel(height, width, norm, dtype, _place(device))
+
+
+def _distance_kernel(height: int, width: int, norm: str, dtype: torch.dtype, device) -> Tensor:
     if height < 1 or width < 1:
         raise ValueError(f"a grid of {height} x {width} cells has no templates; expected at least 1 x 1")
     rows = torch.arange(1 - height, height, dtype=dtype, device=device)[:, None]
@@ -105,6 +119,27 @@ def distance_kernel(height: int, width: int, *, norm: str = "l2", dtype=torch.fl
     else:
         raise ValueError(f"norm is {norm!r}; expected one of {', '.join(NORMS)}")
     return distances / max(height, width)
+
+
+def _is_traced() -> bool:
+    """Whether tensors stand for others now (torch.compile, torch.export): none may be kept, or taken from before."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
+
+
+def _place(device) -> torch.device:
+    return torch.get_default_device() if device is None else torch.device(device)
+
+
+@lru_cache(maxsize=64)
+def _kept_kernel(height: int, width: int, norm: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return _distance_kernel(height, width, norm, dtype, device)
+
+
+@lru_cache(maxsize=16)
+def _kept_bank(height: int, width: int, norm: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return _bank(_kept_kernel(height, width, norm, dtype, device), height, width)
 
 
 def peak_positions(

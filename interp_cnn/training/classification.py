@@ -176,7 +176,7 @@ class Classification(LightningModule):
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch in nats."""
         if self.objective == "logistic":
-            truth = functional.one_hot(labels, self.num_classes).to(logits.dtype)
+            truth = (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).to(logits.dtype)
             return functional.binary_cross_entropy_with_logits(logits, truth) * self.num_classes
         total = functional.cross_entropy(
             logits,

@@ -222,10 +222,12 @@ def step(setting: Setting) -> Iterator[Row]:
             f"step {name} {side} px batch {batch}: interpretable / plain",
             f"{ratio:.3f} ({middle[0]:.2f} / {middle[1]:.2f} ms)", aims.get(name, ""), before[name],
         )  # fmt: skip
-        launches, waits = zip(*(launches_of(one, setting) for one in steps), strict=True)
+        launches = [launches_of(one, setting) for one in steps]
+        waits = [waits_of(one, setting) for one in steps]
+        places = f" ({', '.join(sorted(set(waits[0])))})" if waits[0] else ""
         yield Row(
-            f"step {name}: kernel launches; waits for the host",
-            f"{launches[0]} / {launches[1]}; {waits[0]} / {waits[1]}", "waits 0",
+            f"step {name}: kernel launches; waits for the GPU",
+            f"{launches[0]} / {launches[1]}; {len(waits[0])}{places} / {len(waits[1])}", "waits 0",
             {"resnet18": "634 / 202; 2", "small_cnn": "590 / 75; 2"}.get(name, ""),
         )  # fmt: skip
 
@@ -276,8 +278,8 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def launches_of(run: Callable[[], None], setting: Setting) -> tuple[int, int]:
-    """(kernels launched, times that the host waits for a value) in one call."""
+def launches_of(run: Callable[[], None], setting: Setting) -> int:
+    """Kernels launched in one call."""
     from torch.profiler import ProfilerActivity, profile
 
     run()
@@ -289,8 +291,23 @@ def launches_of(run: Callable[[], None], setting: Setting) -> tuple[int, int]:
             run()
             synchronise(setting.device)
     events = found.key_averages()
-    launched = sum(one.count for one in events if one.key.startswith(("cudaLaunchKernel", "cuLaunchKernel")))
-    return launched, sum(one.count for one in events if one.key == "aten::_local_scalar_dense")
+    return sum(one.count for one in events if one.key.startswith(("cudaLaunchKernel", "cuLaunchKernel")))
+
+
+def waits_of(run: Callable[[], None], setting: Setting) -> list[str]:
+    """Places at which the host waits for the GPU in one call."""
+    if setting.device.type != "cuda":
+        return []
+    run()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return [f"{Path(one.filename).name}:{one.lineno}" for one in heard if "synchronizing" in str(one.message)]
 
 
 # --- methods --------------------------------------------------------------------------------------------------------
