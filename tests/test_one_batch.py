@@ -21,7 +21,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from interp_cnn.explanation.occlusion import choice
 from interp_cnn.explanation.occlusion.fills import as_fill, blur, noise
+from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.maps import occlusion_drops, rank_agreement
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.one_batch import kernels
@@ -257,8 +259,8 @@ def test_a_run_waits_for_no_number_and_takes_none_from_the_host(name):
     with torch.no_grad():
         clean = engine.clean(images)
         (batch,) = engine.batches(1, 1000)
-        change = occluders.listed_changes(batch.images, [(0, 0)] * len(batch.windows))
-        table = engine._table(batch, images.device)
+        listed, table = engine._listed(batch, images.device)
+        change = occluders.listed_changes(batch.images, listed)
         engine.replays.run(clean.maps, clean.values, table, change)  # constants find their type and device
         with NoWaiting(), NothingFromTheHost():
             engine.replays.run(clean.maps, clean.values, table, change)
@@ -284,3 +286,46 @@ def test_the_fused_rectifier_equals_torch_where_triton_interprets_it(monkeypatch
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for dtype in (torch.float32, torch.bfloat16):
         assert kernels.agrees_with_torch(torch.device("cpu"), dtype)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_job_runs_on_the_engine_that_was_asked_for(precision):
+    network, images = lively(five_convolutions()), pictures(3)
+    options = {"window": 8, "stride": 12, "overhang": "end", "precision": precision}
+    job = OcclusionJob(network, images, engine="one_batch", **options)
+    steps = list(job.run())
+    assert job.engine == job.cost().engine == "one_batch"
+    assert job.known.all() and steps[-1].done == steps[-1].total
+    expected = occlusion_drops(
+        network.double(), images.double(), engine="dense", window=8, stride=12, overhang="end"
+    )
+    assert largest_error(job.drops, expected) <= 1e-5
+
+
+def test_a_job_for_some_windows_computes_them_alone_and_goes_on_where_it_stopped():
+    network, images = NETWORKS["residual"], pictures(2, (30, 34)).double()
+    wanted = torch.zeros(2, 4, 5, dtype=torch.bool)
+    wanted[0, 1, 2:] = wanted[1, ::2, 0] = True
+    first, second = (
+        OcclusionJob(network, images, window=9, stride=6, engine="one_batch", wanted=wanted) for _ in range(2)
+    )
+    next(first.run())
+    second.load_state_dict(first.state_dict())
+    list(second.run())
+    assert torch.equal(second.known, wanted)
+    expected = occlusion_drops(network, images, engine="dense", window=9, stride=6)
+    there = wanted[:, None].expand_as(expected)
+    torch.testing.assert_close(second.drops[there], expected[there], rtol=1e-10, atol=1e-12)
+
+
+def test_on_a_gpu_the_faster_way_is_taken_and_measured_once(monkeypatch):
+    network, images = lively(five_convolutions()), pictures(1)
+    engine = engine_of(network, images, window=8, stride=8)
+    occluders = Occluders(images, engine.grid, as_fill(0.0))
+    for own, plain, faster in ((1.0, 2.0, True), (2.0, 1.0, False)):
+        choice._MEASURED.clear()
+        seconds = iter([own, plain])
+        monkeypatch.setattr(choice, "seconds_of", lambda function, device, seconds=seconds: next(seconds))
+        monkeypatch.setattr(choice, "plain_seconds", lambda *arguments, seconds=seconds: next(seconds))
+        for _ in range(2):
+            assert choice.faster_than_plain(engine, network, occluders) is faster

@@ -8,17 +8,17 @@
     job.drops                               # (B, K, rows, columns)
 
 Which engine computes a batch is decided here: "incremental" (exact, only the changed part is recomputed, see
-`incremental`), "dense" (one forward pass per window) or "auto": incremental where it pays and where the network
-can be traced, after one window has been checked against a plain forward pass.
+`incremental`), "one_batch" (the same, all windows together, for GPUs: see `one_batch`), "dense" (one forward pass per
+window) or "auto": incremental on a processor, and on a GPU the faster of the other two by the clock (`choice`), where
+it pays and where the network can be traced, after one window has been checked against a plain forward pass.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -26,26 +26,27 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network import feature_maps as activations
 from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
+from interp_cnn.explanation.network.precision import precision
+from interp_cnn.explanation.occlusion.choice import PLANNING, faster_than_plain, plain_seconds
 from interp_cnn.explanation.occlusion.costs import (
     OcclusionCost,
     PlainWork,
     Progress,
     dense_batch,
-    free_memory,
 )
 from interp_cnn.explanation.occlusion.fills import Fill, as_fill
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
-from interp_cnn.explanation.occlusion.incremental.engine import BUDGET, Clean, IncrementalOcclusion
+from interp_cnn.explanation.occlusion.incremental.engine import Clean, IncrementalOcclusion
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 from interp_cnn.explanation.occlusion.occluders import Occluders
+from interp_cnn.explanation.occlusion.one_batch.engine import CleanImages, OneBatchOcclusion
 from interp_cnn.explanation.occlusion.windows import Window, window_grid
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "incremental", "dense")
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
+ENGINES = ("auto", "incremental", "one_batch", "dense")
+PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
 WORTHWHILE = 15e6  # nanoseconds of plain work below which planning costs more than it saves
-CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
 
 
 class OcclusionJob:
@@ -95,15 +96,14 @@ class OcclusionJob:
             logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         with torch.no_grad(), activations.evaluation_mode(network):
-            light = work.nanoseconds * self._windows_per_image < WORTHWHILE
-            dense = engine == "dense" or (engine == "auto" and light)
+            dense = engine == "dense" or (engine == "auto" and self._is_light(work))
             self._incremental = None if dense else self._prepare(engine)
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
 
     @property
     def engine(self) -> str:
-        """The engine that runs: "incremental" or "dense"."""
-        return "dense" if self._incremental is None else "incremental"
+        """The engine that runs: "incremental", "one_batch" or "dense"."""
+        return "dense" if self._incremental is None else self._incremental.name
 
     @property
     def _windows_per_image(self) -> float:
@@ -122,11 +122,10 @@ class OcclusionJob:
             one = (time.perf_counter() - start) / len(some)
         if self._incremental is None:
             return OcclusionCost(windows, passes, None, None, passes * one, "dense")
-        plan = self._incremental.plan
         each = sum(dense_products(step) for step in self._incremental.graph.steps.values())
-        products = round(plan.products() * passes / len(self.grid))
+        products = round(self._incremental.products() * passes / len(self.grid))
         equivalents = products / max(each, 1)
-        return OcclusionCost(windows, passes, equivalents, products, equivalents * one, "incremental")
+        return OcclusionCost(windows, passes, equivalents, products, equivalents * one, self.engine)
 
     def run(self) -> Iterator[Progress]:
         """Compute batch after batch, from where the job stands."""
@@ -149,7 +148,8 @@ class OcclusionJob:
                     number += 1
                     if number <= self.done:
                         continue
-                    with self._computing():  # not around the yield, which is the caller's
+                    # not around the yield, which is the caller's
+                    with self._computing(), self._own_precision():
                         self._add(batch, images, occluders, clean, last=sample == self.fill.samples - 1)
                     self.done = number
                     yield Progress(number - begun, total - begun, time.perf_counter() - start)
@@ -181,44 +181,59 @@ class OcclusionJob:
         self.drops, self.done = state["drops"].to(self.drops).clone(), state["done"]
         self.known = state["known"].clone()
 
-    def _prepare(self, engine: str) -> IncrementalOcclusion | None:
-        """The incremental engine, or None where the plain method is to be used."""
-        dtype = PRECISIONS[self.precision] or self.images.dtype
+    def _prepare(self, engine: str) -> IncrementalOcclusion | OneBatchOcclusion | None:
+        """The engine that works on frames, or None where the plain method is to be used."""
         try:
-            # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
-            deltas_only = dtype == torch.bfloat16
-            incremental = IncrementalOcclusion(
-                self.network,
-                self.grid,
-                self.images,
-                logits=self.logits,
-                dtype=dtype,
-                every_step=deltas_only,
-            )
+            incremental = self._made(engine)
             if engine == "auto" and not incremental.pays:
                 return None
             if engine == "auto" and self.precision == "float32":
                 self._check(incremental)
+            if engine == "auto" and isinstance(incremental, OneBatchOcclusion):
+                with self._own_precision():
+                    faster = faster_than_plain(incremental, self.network, self._occluders(range(1), 0))
+                return incremental if faster else None
             return incremental
         except Untraceable as reason:
-            if engine == "incremental":
+            if engine in ("incremental", "one_batch"):
                 raise ValueError(f"network cannot be occluded incrementally: {reason}") from reason
             logger.warning("occlusion: one forward pass per window, because %s", reason)
             return None
 
-    def _check(self, incremental: IncrementalOcclusion) -> None:
+    def _made(self, engine: str) -> IncrementalOcclusion | OneBatchOcclusion:
+        """The engine for the device, or the one that was asked for."""
+        dtype = PRECISIONS[self.precision] or self.images.dtype
+        if engine == "one_batch" or (engine == "auto" and self.images.device.type == "cuda"):
+            return OneBatchOcclusion(self.network, self.grid, self.images, logits=self.logits, dtype=dtype)
+        # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
+        deltas_only = dtype == torch.bfloat16
+        return IncrementalOcclusion(
+            self.network, self.grid, self.images, logits=self.logits, dtype=dtype, every_step=deltas_only
+        )
+
+    def _is_light(self, work: PlainWork) -> bool:
+        """True if the plain method is done before a plan is made."""
+        if self.images.device.type == "cuda":
+            windows = round(self._windows_per_image * len(self.images) * self.fill.samples)
+            return plain_seconds(self.network, self.images, max(windows, 1)) < PLANNING
+        return work.nanoseconds * self._windows_per_image < WORTHWHILE
+
+    def _own_precision(self) -> AbstractContextManager:
+        """Of the windows' passes; clean images always go in the precision that was chosen around the job."""
+        return precision("tf32") if self.precision == "tf32" else nullcontext()
+
+    def _check(self, incremental: IncrementalOcclusion | OneBatchOcclusion) -> None:
         """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
         occluders = self._occluders(range(1), 0)
-        piece = incremental.batches(1)[0][0]
-        piece = type(piece)(piece.rows, piece.columns, type(piece.chunk)(range(1), range(1), range(1)))
-        (found,) = incremental.drops(incremental.first_clean, [piece], occluders.changes)
+        batch = incremental.first_window()
+        (found,) = incremental.drops(incremental.first_clean, batch, incremental.changes_of(occluders))
         occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
         expected = self.logits[0] - logits_of(self.network, occluded)[0]
         allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
-        if not bool(((found.drops[0, :, 0, 0] - expected).abs() <= allowed).all()):
+        if not bool(((found.drops[0].flatten() - expected).abs() <= allowed).all()):
             raise Untraceable("a window came out differently in a plain forward pass")
 
-    def _clean(self, images: range) -> Clean:
+    def _clean(self, images: range) -> Clean | CleanImages:
         some = slice(images.start, images.stop)
         first, self._incremental.first_clean = self._incremental.first_clean, None
         if images == range(1):
@@ -233,9 +248,7 @@ class OcclusionJob:
         """Images whose clean maps are kept together, with their batches."""
         together = 1
         if self._incremental is not None and self.wanted is None:
-            steps = self._incremental.graph.steps.values()
-            each = sum(2 * math.prod(step.shape[1:]) for step in steps) * self.images.element_size()
-            together = max(1, CLEAN_BYTES // max(each, 1))
+            together = self._incremental.images_together(self.images.device)
         count = len(self.images)
         parts = [range(first, min(first + together, count)) for first in range(0, count, together)]
         return [(images, self._batches(images)) for images in parts]
@@ -243,8 +256,7 @@ class OcclusionJob:
     def _batches(self, images: range) -> list:
         wanted = None if self.wanted is None else self.wanted[images.start].cpu().numpy()
         if self._incremental is not None:
-            budget = min(BUDGET, free_memory(self.images.device) // 8)
-            return self._incremental.batches(len(images), budget, wanted)
+            return self._incremental.work(len(images), self.images.device, wanted)
         chosen = np.ones(self.known.shape[1:], dtype=bool) if wanted is None else wanted
         windows = [(int(row), int(column)) for row, column in np.argwhere(chosen)]
         size = dense_batch(self.images)
@@ -255,18 +267,23 @@ class OcclusionJob:
         fill = self.fill if self._own_replacement is None else as_fill(self._own_replacement[some])
         return Occluders(self.images[some], self.grid, fill, sample)
 
-    def _add(self, batch, images: range, occluders: Occluders, clean: Clean | None, *, last: bool) -> None:
+    def _add(
+        self, batch, images: range, occluders: Occluders, clean: Clean | CleanImages | None, *, last: bool
+    ) -> None:
         """Compute one batch of windows and add their drops."""
         if self._incremental is None:
             rows, columns = (torch.tensor(numbers) for numbers in zip(*batch, strict=True))
             occluded = logits_of(self.network, occluders.occluded(0, batch))  # (windows, K)
-            drops = self.logits[images.start] - occluded
+            clean_logits = self.logits[images.start]
+            if self.precision == "tf32":  # what is subtracted must carry the same rounding
+                clean_logits = logits_of(self.network, self.images[images.start : images.start + 1])[0]
+            drops = clean_logits - occluded
             self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
             self.known[images.start][rows, columns] = last
             return
-        for part in self._incremental.drops(clean, batch, occluders.changes):
+        for part in self._incremental.drops(clean, batch, self._incremental.changes_of(occluders)):
             here = slice(images.start + part.images.start, images.start + part.images.stop)
-            rows, columns = torch.tensor(part.rows)[:, None], torch.tensor(part.columns)
+            rows, columns = part.index()
             self.drops[here, :, rows, columns] += part.drops / self.fill.samples
             self.known[here, rows, columns] = last
 

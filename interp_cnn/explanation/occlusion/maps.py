@@ -46,10 +46,11 @@ def occlusion_drops(
         stride: pixels between neighbouring windows, one number or (rows, columns).
         fill: what replaces the hidden pixels: a number, a tensor that broadcasts to the images ((C, 1, 1) is one
             value per channel), a `fills.Fill`, or a function of (images, hidden).
-        engine: "auto", "incremental" or "dense", see `occlusion_job`.
+        engine: "auto", "incremental", "one_batch" or "dense", see `job`.
         overhang: "none" (windows fully inside the image), "end" or "both", see `windows`.
-        precision: "float32" (the images' own type) or "bfloat16" (incremental engine only; ranks are kept, digits
-            are not: measure with `rank_agreement`).
+        precision: of the windows' passes: "float32" (the images' own type), "tf32" (float32 whose products are
+            rounded to 10 bits of mantissa on a GPU) or "bfloat16" (differences only, not the dense engine). The last
+            two keep ranks, not digits: measure with `rank_agreement`.
         progress: called after every batch.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,19 @@ from torch import Tensor
 
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.windows import WindowGrid
+
+
+@dataclass(eq=False)
+class WindowList:
+    """Some windows of a grid, asked for with one fill after another.
+
+    Attributes:
+        positions: (row, column) of each.
+        cells: where their pixels lie, once somebody needed it; the same for all fills and images of the grid.
+    """
+
+    positions: tuple[tuple[int, int], ...]
+    cells: Tensor | None = None
 
 
 class Occluders:
@@ -58,22 +72,25 @@ class Occluders:
         )
         return view.contiguous() if shape is None else view * shape
 
-    def listed_changes(self, chosen: range, windows: list[tuple[int, int]]) -> Tensor:
-        """As `changes`, but of any windows, given as (row, column) each: (I, W, height, width, C)."""
+    def listed_changes(self, chosen: range, windows: WindowList) -> Tensor:
+        """As `changes`, but of any windows: (I, W, height, width, C)."""
         if self.fill.reach is not None:
-            return self._local_changes(chosen, windows)
-        height, width = self.grid.size
-        row_starts, column_starts = (
-            torch.tensor(starts) + lead
-            for starts, lead in zip((self.grid.row_starts, self.grid.column_starts), self.lead, strict=True)
-        )
-        numbers = torch.tensor(windows)
-        rows = row_starts[numbers[:, 0], None] + torch.arange(height)  # (W, height)
-        columns = column_starts[numbers[:, 1], None] + torch.arange(width)
-        cells = (rows[:, :, None] * self.difference.shape[2] + columns[:, None]).flatten()
+            return self._local_changes(chosen, list(windows.positions))
+        if windows.cells is None:
+            windows.cells = self._cells(windows).to(self.difference.device)
         some = self.difference[chosen.start : chosen.stop].flatten(1, 2)
-        found = some.index_select(1, cells.to(some.device)).unflatten(1, (len(windows), height, width))
+        found = some.index_select(1, windows.cells)
+        found = found.unflatten(1, (len(windows.positions), *self.grid.size))
         return found if self.grid.shape is None else found * self.grid.shape.to(found)[:, :, None]
+
+    def _cells(self, windows: WindowList) -> Tensor:
+        """(W height width,) cells of `difference` in the windows."""
+        rows, columns = torch.tensor(windows.positions).T
+        row_starts = torch.tensor(self.grid.row_starts)[rows] + self.lead[0]
+        column_starts = torch.tensor(self.grid.column_starts)[columns] + self.lead[1]
+        down = row_starts[:, None] + torch.arange(self.grid.size[0])
+        right = column_starts[:, None] + torch.arange(self.grid.size[1])
+        return (down[:, :, None] * self.difference.shape[2] + right[:, None]).flatten()
 
     def occluded(self, index: int, windows: list[tuple[int, int]]) -> Tensor:
         """(N, C, H, W): image `index` with one of the windows (row, column) hidden in each copy."""

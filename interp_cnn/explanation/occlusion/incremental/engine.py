@@ -22,16 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.occlusion.costs import free_memory
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
 from interp_cnn.explanation.occlusion.incremental.graph import Graph, Step, graph_of
 from interp_cnn.explanation.occlusion.incremental.groups import Run
 from interp_cnn.explanation.occlusion.incremental.operations import Site
 from interp_cnn.explanation.occlusion.incremental.plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
+from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
 logger = logging.getLogger(__name__)
 
+CLEAN_BYTES = 2**28  # clean maps of as many images as fit are kept at once
 BUDGET = 48 * 2**20  # bytes of frames that live together: what a processor's caches hold is fastest
 
 # (images, window rows, window columns) -> (I, A, B, height, width, C): replacement minus image in the uncut windows,
@@ -75,9 +78,15 @@ class WindowDrops:
     columns: tuple[int, ...]
     drops: Tensor  # (I, K, A, B)
 
+    def index(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the grid, as they index the last two axes of all drops."""
+        return torch.tensor(self.rows)[:, None], torch.tensor(self.columns)
+
 
 class IncrementalOcclusion:
     """Occlusion of one network by one grid of windows; the plan is made once and used for any number of images."""
+
+    name = "incremental"
 
     def __init__(
         self,
@@ -118,6 +127,30 @@ class IncrementalOcclusion:
     def pays(self) -> bool:
         """False if the plan found nothing worth doing incrementally."""
         return len(self.plan.moving) > 1
+
+    def products(self) -> int:
+        """Multiply-adds of all windows together."""
+        return self.plan.products()
+
+    def images_together(self, device: torch.device) -> int:
+        """Images whose clean maps are kept at once."""
+        item = torch.empty(0, dtype=self.graph.dtype).element_size()
+        each = sum(2 * math.prod(step.shape[1:]) for step in self.graph.steps.values()) * item
+        return max(1, CLEAN_BYTES // max(each, 1))
+
+    def work(self, images: int, device: torch.device, wanted: np.ndarray | None) -> list[list[Piece]]:
+        """See `batches`, in pieces that fit a processor's caches."""
+        return self.batches(images, min(BUDGET, free_memory(device) // 8), wanted)
+
+    def first_window(self) -> list[Piece]:
+        """A batch of one window of the first image."""
+        piece = self.batches(1)[0][0]
+        return [Piece(piece.rows, piece.columns, Chunk(range(1), range(1), range(1)))]
+
+    @staticmethod
+    def changes_of(occluders: Occluders) -> Changes:
+        """What `drops` takes as changes."""
+        return occluders.changes
 
     def clean(self, images: Tensor) -> Clean:
         """Run the clean images once and keep what the deltas need; `first_clean` is that of the example."""

@@ -21,17 +21,19 @@ from interp_cnn.explanation.occlusion.costs import free_memory
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
 from interp_cnn.explanation.occlusion.incremental.engine import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
+from interp_cnn.explanation.occlusion.occluders import Occluders, WindowList
 from interp_cnn.explanation.occlusion.one_batch.program import Program, as_written, channels_last, program_of
-from interp_cnn.explanation.occlusion.one_batch.replay import Replays
+from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
 from interp_cnn.explanation.occlusion.one_batch.tables import Key
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
 MEMORY_SHARE = 0.4  # of the free memory, for one batch
 MOST_IMAGES = 64
+MOST_KNOWN = 64  # batches whose index tensors are kept
 LARGEST = 2**31 - 1  # numbers that one tensor of a batch may hold: beyond it some kernels fail
 
-# (images, windows as (row, column)) -> (I, W, height, width, C): replacement minus image in the uncut windows
-ListedChanges = Callable[[range, list[tuple[int, int]]], Tensor]
+# (images, windows) -> (I, W, height, width, C): replacement minus image in the uncut windows
+ListedChanges = Callable[[range, WindowList], Tensor]
 
 
 @dataclass(eq=False)
@@ -61,9 +63,15 @@ class ListedDrops:
     columns: tuple[int, ...]
     drops: Tensor  # (I, K, W)
 
+    def index(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the grid, as they index the last two axes of all drops."""
+        return torch.tensor(self.rows), torch.tensor(self.columns)
+
 
 class OneBatchOcclusion:
     """Occlusion of one network by one grid of windows; the plan is made once and used for any number of images."""
+
+    name = "one_batch"
 
     def __init__(
         self,
@@ -93,7 +101,8 @@ class OneBatchOcclusion:
             self.first_clean: CleanImages | None = self._kept(example[:1], values)
         self.grid = grid
         self.replays = Replays(self.program)
-        self._tables: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._capacity: int | None = None
+        self._known: dict[tuple[int, tuple[int, ...]], tuple[WindowList, Table]] = {}
 
     @property
     def pays(self) -> bool:
@@ -121,10 +130,6 @@ class OneBatchOcclusion:
         last = {name: channels_last(values[name], graph.steps[name].form) for name in wanted}
         maps = {key: clean_map.of(last) for key, clean_map in layout.maps.items()}
         kept = {name: last[name].to(images.dtype) for name in layout.values}
-        if self.program.frontier:
-            # what is subtracted from densely computed logits must carry the same rounding
-            known = {n: as_written(kept[n], graph.steps[n].form) for n in self.program.frontier}
-            logits = graph.dense(known, [graph.output])[graph.output].to(images)
         return CleanImages(logits, maps, kept)
 
     def capacity(self, device: torch.device, budget: int | None = None) -> int:
@@ -139,9 +144,28 @@ class OneBatchOcclusion:
         most = self.program.numbers_per_window
         return max(1, min(budget // (most * item), LARGEST // most))
 
-    def images_together(self, capacity: int) -> int:
+    def images_together(self, device: torch.device) -> int:
         """Images whose windows all go into one batch; 1 if those of one image do not."""
-        return max(1, min(MOST_IMAGES, capacity // len(self.grid)))
+        return max(1, min(MOST_IMAGES, self._most_windows(device) // len(self.grid)))
+
+    def work(self, images: int, device: torch.device, wanted: np.ndarray | None) -> list[WindowBatch]:
+        """See `batches`, as many windows together as memory allows."""
+        return self.batches(images, self._most_windows(device), wanted)
+
+    def _most_windows(self, device: torch.device) -> int:
+        """What `capacity` says the first time: batches must come out alike whenever they are listed."""
+        if self._capacity is None:
+            self._capacity = self.capacity(device)
+        return self._capacity
+
+    def first_window(self) -> WindowBatch:
+        """A batch of one window of the first image."""
+        return WindowBatch(range(1), (0,), 1)
+
+    @staticmethod
+    def changes_of(occluders: Occluders) -> ListedChanges:
+        """What `drops` takes as changes."""
+        return occluders.listed_changes
 
     def batches(self, images: int, capacity: int, wanted: np.ndarray | None = None) -> list[WindowBatch]:
         """The work for a number of images, in batches of one size each.
@@ -168,26 +192,32 @@ class OneBatchOcclusion:
 
     def drops(self, clean: CleanImages, batch: WindowBatch, changes: ListedChanges) -> list[ListedDrops]:
         """Drops of one batch of windows."""
-        positions = [divmod(window, len(self.grid.column_starts)) for window in batch.windows]
-        change = changes(batch.images, positions)
-        table = self._table(batch, change.device)
+        listed, table = self._listed(batch, clean.logits.device)
+        change = changes(batch.images, listed)
         some = slice(batch.images.start, batch.images.stop)
         maps, values = clean.maps, clean.values
         if len(batch.images) != len(clean.logits):
             maps = {key: value[some] for key, value in maps.items()}
             values = {name: value[some] for name, value in values.items()}
         out = self.replays.run(maps, values, table, change)
-        drops = clean.logits[some, None] - out if self.program.frontier else out
-        rows, columns = zip(*positions[: batch.count], strict=True)
+        drops = self._rest(values)[:, None] - out if self.program.frontier else out
+        rows, columns = zip(*listed.positions[: batch.count], strict=True)
         drops = drops[:, : batch.count].transpose(1, 2).to(clean.logits.dtype)
         return [ListedDrops(batch.images, rows, columns, drops)]
 
-    def _table(self, batch: WindowBatch, device: torch.device) -> tuple[Tensor, list[int]]:
+    def _rest(self, values: dict[str, Tensor]) -> Tensor:
+        """Clean logits (I, K) as the plain rest of the network gives them: with the rounding of what is subtracted."""
+        known = {n: as_written(values[n], self.graph.steps[n].form) for n in self.program.frontier}
+        return self.graph.dense(known, [self.graph.output])[self.graph.output]
+
+    def _listed(self, batch: WindowBatch, device: torch.device) -> tuple[WindowList, Table]:
+        """The windows of a batch, and the index tensors of its run; the same for the next images."""
         key = len(batch.images), batch.windows
-        if key not in self._tables:
-            if len(self._tables) >= 64:  # windows chosen anew for every image do not come again
-                self._tables.clear()
+        if key not in self._known:
+            if len(self._known) >= MOST_KNOWN:  # windows chosen anew for every image do not come again
+                self._known.clear()
             rows, columns = np.divmod(np.array(batch.windows), len(self.grid.column_starts))
-            table, lengths = self.program.layout.tables.of(len(batch.images), rows, columns)
-            self._tables[key] = table.to(device), lengths
-        return self._tables[key]
+            indices, lengths = self.program.layout.tables.of(len(batch.images), rows, columns)
+            positions = tuple(zip(rows.tolist(), columns.tolist(), strict=True))
+            self._known[key] = WindowList(positions), (indices.to(device), lengths)
+        return self._known[key]

@@ -37,6 +37,7 @@ RULES: dict[type, Callable[[Layout, Step], tuple[Frame, Run] | None]] = {
     pooling.MaxPool: sliding.max_pool,
     pooling.AveragePool: sliding.average_pool,
     pooling.GlobalAverage: sliding.global_average,
+    pooling.Resample: sliding.resample,
 }
 FRESH = {operations.Relu, operations.Pointwise, operations.Affine, operations.Linear, operations.Add}
 FRESH |= {operations.Concatenate, operations.Convolution, pooling.MaxPool, pooling.AveragePool}

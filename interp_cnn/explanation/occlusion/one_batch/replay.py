@@ -21,6 +21,7 @@ from interp_cnn.explanation.occlusion.one_batch.tables import Batch, Key
 logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # images, windows
+Table = tuple[Tensor, list[int]]  # index tensors behind one another, and their lengths
 
 
 class Replays:
@@ -36,7 +37,7 @@ class Replays:
         self,
         maps: dict[Key, Tensor],
         values: dict[str, Tensor],
-        table: tuple[Tensor, list[int]],
+        table: Table,
         change: Tensor,
     ) -> Tensor:
         """(I, W, K), see `Program.run`.
@@ -44,7 +45,7 @@ class Replays:
         Args:
             maps: clean maps of the images.
             values: clean values of the images.
-            table: index tensors behind one another, and their lengths.
+            table: index tensors, see `Table`.
             change: (I, W, height, width, C).
         """
         indices, lengths = table
@@ -84,7 +85,7 @@ class _Recording:
         batch = Batch(*change.shape[:2], self.maps, self.values, list(self.indices.split(lengths)))
         self._copied: tuple[object, object] = (maps, indices)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(change.device), torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph):
             self.out = program.run(batch, self.change)
 
     def replay(
@@ -106,10 +107,14 @@ class _Recording:
 @contextmanager
 def _fastest_kernels(device: torch.device) -> Iterator[None]:
     """On CUDA, the fastest of cuDNN's ways for each size, found by trying: sizes are few and come again."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
-    try:
+    if device.type != "cuda":
         yield
+        return
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with torch.cuda.device(device):  # of several, the one where the images lie
+            yield
     finally:
         torch.backends.cudnn.benchmark = before
 

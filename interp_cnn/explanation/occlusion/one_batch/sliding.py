@@ -117,6 +117,18 @@ def global_average(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return whole(layout.frames[name], (1, 1)), run
 
 
+def resample(layout: Layout, step: Step) -> tuple[Frame, Run]:
+    (source,), operation = layout.inputs(step), step.operation
+    put, matrices = layout.place(source, whole(source)), [operation.rows, operation.columns]
+
+    def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
+        delta = put(batch, deltas[0])
+        matrices[:] = [matrix.to(delta) for matrix in matrices]  # copies once, in the first run
+        return torch.einsum("yh,xw,iahwc->iayxc", *matrices, delta)
+
+    return whole(source, step.size), run
+
+
 def on_whole_maps(layout: Layout, step: Step) -> tuple[Frame, Run]:
     """The incremental engine's own rule of any operation, on deltas that are made whole maps."""
     places = [layout.place(source, whole(source)) for source in layout.inputs(step)]
