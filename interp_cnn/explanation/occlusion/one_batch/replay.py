@@ -2,8 +2,8 @@
 
 A batch of small kernels is bound by launching them. On CUDA the program is recorded once for a number of images
 and windows and replayed for the next ones: inputs are copied to where the recorded kernels read them. The first
-batch of a size runs as it is (it also makes torch choose its kernels), the second is recorded. Where recording
-fails, batches run as they are, and a line is logged.
+batch of a size runs as it is (it also makes torch choose its kernels), the second is recorded, so that a single
+batch pays for no recording. Where recording fails, batches run as they are, and a line is logged.
 """
 
 from __future__ import annotations
@@ -25,11 +25,16 @@ Table = tuple[Tensor, list[int]]  # index tensors behind one another, and their 
 
 
 class Replays:
-    """Runs one program on batches; holds the recordings, and with them their memory."""
+    """Runs one program on batches; holds the recordings, and with them their memory.
 
-    def __init__(self, program: Program, *, record: bool = True) -> None:
+    Attributes:
+        record: record batches of a size that comes again.
+        try_kernels: let cuDNN find its fastest kernels by trying all, which takes seconds on a large network.
+    """
+
+    def __init__(self, program: Program) -> None:
         self.program = program
-        self.record = record
+        self.record, self.try_kernels = True, False
         self._recordings: dict[Size, _Recording] = {}
         self._seen: set[Size] = set()
 
@@ -50,19 +55,23 @@ class Replays:
         """
         indices, lengths = table
         size = change.shape[0], change.shape[1]
-        with _fastest_kernels(change.device):
+        with _on_device(change.device, self.try_kernels):
             if size in self._recordings:
                 return self._recordings[size].replay(maps, values, indices, change)
             if self.record and change.device.type == "cuda" and size in self._seen:
                 try:
-                    recording = _Recording(self.program, maps, values, indices, lengths, change)
+                    pool = next(
+                        (r.graph.pool() for r in self._recordings.values()), None
+                    )  # one memory for all
+                    recording = _Recording(self.program, maps, values, table, change, pool)
                     self._recordings[size] = recording
                     return recording.replay(maps, values, indices, change)
                 except RuntimeError as error:
                     self.record = False
                     torch.cuda.synchronize(change.device)
                     logger.warning("occlusion: batches are not recorded, because %s", _first_line(error))
-            self._seen.add(size)
+            if self.record:
+                self._seen.add(size)
             batch = Batch(*size, maps, values, list(indices.split(lengths)))
             return self.program.run(batch, change)
 
@@ -75,17 +84,19 @@ class _Recording:
         program: Program,
         maps: dict[Key, Tensor],
         values: dict[str, Tensor],
-        indices: Tensor,
-        lengths: list[int],
+        table: Table,
         change: Tensor,
+        pool: tuple[int, int] | None,
     ) -> None:
+        indices, lengths = table
         self.maps = {key: value.clone() for key, value in maps.items()}
         self.values = {name: value.clone() for name, value in values.items()}
         self.indices, self.change = indices.clone(), change.clone()
         batch = Batch(*change.shape[:2], self.maps, self.values, list(self.indices.split(lengths)))
         self._copied: tuple[object, object] = (maps, indices)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # other threads may go on using the device, such as one that loads data
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.out = program.run(batch, self.change)
 
     def replay(
@@ -105,15 +116,15 @@ class _Recording:
 
 
 @contextmanager
-def _fastest_kernels(device: torch.device) -> Iterator[None]:
-    """On CUDA, the fastest of cuDNN's ways for each size, found by trying: sizes are few and come again."""
+def _on_device(device: torch.device, try_kernels: bool) -> Iterator[None]:
+    """Of several GPUs, the one where the images lie."""
     if device.type != "cuda":
         yield
         return
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = before or try_kernels
     try:
-        with torch.cuda.device(device):  # of several, the one where the images lie
+        with torch.cuda.device(device):
             yield
     finally:
         torch.backends.cudnn.benchmark = before
