@@ -329,3 +329,28 @@ def test_on_a_gpu_the_faster_way_is_taken_and_measured_once(monkeypatch):
         monkeypatch.setattr(choice, "plain_seconds", lambda *arguments, seconds=seconds: next(seconds))
         for _ in range(2):
             assert choice.faster_than_plain(engine, network, occluders) is faster
+
+
+TORCHVISION = [
+    *("alexnet", "vgg11", "resnet18", "resnet50", "densenet121", "googlenet", "mobilenet_v2"),
+    *("mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "convnext_tiny", "regnet_x_400mf"),
+    "shufflenet_v2_x0_5",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overhang", ["none", "end", "both"])
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_the_usual_networks_are_exact(name, overhang):
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    options = {"init_weights": False, "aux_logits": True} if name == "googlenet" else {}
+    network = lively(getattr(models, name)(weights=None, num_classes=20, **options)).double()
+    images = pictures(2).double()
+    for window, stride in [((7, 10), (29, 23)), (5, 31)]:
+        engine = engine_of(network, images, window=window, stride=stride, overhang=overhang)
+        found = one_batch_drops(engine, images, fill=0.5)
+        expected = occlusion_drops(
+            network, images, engine="dense", window=window, stride=stride, overhang=overhang, fill=0.5
+        )
+        assert largest_error(found, expected) <= 1e-12

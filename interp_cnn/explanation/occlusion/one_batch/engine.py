@@ -27,7 +27,9 @@ from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
 from interp_cnn.explanation.occlusion.one_batch.tables import Key
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
-MEMORY_SHARE = 0.4  # of the free memory, for one batch
+MEMORY_SHARE = (
+    0.2  # of the free memory, for the deltas of one batch; convolutions take work space beside them
+)
 MOST_IMAGES = 64
 MOST_KNOWN = 64  # batches whose index tensors are kept
 LARGEST = 2**31 - 1  # numbers that one tensor of a batch may hold: beyond it some kernels fail
