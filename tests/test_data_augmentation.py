@@ -1,12 +1,46 @@
 """Flips, shifts and zooms carry landmarks and masks along."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+from reference_augmentation import augmented
 
-from interp_cnn.data.augmentation import Augmentation, mirrored, moved, recoloured
-from interp_cnn.data.parts import Draw, PartSample
+from interp_cnn.data.augmentation import Augmentation, Changes
+from interp_cnn.data.augmentation import mirrored as mirrored_landmarks
+from interp_cnn.data.augmentation import moved as moved_landmarks
+from interp_cnn.data.digits import DigitsParts
+from interp_cnn.data.parts import Draw, PartSample, RawBatch, collate, stacked
+
+
+def mirrored(sample: PartSample, parts: tuple[int, ...] | None = None) -> PartSample:
+    batch = stacked([sample])
+    changes = Changes.of(torch.tensor([0]), None if parts is None else torch.tensor(parts))
+    landmarks = mirrored_landmarks(batch.landmarks, sample.image.shape[-1], parts)
+    return changes(dataclasses.replace(batch, landmarks=landmarks))[0]
+
+
+def moved(sample: PartSample, *, shift: tuple[float, float], zoom: float) -> PartSample:
+    batch, size = stacked([sample]), sample.image.shape[-2:]
+    rows, columns = (
+        (torch.arange(length, dtype=torch.float64)[None] - (length - 1) / 2 - by) / zoom + (length - 1) / 2
+        for length, by in zip(size, shift, strict=True)
+    )
+    landmarks = moved_landmarks(
+        batch.landmarks, size, shift=torch.tensor([shift]), zoom=torch.tensor([zoom], dtype=torch.float64)
+    )
+    changes = Changes.of(None, None, rows=rows, columns=columns)
+    return changes(dataclasses.replace(batch, landmarks=landmarks))[0]
+
+
+def recoloured(image: torch.Tensor, draws: torch.Tensor, *, strength: float) -> torch.Tensor:
+    batch = stacked([PartSample(image, 0, torch.zeros(0, 2))])
+    with pytest.MonkeyPatch.context() as patch:
+        numbers = iter([torch.zeros(4, dtype=torch.float64), draws])
+        patch.setattr(torch, "rand", lambda *_, **__: next(numbers))
+        raw = RawBatch(*Augmentation(colour=strength)(batch, [torch.Generator()]))
+    return raw.finished().images[0]
 
 
 def dot(row: int, column: int, *, size=(17, 21)) -> PartSample:
@@ -17,6 +51,56 @@ def dot(row: int, column: int, *, size=(17, 21)) -> PartSample:
     return PartSample(
         mask.float()[None], 0, landmarks, torch.stack([mask, mask]), mask.clone(), mask.clone(), name="dot"
     )
+
+
+def of_one(change: Augmentation, sample: PartSample, generator: torch.Generator) -> PartSample:
+    return RawBatch(*change(stacked([sample]), [generator])).finished()[0]
+
+
+SETTINGS = [
+    Augmentation(flip=True, shift=0.1, scale=0.1),
+    Augmentation(flip=True, shift=0.1, scale=0.2, colour=0.4),
+    Augmentation(shift=0.3),
+    Augmentation(flip=True),
+    Augmentation(colour=0.6),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_batch_has_the_bits_of_its_images_one_after_the_other(settings):
+    """Digits carry every kind of mask; their parts are given a mirror order that they do not have."""
+    images = DigitsParts("val", image_size=40, scale=[2, 3])
+    images.mirrored_parts = (2, 1, 0)
+    keys = [Draw(3, epoch, index) for epoch in range(2) for index in range(16)]
+
+    def one(key: Draw) -> PartSample:
+        generator = key.generator()
+        return augmented(settings, images.view(key.index, generator), generator, images.mirrored_parts)
+
+    expected = collate([one(key) for key in keys])
+    images.augmentation = settings
+    for found in (collate(images.__getitems__(keys)), collate([images[key] for key in keys])):
+        for name, value in vars(expected).items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(
+                    getattr(found, name), value, rtol=0, atol=0, equal_nan=True, msg=name
+                )
+            else:
+                assert getattr(found, name) == value
+
+
+def test_an_image_of_bytes_has_the_same_bits_as_one_of_numbers():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    landmarks = torch.zeros(2, 0, 2)
+    draws = [Draw(0, 0, index).generator() for index in range(2)]
+    batch = stacked([PartSample(image, 0, marks) for image, marks in zip(pixels, landmarks, strict=True)])
+    found = RawBatch(*Augmentation(flip=True, colour=0.5)(batch, draws)).finished().images
+    draws = [Draw(0, 0, index).generator() for index in range(2)]
+    numbers = dataclasses.replace(batch, images=pixels.float() / 255)
+    assert torch.equal(
+        found, RawBatch(*Augmentation(flip=True, colour=0.5)(numbers, draws)).finished().images
+    )
+    assert found.dtype == torch.float32 and found.max() <= 1
 
 
 def test_a_mirror_image_carries_everything():
@@ -94,9 +178,9 @@ def test_half_of_the_images_are_mirrored_and_shifts_stay_in_their_range():
     places, flipped = [], 0
     for index in range(400):
         generator = Draw(0, 0, index).generator()
-        after = change(sample, generator)
+        after = of_one(change, sample, generator)
         places.append(after.landmarks[0])
-        only = Augmentation(flip=True)(dot(8, 1), Draw(0, 0, index).generator())
+        only = of_one(Augmentation(flip=True), dot(8, 1), Draw(0, 0, index).generator())
         flipped += int(only.landmarks[0, 1] == 19)
     places = torch.stack(places) - torch.tensor([8.0, 10.0])
     assert places[:, 0].abs().max() <= 0.2 * 17 + 1e-4 and places[:, 0].abs().max() > 0.18 * 17
@@ -106,7 +190,7 @@ def test_half_of_the_images_are_mirrored_and_shifts_stay_in_their_range():
 
 def test_the_same_draw_gives_the_same_bits(digits):
     change = Augmentation(flip=True, shift=0.1, scale=0.2)
-    first, second = (change(digits[3], Draw(1, 2, 3).generator()) for _ in range(2))
+    first, second = (of_one(change, digits[3], Draw(1, 2, 3).generator()) for _ in range(2))
     assert torch.equal(first.image, second.image) and torch.equal(first.part_masks, second.part_masks)
     assert first.image.min() >= 0 and first.image.max() <= 1
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference_augmentation import mirrored
 
-from interp_cnn.data.augmentation import mirrored
 from interp_cnn.data.car_parts import CarParts, largest_piece
 
 HEADER = "file,mask,split,part_id,part,x,y,area"

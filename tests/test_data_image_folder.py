@@ -24,7 +24,8 @@ def two_folders(tmp_path):
         for label in ("cat", "dog"):
             path = tmp_path / split / label / "deep" / "a.jpg"
             path.parent.mkdir(parents=True)
-            Image.new("L", (20, 10)).save(path)
+            grey = len([*tmp_path.rglob("*.jpg")])
+            Image.new("L", (20, 10), grey).save(path)
     return tmp_path
 
 
@@ -36,11 +37,12 @@ def csv(root, *rows, header="file,part,x,y"):
 def test_a_share_of_every_class_is_held_out(one_folder):
     train, val = (ImageFolderParts(split, root=one_folder, image_size=8) for split in ("train", "val"))
     assert train.classes == val.classes == ("cat", "dog") and train.background is None
-    assert train.labels.bincount().tolist() == [8, 8] and val.labels.bincount().tolist() == [2, 2]
+    shares = val.labels.bincount()
+    assert (train.labels.bincount() + shares).tolist() == [10, 10] and ((shares >= 1) & (shares <= 4)).all()
     assert len({*train.names, *val.names}) == 20
     assert train.parts == () and train[0].landmarks.shape == (0, 2)
     half = ImageFolderParts("val", root=one_folder, image_size=8, val_fraction=0.5, split_seed=1)
-    assert half.labels.bincount().tolist() == [5, 5]
+    assert ((half.labels.bincount() >= 3) & (half.labels.bincount() <= 7)).all()
 
 
 def test_train_and_val_folders_are_the_split(two_folders):
@@ -66,12 +68,12 @@ def test_landmarks_follow_the_resize_and_several_of_one_part_are_unknown(two_fol
 
 def test_a_landmark_stays_on_its_pixel_when_the_camera_was_turned(tmp_path):
     pixels = np.zeros((30, 60, 3), dtype=np.uint8)
-    pixels[8:12, 40:44] = 255
     exif = Image.Exif()
     exif[0x0112] = 8  # seen upright after a turn by 90 degrees counter-clockwise: 30 wide, 60 high
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         for index in range(2):
+            pixels[8:12, 40:44] = 255 - 2 * index - (label == "b")
             Image.fromarray(pixels).save(tmp_path / label / f"{index}.png", exif=exif)
     marks = csv(tmp_path, *(f"{label}/{index}.png,spot,9.5,17.5" for label in "ab" for index in range(2)))
     sample = ImageFolderParts("val", **marks, val_fraction=0.5)[0]
@@ -85,7 +87,7 @@ def test_groups_stay_on_one_side(one_folder):
     for seed in range(5):
         val = ImageFolderParts("val", **marks, split_seed=seed, val_fraction=0.4)
         films = [int(name[4]) // 2 for name in val.names if name.startswith("cat")]
-        assert len(films) == 4 and all(films.count(film) == 2 for film in films)
+        assert 2 <= len(films) <= 7 and all(films.count(film) == 2 for film in films)
         assert val.parts == ()
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from interp_cnn.data.images import ImageFiles, image_size, read_ids, read_image, read_rgb, skips, square
+from interp_cnn.data.image_files import ImageFiles, skips
+from interp_cnn.data.images import SUFFIXES, image_size, read_ids, read_image, read_rgb, square
 
 RED = (200, 30, 60)
 
@@ -163,21 +164,77 @@ def three_files(tmp_path):
     return [tmp_path / name for name in ("a.png", "b.png", "c.png")]
 
 
-@pytest.mark.parametrize("cache", [1 << 30, 0])
-def test_bad_files_are_left_out_only_when_asked(three_files, monkeypatch, cache):
-    monkeypatch.setattr("interp_cnn.data.images.CACHE_BYTES", cache)
-    files = ImageFiles(three_files, (4, 4), skip_bad=True)
-    assert files.kept == [0, 2] and len(files) == 2
-    assert [round(float(files[i].mean() * 255)) for i in range(2)] == [10, 30]
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_bad_files_are_left_out_only_when_asked(three_files, cache):
+    files = ImageFiles(three_files, (4, 4), skip_bad=True, cache=cache)
+    assert files.kept == [0, 2] and len(files) == 2 and (files.pixels is None) == (cache == "none")
+    assert [files[i].unique().tolist() for i in range(2)] == [[10], [30]]
     assert files.skipped[0].path.endswith("b.png") and "not an image" in files.skipped[0].reason
     with pytest.raises(ValueError, match=r"list\.csv, line 3: .*b\.png"):
-        ImageFiles(three_files, (4, 4), where=[f"list.csv, line {n}" for n in (2, 3, 4)])[1]
+        ImageFiles(three_files, (4, 4), where=[f"list.csv, line {n}" for n in (2, 3, 4)], cache=cache)[1]
 
 
 def test_a_cached_image_is_not_changed_by_its_user(three_files):
     files = ImageFiles(three_files[:1], (4, 4))
     files[0].zero_()
-    assert files[0].mean() > 0
+    assert files[0].min() > 0
+
+
+def test_images_are_kept_in_memory_where_they_fit_and_their_size_is_said(three_files, monkeypatch, caplog):
+    paths = [three_files[0], three_files[2]]
+    needed = 2 * 4 * 4 * 3
+    monkeypatch.setattr("interp_cnn.data.image_files.WORTH_A_WORD", 0)
+    with caplog.at_level("INFO"):
+        monkeypatch.setattr("interp_cnn.data.image_files.free_memory", lambda: 10 * needed)
+        cached = ImageFiles(paths, (4, 4))
+        assert "2 images of 4 x 4 pixels: 1 MiB kept in memory" in caplog.text
+        monkeypatch.setattr("interp_cnn.data.image_files.free_memory", lambda: 2 * needed)
+        files = ImageFiles(paths, (4, 4))
+        assert "decoded anew in every epoch" in caplog.text
+    assert cached.pixels.shape == (2, 4, 4, 3) and files.pixels is None
+    assert all((cached[index] == files[index]).all() for index in range(2))
+    assert ImageFiles(paths, (4, 4), cache="memory").pixels is not None
+    monkeypatch.setattr("interp_cnn.data.image_files.free_memory", lambda: needed - 1)
+    with pytest.raises(ValueError, match=r"data\.cache is memory, but 2 images .* expected none"):
+        ImageFiles(paths, (4, 4), cache="memory")
+    with pytest.raises(ValueError, match="cache is 'disk'; expected auto, memory or none"):
+        ImageFiles(paths, (4, 4), cache="disk")
+
+
+DAMAGED_EXIF = [
+    b"\0\x08\0\x02\x01\x12\0\x03",
+    b"",
+    b"MM",
+    b"II*\0\xff\xff\xff\xff",
+    b"MM\0*\0\0\0\x08\xff\xff",
+    bytes(40),
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_EXIF, ids=range(len(DAMAGED_EXIF)))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_metadata_of_a_sound_picture_do_not_matter(tmp_path, suffix, damaged):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        Image.fromarray(noise).save(path)
+        chunk = b"eXIf" + damaged
+        content = path.read_bytes()
+        checked = struct.pack(">I", len(damaged)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(content[:33] + checked + content[33:])
+    else:
+        Image.fromarray(noise).save(path, exif=b"Exif\0\0" + damaged)
+    assert read_rgb(path).shape == (9, 7, 3) and image_size(path) == (9, 7)
+    if suffix == "png":
+        assert (read_rgb(path) == noise).all()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_ending_that_counts_as_a_picture_is_read(tmp_path, suffix):
+    kinds = {".jpe": "JPEG", ".jfif": "JPEG", ".dib": "BMP", ".pnm": "PPM", ".avifs": "AVIF"}
+    path = tmp_path / f"a{suffix}"
+    Image.new("L" if suffix in (".pgm", ".pbm") else "RGB", (7, 5), 200).save(path, format=kinds.get(suffix))
+    assert read_rgb(path).shape == (5, 7, 3)
 
 
 def test_wrong_options_of_file_sets_are_refused():

@@ -6,10 +6,11 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from interp_cnn.data.datamodule import EpochSampler, OrderedSampler, PartDataModule
+from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
-from interp_cnn.data.images import Skipped
+from interp_cnn.data.image_files import Skipped
 from interp_cnn.data.parts import Draw, PartBatch, PartSample, PartSet
+from interp_cnn.data.samplers import EpochSampler, OrderedSampler
 
 
 class Numbers(PartSet):
@@ -19,6 +20,7 @@ class Numbers(PartSet):
 
     def __init__(self, split: str = "train", *, count: int = 23):
         self.labels = (torch.arange(count) % 5 == 0).long()
+        self.names = [f"{split} {index}" for index in range(count)]
 
     def view(self, index, generator):
         noise = 0.0 if generator is None else torch.rand((), generator=generator).item()

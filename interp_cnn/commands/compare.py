@@ -51,7 +51,10 @@ def run(config: DictConfig) -> None:
         )
     runs = []
     for kind, settings in twins(config).items():
-        train(settings, folder / kind, label=f"training {kind}", resume=True)
+        same = (
+            runs[0].folder if runs else None
+        )  # the twin sees the same images, though the folder may have changed
+        train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same)
         runs.append(load_run(folder / kind, checkpoint="last"))
     leave_to_the_first()
     seconds = {

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from interp_cnn.attribution.folder import Explanations
 from interp_cnn.attribution.question import Question, share_of, size_of
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.images import skips
+from interp_cnn.data.image_files import skips
 from interp_cnn.discovery.pages import show
 from interp_cnn.discovery.settings import settings_of
 from interp_cnn.discovery.sources import sources_of

@@ -121,7 +121,8 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
             settings.trainer.limit_train_batches = config.shown / images
         warmup = settings.model.loss_weight.warmup_epochs
         settings.model.loss_weight.warmup_epochs = min(warmup, config.shown / images / 2)
-        train(settings, folder / kind, label=f"training {kind}", resume=True)
+        same = runs[0].folder if runs else None
+        train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same)
         runs.append(load_run(folder / kind, checkpoint="last"))
     leave_to_the_first()
     return runs

@@ -31,6 +31,13 @@ from interp_cnn.training.mask_board import Dashboard
 
 log = logging.getLogger(__name__)
 COMPARED_ON_RESUME = ("seed", "data", "model", "training")
+WITHOUT_EFFECT = (
+    "data.workers",
+    "data.pin_memory",
+    "data.cache",
+    "data.quarantine",
+    "data.download",
+)  # on any bit
 
 
 def run(config: DictConfig) -> float | None:
@@ -52,7 +59,14 @@ def run(config: DictConfig) -> float | None:
     return float(last["val/accuracy"]) if "val/accuracy" in last else None
 
 
-def train(config: DictConfig, folder: Path, *, label: str | None = None, resume: bool = False) -> Path:
+def train(
+    config: DictConfig,
+    folder: Path,
+    *,
+    label: str | None = None,
+    resume: bool = False,
+    images_of: Path | None = None,
+) -> Path:
     """Trains one network; the same lines for the interpretable one and for its twin.
 
     Args:
@@ -60,6 +74,8 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         folder: run folder.
         label: what the progress bar says; by default the kind of the network.
         resume: go on with what an interrupted call left in the folder, or return at once when it is complete.
+        images_of: run folder whose training and validation images are taken; None: those of the training that is gone
+            on with, or the data set's own split.
 
     Returns:
         The run folder.
@@ -84,7 +100,10 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
     if resume and (folder / "run.json").is_file():
         return folder
     started = time.time()
-    data = build_data(resolved.data)
+    images_of = images_of if checkpoint is None else checkpoint.resolve().parent.parent
+    data = build_data(resolved.data, images_of=images_of)
+    if checkpoint is not None and data.differences and (data.differences.missing or data.differences.changed):
+        log.warning("the training goes on with the images that are there, not bit for bit")
     torch.manual_seed(config.seed)
     network = network_for(resolved.model, data)
     module = classification(network, resolved, data)
@@ -92,6 +111,8 @@ def train(config: DictConfig, folder: Path, *, label: str | None = None, resume:
         _check_fits(module, checkpoint)
     if rank_zero_only.rank == 0:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+        if images_of != folder.resolve():  # who goes on keeps the images that the training began with
+            data.split_record().write(folder)
     training = resolved.training
     trainer = fit(
         module,
@@ -250,7 +271,8 @@ def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
         return
     before = _flat({key: load_config(folder).get(key) for key in COMPARED_ON_RESUME})
     now = _flat({key: config.get(key) for key in COMPARED_ON_RESUME})
-    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    keys = sorted({*before, *now}.difference(WITHOUT_EFFECT))
+    different = [key for key in keys if before.get(key) != now.get(key)]
     if different:
         key = different[0]
         more = f" (and {len(different) - 1} more settings)" if len(different) > 1 else ""

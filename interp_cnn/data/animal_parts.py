@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp_cnn.data.images import ImageFiles, skips, square
+from interp_cnn.data.image_files import ImageFiles, skips
+from interp_cnn.data.images import square
 from interp_cnn.data.parts import PartSample, PartSet
 from interp_cnn.data.tables import file_below, numbers, read_table
 
@@ -43,6 +44,7 @@ class AnimalParts(PartSet):
             judged on images with landmarks, of which the table's validation side has few.
         image_size: side in pixels; other images are resized.
         on_error: "raise" at the first bad image, or "skip" it and list it in `skipped`.
+        cache: "memory", "none" or "auto"; see `ImageFiles`.
     """
 
     channels = 3
@@ -57,10 +59,11 @@ class AnimalParts(PartSet):
         held_out: str = "split",
         image_size: int = 64,
         on_error: str = "raise",
+        cache: str = "auto",
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root)
+        root = Path(root).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(
                 f"root={root}: no such folder; it should hold annotations.csv and the images"
@@ -98,7 +101,9 @@ class AnimalParts(PartSet):
             self.image_size,
             where=where,
             skip_bad=skips(on_error),
+            cache=cache,
         )
+        self.in_memory = self.images.pixels is not None
         self.skipped = self.images.skipped
         rows = rows.iloc[self.images.kept]
         self.names = rows["file"].tolist()
@@ -116,6 +121,10 @@ class AnimalParts(PartSet):
             part_masks=self._part_masks(index),
             name=self.names[index],
         )
+
+    def contents(self) -> list[str]:
+        """A hash of every image file."""
+        return self.images.contents()
 
     def _landmarks(self) -> Tensor:
         height, width = self.image_size

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp_cnn.data.parts import PartSample
+from interp_cnn.data.parts import PartBatch, changed_tensors
 
 
 @dataclass(frozen=True)
@@ -65,102 +65,170 @@ class Augmentation:
         return cls(**given)
 
     def __call__(
-        self, sample: PartSample, generator: torch.Generator, mirrored_parts: tuple[int, ...] | None = None
-    ) -> PartSample:
-        """A randomly flipped, shifted and zoomed version of a sample.
+        self,
+        batch: PartBatch,
+        generators: Sequence[torch.Generator],
+        mirrored_parts: tuple[int, ...] | None = None,
+    ) -> tuple[PartBatch, Changes]:
+        """Draws a flip, shift, zoom and colours for every image of a batch.
 
         Args:
-            sample: what is changed.
-            generator: four numbers are drawn from it, and six more for colours.
+            batch: what is changed.
+            generators: one for each image; four numbers are drawn from it, and six more for colours.
             mirrored_parts: for each part, the part that it becomes in a mirror image; None: itself.
+
+        Returns:
+            the batch with its landmarks moved, and what is still to be done to its images and masks.
         """
-        side, down, right, zoom = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-        if self.flip and side < 0.5:
-            sample = mirrored(sample, mirrored_parts)
-        if self.shift > 0 or self.scale > 0:
-            height, width = sample.image.shape[-2:]
-            sample = moved(
-                sample,
-                shift=((2 * down - 1) * self.shift * height, (2 * right - 1) * self.shift * width),
-                zoom=math.exp((2 * zoom - 1) * math.log1p(self.scale)),
+        height, width = batch.images.shape[-2:]
+        draws = [torch.rand(4, generator=each, dtype=torch.float64).tolist() for each in generators]
+        mirror, grid = None, {}
+        landmarks = batch.landmarks
+        if self.flip:
+            mirror = torch.tensor(
+                [place for place, (side, *_) in enumerate(draws) if side < 0.5], dtype=torch.int64
             )
+            turned = mirrored(landmarks[mirror], width, mirrored_parts)
+            landmarks = landmarks.index_copy(0, mirror, turned)
+        if self.shift > 0 or self.scale > 0:
+            shift = torch.tensor(
+                [
+                    [(2 * down - 1) * self.shift * height, (2 * right - 1) * self.shift * width]
+                    for _, down, right, _ in draws
+                ],
+                dtype=torch.float64,
+            )
+            # by the standard library: the same zoom for one image and for many
+            zooms = [math.exp((2 * zoom - 1) * math.log1p(self.scale)) for *_, zoom in draws]
+            zoom = torch.tensor(zooms, dtype=torch.float64)
+            landmarks = moved(landmarks, (height, width), shift=shift, zoom=zoom)
+            grid = {"rows": _source(height, shift[:, 0], zoom), "columns": _source(width, shift[:, 1], zoom)}
+        fade, gains = None, None
         if self.colour > 0:
-            draws = torch.rand(6, generator=generator)
-            sample = dataclasses.replace(sample, image=recoloured(sample.image, draws, strength=self.colour))
-        return sample
+            colours = torch.stack([torch.rand(6, generator=each) for each in generators])  # (B, 6)
+            fade = torch.where(colours[:, 0] < self.colour, colours[:, 1], 0.0)
+            factors = ((2 * colours[:, 2:6] - 1) * math.log1p(self.colour)).exp()
+            gains = factors[:, :3] ** 0.5 * factors[:, 3:]  # each channel's and the whole image's
+        order = None if mirrored_parts is None else torch.tensor(mirrored_parts)
+        changes = Changes.of(mirror, order, fade=fade, gains=gains, **grid)
+        return dataclasses.replace(batch, landmarks=landmarks), changes
 
 
-def recoloured(image: Tensor, draws: Tensor, *, strength: float) -> Tensor:
-    """An image (C, H, W) with less saturation and other gains; `draws` (6,) in [0, 1) decide what is done."""
-    if draws[0] < strength:
-        image = torch.lerp(image, image.mean(0, keepdim=True), draws[1])
-    gains = ((2 * draws[2:6] - 1) * math.log1p(strength)).exp()
-    gains = gains[:3] ** 0.5 * gains[3]  # each channel's and the whole image's
-    return (image * gains[: len(image), None, None]).clamp(0, 1)
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What augmentation does to the images and masks of a batch, on whatever device they and it are.
+
+    Attributes:
+        mirror: (M,) int64, places of the images to be mirrored; None: none.
+        order: (P,) the part that each part becomes in a mirror image; None: itself.
+        rows: (B, H) float32, the source row of every row, from -1 to 1; None: images stay in place.
+        columns: (B, W) the same for columns.
+        near_rows: (B, H) int64, the nearest source row, -1 outside the image.
+        near_columns: (B, W) the same for columns.
+        fade: (B,) share of the saturation that an image loses; None: none.
+        gains: (B, 3) factors of the channels' brightness.
+    """
+
+    mirror: Tensor | None
+    order: Tensor | None
+    rows: Tensor | None
+    columns: Tensor | None
+    near_rows: Tensor | None
+    near_columns: Tensor | None
+    fade: Tensor | None
+    gains: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        mirror: Tensor | None,
+        order: Tensor | None,
+        *,
+        rows: Tensor | None = None,
+        columns: Tensor | None = None,
+        fade: Tensor | None = None,
+        gains: Tensor | None = None,
+    ) -> Changes:
+        """From source rows and columns (B, H) and (B, W) float64 in pixels: rounded here, as not every device knows
+        float64.
+        """
+        scaled, near = [None, None], [None, None]
+        if rows is not None:
+            for axis, source in enumerate((rows, columns)):
+                length = source.shape[1]
+                scaled[axis] = (source * 2 / max(length - 1, 1) - 1).float()
+                nearest = source.round().long()
+                near[axis] = torch.where((nearest >= 0) & (nearest < length), nearest, -1)
+        return cls(mirror, order, *scaled, *near, fade, gains)
+
+    def __call__(self, batch: PartBatch) -> PartBatch:
+        """The batch with its images and masks changed."""
+        images = batch.images
+        if self.mirror is not None:
+            images = images.index_copy(0, self.mirror, images[self.mirror].flip(-1))
+        if self.rows is not None:
+            shape = (len(images), *images.shape[-2:])
+            grid = torch.stack(
+                (self.columns[:, None, :].expand(shape), self.rows[:, :, None].expand(shape)), dim=-1
+            )
+            images = F.grid_sample(
+                images, grid, mode="bilinear", padding_mode="reflection", align_corners=True
+            ).clamp(0, 1)
+        if self.gains is not None:
+            images = torch.lerp(images, images.mean(1, keepdim=True), self.fade[:, None, None, None])
+            images = (images * self.gains[:, : images.shape[1], None, None]).clamp(0, 1)
+        return dataclasses.replace(
+            batch,
+            images=images,
+            part_masks=self._masks(batch.part_masks, self.order),
+            object_masks=self._masks(batch.object_masks),
+            distractor_masks=self._masks(batch.distractor_masks),
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Changes:
+        """The same with every tensor on `device`."""
+        return changed_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Changes:
+        """The same in page-locked memory."""
+        return changed_tensors(self, Tensor.pin_memory)
+
+    def _masks(self, masks: Tensor | None, order: Tensor | None = None) -> Tensor | None:
+        """Masks (B, ..., H, W), mirrored (parts by `order`), and moved: False where the view leaves the image."""
+        if masks is None:
+            return None
+        ones = (1,) * (masks.dim() - 3)
+        if self.mirror is not None:
+            turned = masks[self.mirror].flip(-1)
+            masks = masks.index_copy(0, self.mirror, turned if order is None else turned[:, order])
+        if self.rows is not None:
+            rows = self.near_rows.view(len(masks), *ones, -1, 1)
+            columns = self.near_columns.view(len(masks), *ones, 1, -1)
+            inside = (rows >= 0) & (columns >= 0)
+            masks = masks.gather(-2, rows.clamp(min=0).expand_as(masks))
+            masks = masks.gather(-1, columns.clamp(min=0).expand_as(masks)) & inside
+        return masks
 
 
-def mirrored(sample: PartSample, mirrored_parts: tuple[int, ...] | None = None) -> PartSample:
-    """The mirror image, left to right; parts change places by `mirrored_parts`."""
-    width = sample.image.shape[-1]
-    landmarks = sample.landmarks * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, width - 1.0])
-    part_masks = _each(sample.part_masks, lambda mask: mask.flip(-1))
-    if mirrored_parts is not None:
-        order = list(mirrored_parts)
-        landmarks, part_masks = landmarks[order], _each(part_masks, lambda mask: mask[order])
-    return dataclasses.replace(
-        sample,
-        image=sample.image.flip(-1),
-        landmarks=landmarks,
-        part_masks=part_masks,
-        object_mask=_each(sample.object_mask, lambda mask: mask.flip(-1)),
-        distractor_mask=_each(sample.distractor_mask, lambda mask: mask.flip(-1)),
-    )
+def mirrored(landmarks: Tensor, width: int, mirrored_parts: tuple[int, ...] | None = None) -> Tensor:
+    """Landmarks (B, P, 2) in images of `width`, mirrored left to right; parts change places by `mirrored_parts`."""
+    turned = landmarks * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, width - 1.0])
+    return turned if mirrored_parts is None else turned[:, list(mirrored_parts)]
 
 
-def moved(sample: PartSample, *, shift: tuple[float, float], zoom: float) -> PartSample:
-    """The sample shifted by (rows, columns) pixels and enlarged by `zoom` about the image's centre."""
-    height, width = sample.image.shape[-2:]
-    rows = _source(height, shift[0], zoom)  # (H,) the source row of every row
-    columns = _source(width, shift[1], zoom)
-
-    def moved_mask(mask: Tensor) -> Tensor:
-        near_rows, near_columns = rows.round().long(), columns.round().long()
-        inside = _within(near_rows, height)[:, None] & _within(near_columns, width)
-        picked = mask[..., near_rows.clamp(0, height - 1), :][..., near_columns.clamp(0, width - 1)]
-        return picked & inside
-
-    grid = torch.stack(
-        torch.broadcast_tensors(
-            (columns * 2 / max(width - 1, 1) - 1)[None, :], (rows * 2 / max(height - 1, 1) - 1)[:, None]
-        ),
-        dim=-1,
-    )
-    image = F.grid_sample(
-        sample.image[None], grid[None].float(), mode="bilinear", padding_mode="reflection", align_corners=True
-    )[0]
+def moved(landmarks: Tensor, size: tuple[int, int], *, shift: Tensor, zoom: Tensor) -> Tensor:
+    """Landmarks (B, P, 2), shifted by `shift` (B, 2) pixels and enlarged by `zoom` (B,) about the centre of images of
+    `size`; NaN outside them.
+    """
+    height, width = size
     centre = torch.tensor([(height - 1) / 2, (width - 1) / 2])
-    landmarks = (sample.landmarks - centre) * zoom + centre + torch.tensor(shift, dtype=torch.float32)
+    landmarks = (landmarks - centre) * zoom.float()[:, None, None] + centre + shift.float()[:, None]
     low, high = torch.tensor(-0.5), torch.tensor([height - 0.5, width - 0.5])
-    left = ((landmarks < low) | (landmarks >= high)).any(dim=-1)
-    landmarks = landmarks.masked_fill(left[:, None], torch.nan)
-    return dataclasses.replace(
-        sample,
-        image=image.clamp(0, 1),
-        landmarks=landmarks,
-        part_masks=_each(sample.part_masks, moved_mask),
-        object_mask=_each(sample.object_mask, moved_mask),
-        distractor_mask=_each(sample.distractor_mask, moved_mask),
-    )
+    left = ((landmarks < low) | (landmarks >= high)).any(dim=-1, keepdim=True)
+    return landmarks.masked_fill(left, torch.nan)
 
 
-def _source(length: int, shift: float, zoom: float) -> Tensor:
+def _source(length: int, shift: Tensor, zoom: Tensor) -> Tensor:
+    """(B, length) float64: the source of every row or column."""
     centre = (length - 1) / 2
-    return (torch.arange(length, dtype=torch.float64) - centre - shift) / zoom + centre
-
-
-def _within(index: Tensor, length: int) -> Tensor:
-    return (index >= 0) & (index < length)
-
-
-def _each(mask: Tensor | None, change) -> Tensor | None:
-    return None if mask is None else change(mask)
+    return (torch.arange(length, dtype=torch.float64) - centre - shift[:, None]) / zoom[:, None] + centre

@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from interp_cnn.data.images import ImageFiles, good, read_ids, skips, square
+from interp_cnn.data.image_files import ImageFiles, content_of, good, skips
+from interp_cnn.data.images import read_ids, square
 from interp_cnn.data.parts import PartSample, PartSet
 from interp_cnn.data.tables import file_below, numbers, read_table
 
@@ -47,6 +48,7 @@ class CarParts(PartSet):
         root: folder with `parts.csv`.
         image_size: side in pixels; other pictures and masks are resized.
         on_error: "raise" at the first bad picture or mask, or "skip" it and list it in `skipped`.
+        cache: "memory", "none" or "auto"; see `ImageFiles`.
     """
 
     channels = 3
@@ -59,10 +61,11 @@ class CarParts(PartSet):
         root: str | os.PathLike[str],
         image_size: int = 128,
         on_error: str = "raise",
+        cache: str = "auto",
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root)
+        root = Path(root).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(
                 f"root={root}: no such folder; it should hold parts.csv, images and masks"
@@ -81,7 +84,9 @@ class CarParts(PartSet):
             self.image_size,
             where=where,
             skip_bad=skips(on_error),
+            cache=cache,
         )
+        self.in_memory = images.pixels is not None
         masks = [file_below(root, name, at) for name, at in zip(first["mask"], where, strict=True)]
         part_of = np.full(256, -1)
         part_of[0] = 0
@@ -122,6 +127,10 @@ class CarParts(PartSet):
             object_mask=part_map > 0,
             name=self.names[index],
         )
+
+    def contents(self) -> list[str]:
+        """A hash of every picture file."""
+        return [content_of(self.images.paths[index]) for index in self.image_index]
 
     def _landmarks(self, car: pd.DataFrame, index: int) -> torch.Tensor:
         height, width = self.image_size

@@ -5,6 +5,9 @@ one class and its options. Training order, placement and augmentation are functi
 a training that was killed and resumed, or that uses more workers, sees the same pixels in the same order.
 Validation goes through the images in order, in their fixed views.
 
+In a training on a GPU the training batches are finished there: bytes travel, from page-locked memory, and become
+numbers and are augmented on the device. On the CPU the same lines run in the loader, with the same bits as ever.
+
 Across processes (torch.distributed) each rank takes every world-size-th image; the last round is padded so that
 all ranks make the same number of steps, and in validation the sampler's `own` tells how many images count. The
 trainer must therefore run with `use_distributed_sampler=False`.
@@ -12,118 +15,28 @@ trainer must therefore run with `use_distributed_sampler=False`.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from interp_cnn.data.augmentation import Augmentation
-from interp_cnn.data.parts import Draw, PartSet, collate
-from interp_cnn.storage.files import replacing
+from interp_cnn.data.image_files import write_skipped
+from interp_cnn.data.memory import at_most_the_cores, check_memory, cores
+from interp_cnn.data.parts import PartBatch, PartSet, RawBatch, collate
+from interp_cnn.data.samplers import EpochSampler, OrderedSampler
+from interp_cnn.data.split_record import Differences, SplitRecord, followed
 
 log = logging.getLogger(__name__)
-
-
-class EpochSampler(Sampler[Draw]):
-    """A new order in every epoch, drawn from (seed, epoch); hands each image's `Draw` to the data set.
-
-    Lightning calls `set_epoch` before each training epoch.
-
-    Args:
-        labels: (N,) class indices.
-        seed: of orders and views.
-        balance: give every class an equal share of an epoch of N images: images of a small class come
-            round several times, of a large class some wait for another epoch.
-        rank: this process among `world_size`; both default to torch.distributed's, else to 0 of 1.
-        world_size: number of processes that share an epoch.
-    """
-
-    def __init__(
-        self,
-        labels: Tensor,
-        *,
-        seed: int,
-        balance: bool = False,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        self.labels = labels
-        self.seed = seed
-        self.balance = balance
-        self.rank, self.world_size = shard(rank, world_size)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // self.world_size)
-
-    def __iter__(self) -> Iterator[Draw]:
-        beyond = len(self.labels)  # no image has this index: the order's stream is nobody's view
-        order = self._order(Draw(self.seed, self.epoch, beyond).generator())
-        order += order[: len(self) * self.world_size - len(order)]
-        for index in order[self.rank :: self.world_size]:
-            yield Draw(self.seed, self.epoch, index)
-
-    def _order(self, generator: torch.Generator) -> list[int]:
-        count = len(self.labels)
-        if not self.balance:
-            return torch.randperm(count, generator=generator).tolist()
-        classes = self.labels.unique()
-        chosen = []
-        for place, label in enumerate(classes):
-            members = (self.labels == label).nonzero().flatten()
-            share = count // len(classes) + (place < count % len(classes))
-            rounds = [
-                members[torch.randperm(len(members), generator=generator)]
-                for _ in range(-(-share // len(members)))
-            ]
-            chosen.append(torch.cat(rounds)[:share])
-        mixed = torch.cat(chosen)
-        return mixed[torch.randperm(count, generator=generator)].tolist()
-
-
-class OrderedSampler(Sampler[int]):
-    """Every image once, in order, in its fixed view; a rank takes every world-size-th of them.
-
-    A rank with an image fewer than the first repeats one at its end: ranks that wait for each other in every batch
-    need the same number of batches. `own` is the number without it.
-    """
-
-    def __init__(self, count: int, *, rank: int | None = None, world_size: int | None = None) -> None:
-        self.count = count
-        self.rank, self.world_size = shard(rank, world_size)
-        self.own = len(range(self.rank, count, self.world_size))
-
-    def __len__(self) -> int:
-        return -(-self.count // self.world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(self.rank, self.count, self.world_size)
-        if self.own < len(self):
-            yield self.count - 1
-
-
-def shard(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """(rank, world size): the given ones, else torch.distributed's when it runs, else (0, 1)."""
-    if rank is None and world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
-    if rank is None or world_size is None or not 0 <= rank < world_size:
-        raise ValueError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size, or neither")
-    return rank, world_size
+MOST_WORKERS = 16  # that `auto` takes: more of them wait for each other
+BATCHES_AHEAD = 2  # that a worker prepares
 
 
 class PartDataModule(LightningDataModule):
@@ -135,8 +48,9 @@ class PartDataModule(LightningDataModule):
     Args:
         dataset: a data set class (or a function): called with "train" and with "val" and the options.
         batch_size: images per step and process. An incomplete last batch of an epoch is left out of training.
-        workers: processes that prepare batches; 0: the training process itself.
-        pin_memory: page-locked batches, for copies to a GPU.
+        workers: processes that prepare batches, at most one for each core; 0: the training process itself; "auto":
+            none where the images lie in memory, else one for each core that a training on a GPU leaves free.
+        pin_memory: page-locked batches, for copies to a GPU; "auto": in a training on a CUDA device.
         seed: of the training's order, placements and augmentations.
         augmentation: what training does to an image, an `Augmentation` or its arguments; None: nothing.
         balance: every class equally often in a training epoch; see `EpochSampler`.
@@ -149,8 +63,8 @@ class PartDataModule(LightningDataModule):
         dataset: Callable[..., PartSet],
         *,
         batch_size: int = 64,
-        workers: int = 0,
-        pin_memory: bool = False,
+        workers: int | str = "auto",
+        pin_memory: bool | str = "auto",
         seed: int = 0,
         augmentation: Augmentation | Mapping[str, Any] | None = None,
         balance: bool = False,
@@ -160,8 +74,10 @@ class PartDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected 1 or more")
-        if workers < 0:
-            raise ValueError(f"workers={workers}: expected 0 or more")
+        if workers != "auto" and (type(workers) is not int or workers < 0):
+            raise ValueError(f"workers={workers}: expected auto, or 0 or more")
+        if pin_memory not in ("auto", True, False):
+            raise ValueError(f"pin_memory={pin_memory}: expected auto, true or false")
         if seed < 0:
             raise ValueError(f"seed={seed}: expected 0 or more")
         known = [name for name in inspect.signature(dataset).parameters if name != "split"]
@@ -171,7 +87,7 @@ class PartDataModule(LightningDataModule):
                 raise ValueError(f"{name}: the data set has no such option; nearest: {', '.join(near)}")
         self.dataset = dataset
         self.batch_size = batch_size
-        self.workers = workers
+        self.workers = workers if workers == "auto" else at_most_the_cores(workers)
         self.pin_memory = pin_memory
         self.seed = seed
         self.augmentation = Augmentation.of(augmentation)
@@ -180,12 +96,32 @@ class PartDataModule(LightningDataModule):
         self.options = options
         self.train_set: PartSet | None = None
         self.val_set: PartSet | None = None
+        self.record: SplitRecord | None = None
+        self.differences: Differences | None = None
+
+    def follow(self, record: SplitRecord, trained_in: str) -> None:
+        """Takes the sides of an earlier training, called `trained_in`, in place of the data set's own.
+
+        One line says what is new, missing or changed since then. To be called before `setup`.
+        """
+        self.record, self._trained_in = record, trained_in
 
     def setup(self, stage: str | None = None) -> None:
         """Builds both sets, once."""
         if self.train_set is not None:
             return
-        train_set, val_set = (self.dataset(split, **self.options) for split in ("train", "val"))
+        train_set, val_set = self._own_sets() if self.record is None else self._followed_sets()
+        train_set.augmentation = self.augmentation
+        self.train_set, self.val_set = train_set, val_set
+        self._check_memory()
+        self._report_skipped()
+
+    def split_record(self) -> SplitRecord:
+        """Both sides as they are, to be kept with what is trained on them."""
+        return SplitRecord.of(self._set("train_set"), self._set("val_set"))
+
+    def _own_sets(self) -> tuple[PartSet, PartSet]:
+        train_set, val_set = self._sets(self.options)
         for split, part_set in (("train", train_set), ("val", val_set)):
             if len(part_set) == 0:
                 raise ValueError(f"split {split!r} has no image; both training and validation need some")
@@ -194,14 +130,53 @@ class PartDataModule(LightningDataModule):
                 raise ValueError(
                     f"no training image of class {train_set.classes[label]!r}; every class needs some"
                 )
-        train_set.augmentation = self.augmentation
-        self.train_set, self.val_set = train_set, val_set
-        self._report_skipped()
+        return train_set, val_set
+
+    def _sets(self, options: Mapping[str, Any]) -> tuple[PartSet, PartSet]:
+        train_set, val_set = (self.dataset(split, **options) for split in ("train", "val"))
+        self._skipped = [*getattr(train_set, "skipped", ()), *getattr(val_set, "skipped", ())]
+        return train_set, val_set
+
+    def _followed_sets(self) -> tuple[PartSet, PartSet]:
+        """The images of the record that are there; a bad file among those that came later does no harm."""
+        try:
+            sets = self._sets(self.options)
+        except (ValueError, OSError):
+            if self.options.get("on_error") != "raise":
+                raise
+            sets = self._sets({**self.options, "on_error": "skip"})
+            known = {*self.record.train.names, *self.record.val.names}
+            for bad in self._skipped:
+                if any(bad.path.endswith(f"/{name}") for name in known):
+                    raise ValueError(bad.reason) from None
+        train_set, val_set, differences = followed(self.record, *sets)
+        self.differences = differences
+        if differences is None:
+            log.warning(
+                "none of the images of %s is there: the data are taken as another set, split in its own way",
+                self._trained_in,
+            )
+            return train_set, val_set
+        if len(val_set) == 0:
+            raise ValueError(
+                f"none of the {len(self.record.val.names):,} validation images of {self._trained_in} is there; "
+                "put them back, or measure on other images with data.root=..."
+            )
+        if differences:
+            log.warning("the images are not those of %s: %s", self._trained_in, differences)
+        return train_set, val_set
 
     def train_dataloader(self) -> DataLoader:
         """Random views in the order of (seed, epoch); batches are all of `batch_size`."""
-        sampler = EpochSampler(self._set("train_set").labels, seed=self.seed, balance=self.balance)
-        return self._loader(self.train_set, sampler, drop_last=len(sampler) >= self.batch_size)
+        train_set = self._set("train_set")
+        sampler = EpochSampler(train_set.labels, seed=self.seed, balance=self.balance)
+        later = self._device().type != "cpu"
+        return self._loader(
+            train_set,
+            sampler,
+            drop_last=len(sampler) >= self.batch_size,
+            finish=_as_it_is if later else collate,
+        )
 
     def val_dataloader(self) -> DataLoader:
         """Fixed views in order, every image once."""
@@ -210,6 +185,16 @@ class PartDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         """The validation images: these data sets have one held-out side."""
         return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Copies that the processor does not wait for."""
+        if isinstance(batch, PartBatch | RawBatch):
+            return batch.to(device, non_blocking=True)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Finishes what the loader left to the device."""
+        return batch.finished() if isinstance(batch, RawBatch) else batch
 
     def predict_dataloader(self) -> DataLoader:
         """The validation images."""
@@ -256,34 +241,57 @@ class PartDataModule(LightningDataModule):
             raise RuntimeError("the data module has no images before setup()")
         return part_set
 
-    def _loader(self, part_set: PartSet, sampler: Sampler, drop_last: bool = False) -> DataLoader:
+    def _device(self) -> torch.device:
+        """Where a training that this module is part of computes; without one, the CPU."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _workers(self, part_set: PartSet) -> int:
+        if self.workers != "auto":
+            return self.workers
+        if part_set.in_memory or self._device().type == "cpu":
+            return 0
+        return min(max(cores() - 1, 1), MOST_WORKERS)
+
+    def _loader(
+        self,
+        part_set: PartSet,
+        sampler: Sampler,
+        *,
+        drop_last: bool = False,
+        finish: Callable[[Any], PartBatch | RawBatch] = collate,
+    ) -> DataLoader:
+        workers = self._workers(part_set)
         return DataLoader(
             part_set,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=self.pin_memory,
+            num_workers=workers,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
+            collate_fn=finish,
+            pin_memory=self._device().type == "cuda" if self.pin_memory == "auto" else self.pin_memory,
             drop_last=drop_last,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
             # its own generator: starting a pass over the data must not move the global random state,
             # or a dropout after a resumed epoch would differ
             generator=torch.Generator().manual_seed(self.seed),
         )
 
+    def _check_memory(self) -> None:
+        height, width = self.image_size
+        images = min(self.batch_size, len(self.train_set))
+        batches = 1 + self._workers(self.train_set) * BATCHES_AHEAD
+        check_memory(
+            batches * images * self.channels * height * width * 4,
+            f"data.batch_size={self.batch_size} images of {height} x {width} pixels, {batches} batches at a time,",
+        )
+
     def _report_skipped(self) -> None:
-        skipped = [
-            bad for part_set in (self.train_set, self.val_set) for bad in getattr(part_set, "skipped", ())
-        ]
-        if not skipped:
-            return
-        log.warning("%d images left out, the first: %s", len(skipped), skipped[0].reason)
-        if self.quarantine is None:
-            return
-        with (
-            replacing(Path(self.quarantine)) as draft,
-            draft.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["file", "reason"])
-            writer.writerows((bad.path, bad.reason) for bad in skipped)
+        if self._skipped:
+            log.warning("%d images left out, the first: %s", len(self._skipped), self._skipped[0].reason)
+            if self.quarantine is not None:
+                write_skipped(Path(self.quarantine).expanduser(), self._skipped)
+
+
+def _as_it_is(batch: RawBatch) -> RawBatch:
+    """Left to be finished on the device."""
+    return batch

@@ -1,27 +1,40 @@
 """Your own images: a folder per class, as torchvision reads it, and if you have them landmarks in a CSV file.
 
-Either `root/train/<class>/...` and `root/val/<class>/...`, or `root/<class>/...`, from which a share of each
-class is held out. The annotation table has the columns `file` (relative to `root`), `part`, `x`, `y` (pixels
-of the image file as it is seen, 0-based pixel centres, x to the right and y downwards), one row per landmark;
-a part with several rows for one file occurs several times, and its landmark is unknown. A further column
-`group` keeps images of one group (one photograph, one patient, one film) on the same side of the split; a row
-may give a group and leave part, x and y empty.
+Either `root/train/<class>/...` and `root/val/<class>/...` (also `training`; `valid`, `validation` or `test`), or
+`root/<class>/...`, from which a share of each class is held out: every image by a hash of its name, so that the others
+stay where they are when images come and go (`split.hashed_sides`). Which files count, `folders` says. A picture that
+is there twice is on one side: in one folder its copies are decided together, of train and val folders a training image
+that is a validation image as well is left out.
+
+The annotation table has the columns `file` (relative to `root`), `part`, `x`, `y` (pixels of the image file as it is
+seen, 0-based pixel centres, x to the right and y downwards), one row per landmark; a part with several rows for one
+file occurs several times, and its landmark is unknown. A further column `group` keeps images of one group (one
+photograph, one patient, one film) on the same side of the split; a row may give a group and leave part, x and y empty.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from interp_cnn.data.images import SUFFIXES, ImageFiles, image_size, skips, square
+from interp_cnn.data.folders import pictures_in, say_left_out, subfolders
+from interp_cnn.data.image_files import ImageFiles, content_of, skips
+from interp_cnn.data.images import SUFFIXES, image_size, square
 from interp_cnn.data.parts import PartSample, PartSet
-from interp_cnn.data.split import held_out
+from interp_cnn.data.split import hashed_sides
 from interp_cnn.data.tables import file_below, numbers, read_table
+from interp_cnn.storage.names import printable
+
+log = logging.getLogger(__name__)
+SIDE_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
 
 
 class ImageFolderParts(PartSet):
@@ -35,6 +48,7 @@ class ImageFolderParts(PartSet):
         val_fraction: share of each class that is held out, when `root` has no train and val folders.
         split_seed: of that choice.
         on_error: "raise" at the first bad image, or "skip" it and list it in `skipped`.
+        cache: "memory", "none" or "auto"; see `ImageFiles`.
     """
 
     channels = 3
@@ -49,35 +63,33 @@ class ImageFolderParts(PartSet):
         val_fraction: float = 0.2,
         split_seed: int = 0,
         on_error: str = "raise",
+        cache: str = "auto",
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root)
+        root = Path(root).expanduser()
         self.image_size = square(image_size)
-        files = _files(root)
+        files = _files(root, aloud=split == "train")
         table, csv = None, None
         if annotations is not None:
-            csv = root / annotations if (root / annotations).is_file() else Path(annotations)
-            table = _table(csv, root, {name for name, _, _ in files})
-        self.classes = tuple(sorted({label for _, label, _ in files}))
+            csv = root / annotations if (root / annotations).is_file() else Path(annotations).expanduser()
+            table = _table(csv, root, {file.name for file in files})
+        self.classes = tuple(sorted({file.label for file in files}))
         groups = _groups(files, table, csv)
-        if files[0][2] is None:
-            labels = [self.classes.index(label) for _, label, _ in files]
-            validation = held_out(labels, groups, fraction=val_fraction, seed=split_seed)
-            chosen = [file for file, held in zip(files, validation, strict=True) if held == (split == "val")]
-        else:
-            chosen = [file for file in files if file[2] == split]
+        sides = self._sides(files, groups, fraction=val_fraction, seed=split_seed, aloud=split == "train")
+        chosen = [file for file, side in zip(files, sides, strict=True) if side == split]
         self.images = ImageFiles(
-            [root / name for name, _, _ in chosen], self.image_size, skip_bad=skips(on_error)
+            [file.path for file in chosen], self.image_size, skip_bad=skips(on_error), cache=cache
         )
+        self.in_memory = self.images.pixels is not None
         self.skipped = self.images.skipped
         chosen = [chosen[index] for index in self.images.kept]
-        self.names = [name for name, _, _ in chosen]
-        self.labels = torch.tensor([self.classes.index(label) for _, label, _ in chosen], dtype=torch.int64)
+        self.names = [file.name for file in chosen]
+        self.labels = torch.tensor([self.classes.index(file.label) for file in chosen], dtype=torch.int64)
         self.parts = () if table is None else tuple(part for part in table["part"].unique() if part)
         self.landmarks = torch.full((len(chosen), len(self.parts), 2), torch.nan)
         if table is not None:
-            self._place_landmarks(table, csv, root)
+            self._place_landmarks(table, csv)
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
         """Image `index`; random views differ by augmentation only."""
@@ -88,11 +100,34 @@ class ImageFolderParts(PartSet):
             name=self.names[index],
         )
 
-    def _place_landmarks(self, table: pd.DataFrame, csv: Path, root: Path) -> None:
+    def contents(self) -> list[str]:
+        """A hash of every image file."""
+        return self.images.contents()
+
+    def _sides(
+        self, files: Sequence[_File], groups: Sequence[str], *, fraction: float, seed: int, aloud: bool
+    ) -> list[str]:
+        """The side of every file: "train", "val", or "" for one that is left out."""
+        contents = [content_of(file.path) for file in files]
+        if files[0].side is None:
+            labels = [self.classes.index(file.label) for file in files]
+            held = hashed_sides(labels, groups, contents, fraction=fraction, seed=seed)
+            sides = ["val" if each else "train" for each in held]
+        else:
+            judging = {content for file, content in zip(files, contents, strict=True) if file.side == "val"}
+            sides = [
+                "" if file.side == "train" and content in judging else str(file.side)
+                for file, content in zip(files, contents, strict=True)
+            ]
+        if aloud:
+            _say_copies(files, contents, sides)
+        return sides
+
+    def _place_landmarks(self, table: pd.DataFrame, csv: Path) -> None:
         index_of = {name: index for index, name in enumerate(self.names)}
         rows = table[(table["part"] != "") & table["file"].isin(index_of)]
         instances = Counter(zip(rows["file"], rows["part"], strict=True))
-        sizes = {name: image_size(root / name) for name in rows["file"].unique()}
+        sizes = {name: image_size(self.images.paths[index_of[name]]) for name in rows["file"].unique()}
         for line, name, part, x, y in rows[["file", "part", "x", "y"]].itertuples():
             height, width = sizes[name]
             if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):  # an empty x or y too
@@ -106,38 +141,96 @@ class ImageFolderParts(PartSet):
                 self.landmarks[index_of[name], self.parts.index(part)] = torch.tensor([row, column])
 
 
-def _files(root: Path) -> list[tuple[str, str, str | None]]:
-    """(path relative to `root`, class, "train" | "val" | None for one folder) of every image, in order."""
+@dataclass(frozen=True)
+class _File:
+    """An image file: its path below the root in letters that can be printed, its class, and its side where a folder
+    says so ("train", "val", else None).
+    """
+
+    path: Path
+    name: str
+    label: str
+    side: str | None
+
+
+def _files(root: Path, *, aloud: bool) -> list[_File]:
+    """Every image below the root, in the order of their names; `aloud`, one line on files that are left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"root={root}: no such folder; it should hold a folder of images per class")
-    sides = [side for side in ("train", "val") if (root / side).is_dir()]
-    if len(sides) == 1:
-        missing = "val" if sides == ["train"] else "train"
-        raise FileNotFoundError(f"{root / missing}: no such folder, though {root / sides[0]} is there")
-    files: list[tuple[str, str, str | None]] = []
-    found: dict[str | None, set[str]] = {}
-    for side in sides or [None]:
-        top = root / side if side else root
-        folders = sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files: list[_File] = []
+    labels: dict[str | None, set[str]] = defaultdict(set)
+    others: list[Path] = []
+    for side, top in _tops(root, aloud=aloud).items():
+        folders = subfolders(top)
         if not folders:
             raise FileNotFoundError(f"{top}: expected a folder of images per class, there is none")
         for folder in folders:
-            images = sorted(
-                path
-                for path in folder.rglob("*")
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-            )
-            if not images:
-                raise ValueError(f"{folder}: no image ({', '.join(SUFFIXES)}) in this class")
-            files += [(path.relative_to(root).as_posix(), folder.name, side) for path in images]
-            found.setdefault(side, set()).add(folder.name)
-    for label in found.get("val", set()) - found.get("train", set()):
-        near = difflib.get_close_matches(label, found["train"], 1, 0.5)
+            pictures, beside = pictures_in(folder)
+            others += beside
+            if not pictures:
+                raise ValueError(f"{printable(str(folder))}: no image ({', '.join(SUFFIXES)}) in this class")
+            above = printable(folder.relative_to(root).as_posix())
+            label = printable(folder.name)
+            labels[side].add(label)
+            files += [_File(file.path, f"{above}/{file.name}", label, side) for file in pictures]
+    if aloud:
+        say_left_out(f"data.root={root}", len(files), others)
+    for label in labels["val"] - labels["train"]:
+        near = difflib.get_close_matches(label, labels["train"], 1, 0.5)
         hint = f"; nearest: {near[0]}" if near else ""
         raise ValueError(f"{root / 'val' / label}: class {label!r} has no training images{hint}")
-    if len({label for _, label, _ in files}) < 2:
-        raise ValueError(f"{root}: one class only, {files[0][1]!r}; there is nothing to tell apart")
+    if len({file.label for file in files}) < 2:
+        raise ValueError(f"{root}: one class only, {files[0].label!r}; there is nothing to tell apart")
     return files
+
+
+def _tops(root: Path, *, aloud: bool) -> dict[str | None, Path]:
+    """The folders in which the classes lie, by side; one for None where the root holds the classes itself.
+
+    A folder called like a side is one when it holds folders: a class may be called train, and holds images.
+    """
+    named: dict[str, list[Path]] = {side: [] for side in SIDE_NAMES}
+    beside = []
+    for folder in subfolders(root):
+        side = next((side for side, names in SIDE_NAMES.items() if folder.name.lower() in names), None)
+        if side is not None and (subfolders(folder) or not any(folder.iterdir())):
+            named[side].append(folder)
+        else:
+            beside.append(folder.name)
+    if not any(named.values()):
+        return {None: root}
+    for side, folders in named.items():
+        if not folders:
+            there = next(folders[0] for folders in named.values() if folders)
+            raise FileNotFoundError(
+                f"{root / side}: no such folder, though {there} is there; "
+                f"expected {' or '.join(SIDE_NAMES[side])} beside it, or a folder of images per class"
+            )
+        folders.sort(key=lambda folder: SIDE_NAMES[side].index(folder.name.lower()))
+    unused = [folder.name for folders in named.values() for folder in folders[1:]] + beside
+    if unused and aloud:
+        used = " and ".join(folders[0].name for folders in named.values())
+        log.warning("data.root=%s: %s are used, %s not", root, used, printable(", ".join(unused)))
+    return {side: folders[0] for side, folders in named.items()}
+
+
+def _say_copies(files: Sequence[_File], contents: Sequence[str], sides: Sequence[str]) -> None:
+    """One line each on pictures that are in two classes and on training images that are left out."""
+    first: dict[str, _File] = {}
+    twofold = []
+    for file, content in zip(files, contents, strict=True):
+        other = first.setdefault(content, file)
+        if other.label != file.label:
+            twofold.append(f"{other.name} is {file.name}")
+    if twofold:
+        log.warning("%d images are in two classes, such as %s", len(twofold), twofold[0])
+    out = [file.name for file, side in zip(files, sides, strict=True) if not side]
+    if out:
+        log.warning(
+            "%d training images are validation images too and are left out of training, such as %s",
+            len(out),
+            out[0],
+        )
 
 
 def _table(csv: Path, root: Path, names: set[str]) -> pd.DataFrame:
@@ -155,9 +248,8 @@ def _table(csv: Path, root: Path, names: set[str]) -> pd.DataFrame:
     return table
 
 
-def _groups(
-    files: list[tuple[str, str, str | None]], table: pd.DataFrame | None, csv: Path | None
-) -> list[tuple[str, str]]:
+def _groups(files: Sequence[_File], table: pd.DataFrame | None, csv: Path | None) -> list[str]:
+    """What every file is decided with: the name of its group, or its own."""
     group_of: dict[str, str] = {}
     if table is not None and "group" in table.columns:
         for line, name, group in table.loc[table["group"] != "", ["file", "group"]].itertuples():
@@ -166,8 +258,9 @@ def _groups(
                     f"{csv}, line {line} ({name}): group {group!r}, but {group_of[name]!r} in a line before"
                 )
     sides: dict[str, str | None] = {}
-    for name, _, side in files:
-        group = group_of.get(name)
-        if group is not None and sides.setdefault(group, side) != side:
-            raise ValueError(f"{csv}: group {group!r} has images in train and in val ({name})")
-    return [("group", group_of[name]) if name in group_of else ("file", name) for name, _, _ in files]
+    for file in files:
+        group = group_of.get(file.name)
+        if group is not None and sides.setdefault(group, file.side) != file.side:
+            raise ValueError(f"{csv}: group {group!r} has images in train and in val ({file.name})")
+    # no name of a file begins with a slash
+    return [f"/{group_of[file.name]}" if file.name in group_of else file.name for file in files]

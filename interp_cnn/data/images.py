@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +20,39 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from interp_cnn.storage.names import printable
+
 # the formats that carry pictures and nothing else; EPS, for one, would start an interpreter
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+if find_spec("PIL._avif") is not None:  # Pillow 11.3 and later, where they were built with it
+    FORMATS += ("AVIF",)
+    SUFFIXES += (".avif", ".avifs")
 MAX_PIXELS = 50_000_000
-CACHE_BYTES = 1 << 30
-
-T = TypeVar("T")
-
-
-class Skipped(NamedTuple):
-    """A file that was left out, and the sentence that says why."""
-
-    path: str
-    reason: str
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(
@@ -60,8 +79,17 @@ def read_rgb(
     path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
 ) -> NDArray[np.uint8]:
     """The same pixels as (H, W, 3) uint8; see `read_image`."""
+    with _without_warnings():
+        return decoded_rgb(path, size, crop=crop)
+
+
+def decoded_rgb(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
+) -> NDArray[np.uint8]:
+    """`read_rgb` for threads: they share their warnings, so whoever starts them silences Pillow's."""
     with _opened(path) as image:
-        rgb = _rgb(image, path)
+        image.load()
+        rgb = _rgb(image, printable(os.fspath(path)))
         if size is not None and rgb.size != (size[1], size[0]):
             resized = ImageOps.fit if crop else Image.Image.resize
             rgb = resized(rgb, (size[1], size[0]), Image.Resampling.BILINEAR)
@@ -78,9 +106,11 @@ def read_ids(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read in full or is not a one-channel 8-bit image.
     """
-    with _opened(path) as image:
+    with _without_warnings(), _opened(path) as image:
         if image.mode not in ("L", "P", "1"):
-            raise ValueError(f"{path}: a mask has one 8-bit channel of part numbers, this is {image.mode}")
+            raise _Refused(
+                f"{printable(os.fspath(path))}: a mask has one 8-bit channel of part numbers, this is {image.mode}"
+            )
         ids = np.array(image).astype(np.uint8)
         if size is None or ids.shape == size:
             return ids
@@ -96,54 +126,60 @@ def read_ids(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(H, W) as the picture is seen, EXIF rotation applied, from the file's header."""
-    with _opened(path) as image:
+    with _without_warnings(), _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        turned = _orientation(image) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of odd metadata; what matters to the pixels raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """An image whose header is sound; whatever the decoder raises inside becomes one ValueError."""
-    path = Path(path)
-    if not path.exists():
+    file, path = Path(path), printable(os.fspath(path))
+    if not file.exists():
         raise FileNotFoundError(f"{path}: no such image file")
-    if not path.is_file():
+    if not file.is_file():
         raise ValueError(f"{path}: expected an image file, this is a folder or a device")
-    if path.stat().st_size == 0:
+    if file.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty (0 bytes)")
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata; what matters to the pixels raises
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width == 0 or height == 0:
-                    raise _Refused(f"{path}: the image has no pixel ({width}x{height})")
-                if width * height > MAX_PIXELS:
-                    raise _Refused(
-                        f"{path}: {width}x{height} pixels is more than the limit of {MAX_PIXELS:,}; "
-                        "such files are refused before decoding because they can fill the memory"
-                    )
-                yield image
-        except _Refused:
-            raise
-        except Image.UnidentifiedImageError as error:
-            raise ValueError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from error
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"{path}: refused before decoding, {error}") from error
-        except Exception as error:  # decoders raise nearly every built-in exception on damaged files
-            raise ValueError(
-                f"{path}: the image is corrupt or truncated ({error or type(error).__name__})"
-            ) from error
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width == 0 or height == 0:
+                raise _Refused(f"{path}: the image has no pixel ({width}x{height})")
+            if width * height > MAX_PIXELS:
+                raise _Refused(
+                    f"{path}: {width}x{height} pixels is more than the limit of {MAX_PIXELS:,}; "
+                    "such files are refused before decoding because they can fill the memory"
+                )
+            yield image
+    except _Refused:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: refused before decoding, {error}") from error
+    except Exception as error:  # decoders raise nearly every built-in exception on damaged files
+        raise ValueError(
+            f"{path}: the image is corrupt or truncated ({error or type(error).__name__})"
+        ) from error
 
 
 class _Refused(ValueError):
     """A finished sentence, as opposed to a decoder's own ValueError."""
 
 
-def _rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+def _rgb(image: Image.Image, path: str) -> Image.Image:
+    turn = TURNS.get(_orientation(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         return _eight_bit(image, path).convert("RGB")
     if image.has_transparency_data:
@@ -154,7 +190,16 @@ def _rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held, 1 to 8; 1, upright, where the metadata does not say or is damaged."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # what a decoder raises on damaged metadata is nothing that the pixels depend on
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _eight_bit(image: Image.Image, path: str) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise _Refused(f"{path}: the image has NaN or infinite pixels")
@@ -167,88 +212,10 @@ def _eight_bit(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
 
 
-class ImageFiles:
-    """N image files as RGB pixels of one size, decoded once and kept when they fit into 1 GiB.
-
-    Args:
-        paths: of the files.
-        size: (H, W).
-        where: for each file the place that names it ("annotations.csv, line 12"), for error messages.
-        skip_bad: leave bad files out and list them in `skipped`, instead of raising.
-
-    Attributes:
-        kept: indices of the files that are not left out.
-        skipped: what was left out.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        size: tuple[int, int],
-        *,
-        where: Sequence[str] | None = None,
-        skip_bad: bool = False,
-    ) -> None:
-        self.size = size
-        self.paths = list(paths)
-        self.where = list(where) if where is not None else None
-        self.kept = list(range(len(paths)))
-        self.skipped: list[Skipped] = []
-        self.pixels: list[NDArray[np.uint8]] | None = None
-        fits = len(paths) * size[0] * size[1] * 3 <= CACHE_BYTES
-        if fits or skip_bad:
-            read = self._decoded if fits else self._checked
-            pixels, self.kept, self.skipped = good(read, range(len(paths)), self.paths, skip_bad)
-            self.paths = [self.paths[index] for index in self.kept]
-            if self.where is not None:
-                self.where = [self.where[index] for index in self.kept]
-            self.pixels = pixels if fits else None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """(3, H, W) float32 in [0, 1]."""
-        pixels = self._decoded(index) if self.pixels is None else self.pixels[index]
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
-
-    def _checked(self, index: int) -> None:
-        self._decoded(index)
-
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
-        try:
-            return read_rgb(self.paths[index], self.size)
-        except (ValueError, OSError) as error:
-            if self.where is None:
-                raise
-            raise type(error)(f"{self.where[index]}: {error}") from error
-
-
-def good(
-    read: Callable[[int], T], indices: Sequence[int], paths: Sequence[Path], skip_bad: bool
-) -> tuple[list[T], list[int], list[Skipped]]:
-    """What can be read, at which indices, and what was left out (only with `skip_bad`)."""
-    values, kept, skipped = [], [], []
-    for index in indices:
-        try:
-            values.append(read(index))
-            kept.append(index)
-        except (ValueError, OSError) as error:
-            if not skip_bad:
-                raise
-            skipped.append(Skipped(str(paths[index]), str(error)))
-    return values, kept, skipped
-
-
-def skips(on_error: str) -> bool:
-    """Whether bad files are left out; the option `on_error` of every data set made of files."""
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'skip'")
-    return on_error == "skip"
-
-
 def square(size: int) -> tuple[int, int]:
     """(H, W) of a data set's option `image_size`."""
     if size < 1:
         raise ValueError(f"image_size={size}: expected 1 pixel or more")
+    if size * size > MAX_PIXELS:
+        raise ValueError(f"image_size={size}: expected at most {int(MAX_PIXELS**0.5):,} pixels")
     return size, size

@@ -66,10 +66,11 @@ class MnistParts(CanvasSet):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
         if collection not in CLASSES:
             raise ValueError(f"collection={collection!r}: expected {' or '.join(CLASSES)}")
-        raw = Path(root) / collection / "raw"
+        root = Path(root).expanduser()
+        raw = root / collection / "raw"
         prefix = "train" if split == "train" else "t10k"
         if download:
-            _download(Path(root), collection)
+            _download(root, collection)
         scans = read_idx(raw / f"{prefix}-images-idx3-ubyte", axes=3)
         labels = read_idx(raw / f"{prefix}-labels-idx1-ubyte", axes=1)
         if len(scans) != len(labels):

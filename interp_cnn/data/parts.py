@@ -19,7 +19,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -88,6 +88,17 @@ class PartBatch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: int) -> PartSample:
+        """One of the samples."""
+        masks = (self.part_masks, self.object_masks, self.distractor_masks)
+        return PartSample(
+            self.images[index],
+            int(self.labels[index]),
+            self.landmarks[index],
+            *(None if mask is None else mask[index] for mask in masks),
+            name=self.names[index],
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PartBatch:
         """The same batch with every tensor on `device`."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -97,18 +108,85 @@ class PartBatch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> PartBatch:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+        return changed_tensors(self, change)
 
 
-def collate(samples: Sequence[PartSample]) -> PartBatch:
-    """Stacks samples of one data set.
+class BatchChanges(Protocol):
+    """What augmentation has yet to do to the images and masks of a batch; see `augmentation.Changes`."""
+
+    def __call__(self, batch: PartBatch) -> PartBatch: ...
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> BatchChanges: ...
+    def pin_memory(self) -> BatchChanges: ...
+
+
+class BatchAugmentation(Protocol):
+    """Draws changes for every image of a batch; see `augmentation.Augmentation`."""
+
+    def __call__(
+        self,
+        batch: PartBatch,
+        generators: Sequence[torch.Generator],
+        mirrored_parts: tuple[int, ...] | None = None,
+    ) -> tuple[PartBatch, BatchChanges]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class RawBatch:
+    """A batch as it lies in memory: pixels as bytes, and the changes that a training makes to them still to come.
+
+    It is a quarter of the size of the finished batch, and is finished where the images are needed, on a GPU for one.
+
+    Attributes:
+        batch: images (B, C, H, W) uint8, 255ths; or float32 in [0, 1].
+        changes: what augmentation does to it; None: nothing.
+    """
+
+    batch: PartBatch
+    changes: BatchChanges | None = None
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def finished(self) -> PartBatch:
+        """The batch with images float32 in [0, 1], augmented."""
+        images = self.batch.images
+        if images.dtype == torch.uint8:
+            # by a tensor: CUDA multiplies by the rounded reciprocal of a number, other bits than a division
+            images = images.float().div_(torch.full((), 255.0, device=images.device))
+        batch = replace(self.batch, images=images)
+        return batch if self.changes is None else self.changes(batch)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
+        """The same with every tensor on `device`."""
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> RawBatch:
+        """The same in page-locked memory."""
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable) -> RawBatch:
+        return RawBatch(change(self.batch), None if self.changes is None else change(self.changes))
+
+
+def changed_tensors(record, change: Callable[[Tensor], Tensor]):
+    """A dataclass with every field that is a tensor changed."""
+    tensors = {field.name: getattr(record, field.name) for field in fields(record)}
+    return replace(record, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+def collate(samples: Sequence[PartSample] | RawBatch) -> PartBatch:
+    """Stacks samples of one data set, or finishes the batch that the set itself has made of them.
 
     Raises:
         ValueError: if one sample has a kind of mask that another one lacks.
     """
+    return samples.finished() if isinstance(samples, RawBatch) else stacked(samples)
 
-    def stacked(kind: str) -> Tensor | None:
+
+def stacked(samples: Sequence[PartSample]) -> PartBatch:
+    """Samples, stacked as they are; see `collate`."""
+
+    def masks_of(kind: str) -> Tensor | None:
         masks = [getattr(sample, kind) for sample in samples]
         given = [mask for mask in masks if mask is not None]
         if given and len(given) < len(masks):
@@ -123,9 +201,9 @@ def collate(samples: Sequence[PartSample]) -> PartBatch:
         images=torch.stack([sample.image for sample in samples]),
         labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
         landmarks=torch.stack([sample.landmarks for sample in samples]),
-        part_masks=stacked("part_masks"),
-        object_masks=stacked("object_mask"),
-        distractor_masks=stacked("distractor_mask"),
+        part_masks=masks_of("part_masks"),
+        object_masks=masks_of("object_mask"),
+        distractor_masks=masks_of("distractor_mask"),
         names=[sample.name for sample in samples],
     )
 
@@ -141,7 +219,9 @@ class PartSet(Dataset, ABC):
         image_size: (H, W).
         labels: (N,) int64, known without reading an image.
         mirrored_parts: for each part, the part that it becomes in a mirror image (left and right swap).
+        names: N names, each one once.
         augmentation: applied to random views (see `Draw`), never to fixed ones.
+        in_memory: whether a view costs no more than copying its pixels: then worker processes do not pay.
     """
 
     classes: tuple[str, ...]
@@ -150,25 +230,41 @@ class PartSet(Dataset, ABC):
     channels: int
     image_size: tuple[int, int]
     labels: Tensor
+    names: Sequence[str]
     mirrored_parts: tuple[int, ...] | None = None
-    augmentation: Callable[[PartSample, torch.Generator, tuple[int, ...] | None], PartSample] | None = None
+    augmentation: BatchAugmentation | None = None
+    in_memory: bool = False
 
     @abstractmethod
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
-        """Image `index`: the fixed view without a generator, a random one with it."""
+        """Image `index`: the fixed view without a generator, a random one with it.
+
+        Its pixels may be uint8, 255ths, instead of float32 in [0, 1]; indexing hands out float32.
+        """
+
+    def contents(self) -> list[str]:
+        """For each image a hash of what it is made of, "" where nobody knows; see `split_record`."""
+        return [""] * len(self)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, key: int | Draw) -> PartSample:
-        if not isinstance(key, Draw):
-            index = range(len(self))[key]  # negative indices count from the end, others raise IndexError
-            return self.view(index, None)
-        generator = key.generator()
-        sample = self.view(key.index, generator)
-        if self.augmentation is not None:
-            sample = self.augmentation(sample, generator, self.mirrored_parts)
-        return sample
+        return self.__getitems__([key]).finished()[0]
+
+    def __getitems__(self, keys: Sequence[int | Draw]) -> RawBatch:
+        """The images of several keys at once; a `DataLoader` asks for its batches like this."""
+        samples, generators = [], []
+        for key in keys:
+            random = isinstance(key, Draw)
+            # negative indices count from the end, others raise IndexError
+            index = key.index if random else range(len(self))[key]
+            generators.append(key.generator() if random else None)
+            samples.append(self.view(index, generators[-1]))
+        batch = stacked(samples)
+        if self.augmentation is None or None in generators:
+            return RawBatch(batch)
+        return RawBatch(*self.augmentation(batch, generators, self.mirrored_parts))
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """A folder of somebody's pictures without annotations: which files there are, and their pixels as a network wants them.
 
-The folders may be nested. Where pictures lie in a folder that carries the name of a class, that is their label.
+The folders may be nested; `folders` says which files count. Where pictures lie in a folder that carries the name of a
+class, that is their label.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from interp_cnn.data.folders import pictures_in, say_left_out
 from interp_cnn.data.images import SUFFIXES, read_image
+from interp_cnn.storage.names import printable
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow
 
@@ -53,22 +56,19 @@ def photographs(place: str | os.PathLike[str]) -> list[Photograph]:
         FileNotFoundError: no such folder or file.
         ValueError: no picture in it.
     """
-    place = Path(place)
+    place = Path(place).expanduser()
     if place.is_file():
-        return [Photograph(place, place.name, place.absolute().parent.parts[-1:])]
+        folders = tuple(map(printable, place.absolute().parent.parts[-1:]))
+        return [Photograph(place, printable(place.name), folders)]
     if not place.is_dir():
         parent = place.parent
         names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
         near = difflib.get_close_matches(place.name, names, 1, 0.5)
         hint = f"; did you mean {parent / near[0]}?" if near else ""
         raise FileNotFoundError(f"images={place}: no such folder{hint}")
-    found = []
-    for path in sorted(place.rglob("*")):
-        inside = path.relative_to(place)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            folders = (*place.absolute().parts[-1:], *inside.parts[:-1])
-            found.append(Photograph(path, inside.as_posix(), folders))
-    if not found:
+    pictures, others = pictures_in(place)
+    say_left_out(f"images={place}", len(pictures), others)
+    if not pictures:
         raise ValueError(f"images={place}: no picture in it ({', '.join(SUFFIXES)})")
-    return found
+    top = tuple(map(printable, place.absolute().parts[-1:]))
+    return [Photograph(file.path, file.name, (*top, *file.folders)) for file in pictures]

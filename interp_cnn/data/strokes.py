@@ -11,6 +11,7 @@ is the ink in the band, its landmark the ink-weighted centroid. In "0" the middl
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -119,6 +120,10 @@ class CanvasSet(PartSet):
             distractor_mask=torch.from_numpy((strokes > PEN) & ~object_mask),
             name=self.names[index],
         )
+
+    def contents(self) -> list[str]:
+        """A hash of every scan."""
+        return [hashlib.blake2b(scan.tobytes(), digest_size=8).hexdigest() for scan in self.scans]
 
     def _placed(self, scan: NDArray[np.float32], generator: torch.Generator) -> NDArray[np.float32]:
         size = self.image_size[0]

@@ -5,6 +5,7 @@
     checkpoints/last.ckpt    last finished epoch; `ckpt_path=` goes on from it
     metrics.csv              every logged quantity by epoch
     events.out.tfevents.*    the same and pictures, for TensorBoard
+    images.json.gz           names and hashes of the images of both sides; later commands use these sides
     run.json                 seconds, versions, seed, parameters
 
 A configuration comes from disk and may come from somebody else: it is read as plain values, and nothing that it names
@@ -29,6 +30,7 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
 from interp_cnn.runs.epochs import check_last, epochs_of
+from interp_cnn.runs.images import follow_images
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
@@ -97,7 +99,7 @@ def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictCon
         raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
     if overrides is not None:
         config.data = OmegaConf.merge(config.data, overrides)
-    data = build_data(config.data)
+    data = build_data(config.data, images_of=folder)
     if isinstance(config.model, DictConfig):
         config.model.weights = None  # those to start from; the checkpoint holds the trained ones
     network = network_for(config.model, data)
@@ -183,8 +185,14 @@ def load_checkpoint(path: Path) -> dict:
     return content
 
 
-def build_data(config: DictConfig) -> PartDataModule:
-    """The data module of a configuration, set up."""
+def build_data(config: DictConfig, *, images_of: Path | None = None) -> PartDataModule:
+    """The data module of a configuration, set up.
+
+    Args:
+        config: the section `data`.
+        images_of: run folder whose training and validation images are taken, as far as they are there; None: the
+            data set's own split.
+    """
     from hydra.utils import instantiate
 
     with _values_of("data"):
@@ -193,6 +201,8 @@ def build_data(config: DictConfig) -> PartDataModule:
         data = instantiate(config, _convert_="all")
         if not isinstance(data, PartDataModule):
             raise ValueError(f"data makes a {type(data).__name__}; expected a PartDataModule")
+        if images_of is not None:
+            follow_images(data, images_of)
         data.setup()
     return data
 

@@ -1,0 +1,315 @@
+"""Sides that stay when a folder changes, and the record of a training's images."""
+
+import dataclasses
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from interp_cnn.commands.train import train
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.digits import DigitsParts
+from interp_cnn.data.image_folder import ImageFolderParts
+from interp_cnn.data.parts import Draw
+from interp_cnn.data.samplers import EpochSampler
+from interp_cnn.data.split import hashed_sides
+from interp_cnn.data.split_record import FILE, SplitRecord
+from interp_cnn.runs.folder import load_checkpoint, load_run
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def picture(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 5), (number % 256, number // 256, 7)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(80):
+        picture(tmp_path / "set" / ("disc", "bar")[number % 2] / f"{number:03}.png", number)
+    return tmp_path / "set"
+
+
+def sides(root, **options) -> tuple[set[str], set[str]]:
+    return tuple(
+        set(ImageFolderParts(split, root=root, image_size=4, **options).names) for split in ("train", "val")
+    )
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([0.1, 0.2, 0.35, 0.5]))
+@settings(max_examples=60, deadline=None)
+def test_a_class_of_any_size_has_about_its_share(seed, count, fraction):
+    labels = [0] * count + [1] * 200
+    held = hashed_sides(labels, [f"{i}.png" for i in range(len(labels))], fraction=fraction, seed=seed)
+    for size, part in ((count, held[:count]), (200, held[count:])):
+        share = fraction * size
+        if size > 1:
+            assert 1 <= sum(part) < size
+        assert share / 2 - 1 <= sum(part) <= max(2 * share, 1)
+
+
+def test_shares_of_large_classes_are_close():
+    held = hashed_sides([0] * 20_000, [f"{i}.png" for i in range(20_000)], fraction=0.2, seed=0)
+    assert abs(sum(held) / 20_000 - 0.2) < 4 * (0.2 * 0.8 / 20_000) ** 0.5
+
+
+def test_images_that_come_and_go_move_no_other(tmp_path):
+    rng = random.Random(0)
+    known = [f"{number}.jpg" for number in range(400)]
+    before = dict(zip(known, hashed_sides([0] * 400, known, fraction=0.2, seed=3), strict=True))
+    for _ in range(20):
+        kept = rng.sample(known, rng.randint(200, 400)) + [
+            f"new {rng.random()}" for _ in range(rng.randint(0, 99))
+        ]
+        after = dict(zip(kept, hashed_sides([0] * len(kept), kept, fraction=0.2, seed=3), strict=True))
+        assert all(after[name] == before[name] for name in kept if name in before)
+    other = dict(zip(known, hashed_sides([0] * 400, known, fraction=0.2, seed=4), strict=True))
+    assert other != before
+
+
+def test_copies_are_on_one_side_and_bring_no_training_image_into_validation(folder, caplog):
+    train, val = sides(folder)
+    for name in sorted([*train, *val])[::6]:
+        path = folder / name
+        path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
+    (folder / "bar" / "twin.png").write_bytes((folder / "disc" / "000.png").read_bytes())
+    new_train, new_val = sides(folder)
+    assert not new_val & train
+    contents = [{(folder / name).read_bytes() for name in side} for side in (new_train, new_val)]
+    assert not contents[0] & contents[1]
+    assert "1 images are in two classes, such as" in caplog.text
+
+
+def test_a_training_image_that_is_a_validation_image_is_left_out(tmp_path, caplog):
+    for number in range(16):
+        picture(
+            tmp_path / ("train", "val")[number % 4 == 3] / ("disc", "bar")[number // 8] / f"{number}.png",
+            number,
+        )
+    copy = tmp_path / "train" / "disc" / "copy.png"
+    copy.write_bytes((tmp_path / "val" / "disc" / "3.png").read_bytes())
+    train, val = sides(tmp_path)
+    assert "train/disc/copy.png" not in train and len(train) == 12 and len(val) == 4
+    assert "1 training images are validation images too and are left out of training" in caplog.text
+
+
+def followed(folder, record, **options) -> PartDataModule:
+    data = PartDataModule(ImageFolderParts, root=folder, image_size=4, batch_size=8, **options)
+    data.follow(record, "the run")
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def record(folder) -> SplitRecord:
+    data = PartDataModule(ImageFolderParts, root=folder, image_size=4)
+    data.setup()
+    return data.split_record()
+
+
+def test_a_record_is_read_as_it_was_written_and_small(tmp_path, record):
+    record.write(tmp_path)
+    assert SplitRecord.read(tmp_path) == record
+    assert SplitRecord.read(tmp_path / "nowhere") is None
+    many = dataclasses.replace(
+        record,
+        train=type(record.train)(
+            [f"class {i % 9}/image {i:06}.jpg" for i in range(60_000)],
+            [0] * 60_000,
+            [f"{random.getrandbits(64):016x}" for _ in range(60_000)],
+        ),
+    )
+    many.write(tmp_path)
+    assert (tmp_path / FILE).stat().st_size < 1_000_000
+
+
+BROKEN = [b"", b"no gzip", gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b'{"classes": ["a"]}')]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_damaged_record_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ValueError, match=r"images\.json\.gz is no list of images that a training wrote"):
+        SplitRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"labels": [5] * 64}, {"labels": ["0"]}, {"names": [1]}, {"contents": []}])
+def test_a_record_with_wrong_columns_is_refused(tmp_path, record, wrong):
+    record.write(tmp_path)
+    content = json.loads(gzip.decompress((tmp_path / FILE).read_bytes()))
+    content["train"].update(wrong)
+    (tmp_path / FILE).write_bytes(gzip.compress(json.dumps(content).encode()))
+    with pytest.raises(ValueError, match="no list of images"):
+        SplitRecord.read(tmp_path)
+
+
+def test_an_unchanged_folder_gives_the_same_sets_and_no_word(folder, record, caplog):
+    data = followed(folder, record)
+    assert data.split_record() == record and not data.differences and not caplog.records
+    assert isinstance(data.train_set, ImageFolderParts)
+
+
+def test_new_missing_renamed_and_changed_images_are_said_and_the_sides_stay(folder, record, caplog):
+    new = folder / "disc" / "new.png"
+    picture(new, 500)
+    gone, renamed, changed = record.val.names[:3]
+    (folder / gone).unlink()
+    (folder / renamed).rename((folder / renamed).with_name("other name.png"))
+    picture(folder / changed, 600)
+    copied = record.val.names[3]
+    (folder / copied).write_bytes((folder / record.train.names[0]).read_bytes())
+    data = followed(folder, record)
+    [line] = [one.getMessage() for one in caplog.records if "the run" in one.getMessage()]
+    for words in (
+        "1 new, of neither side and left out (disc/new.png)",
+        f"1 missing, and done without ({gone})",
+        f"1 renamed, and kept on their side ({renamed} is ",
+        f"1 changed, and taken as they are now ({changed})",
+        f"1 now the same as training images, and left out of validation ({copied})",
+    ):
+        assert words in line
+    assert data.train_set.names == record.train.names
+    assert len(data.val_set) == len(record.val.names) - 2
+    assert not {*data.val_set.names} & {*record.train.names, "disc/new.png"}
+    sample = data.val_set[1]
+    assert sample.name == changed and sample.label == record.val.labels[2]
+    assert [len(batch) for batch in data.train_dataloader()] == [8] * (len(data.train_set) // 8)
+
+
+def test_pixels_and_order_of_a_followed_training_are_the_same_to_the_bit(folder, record):
+    before = followed(folder, record, augmentation={"flip": True, "shift": 0.2})
+    for number in range(30):
+        picture(folder / "a new class" / f"{number}.png", 300 + number)
+        picture(folder / "bar" / f"0 new {number}.png", 400 + number)
+    after = followed(folder, record, augmentation={"flip": True, "shift": 0.2})
+    assert after.classes == before.classes == ("bar", "disc")
+    for one, other in zip(before.train_dataloader(), after.train_dataloader(), strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        assert one.names == other.names
+    assert torch.equal(before.val_set[0].image, after.val_set[0].image)
+    key = Draw(0, 1, 2)
+    assert torch.equal(before.train_set[key].image, after.train_set[key].image)
+
+
+def test_a_bad_file_that_came_later_does_no_harm_and_a_known_one_is_refused(folder, record, caplog):
+    (folder / "bar" / "half copied.png").write_bytes(b"\x89PNG")
+    data = followed(folder, record, on_error="raise")
+    assert data.val_set.names == record.val.names and "half copied.png" in caplog.text
+    (folder / record.val.names[0]).write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=record.val.names[0]):
+        followed(folder, record, on_error="raise")
+
+
+def test_a_folder_without_the_validation_images_is_refused_and_another_set_said(
+    folder, record, tmp_path, caplog
+):
+    for name in record.val.names:
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match=r"none of the \d+ validation images of the run is there"):
+        followed(folder, record)
+    for number in range(12):
+        picture(tmp_path / "others" / ("disc", "bar")[number % 2] / f"x{number}.png", 700 + number)
+    data = followed(tmp_path / "others", record)
+    assert data.differences is None and len(data.val_set) > 0
+    assert "none of the images of the run is there: the data are taken as another set" in caplog.text
+
+
+def test_an_image_that_moved_to_the_other_folder_stays_on_its_side(tmp_path):
+    for number in range(24):
+        picture(
+            tmp_path / ("train", "val")[number % 4 == 3] / ("disc", "bar")[number // 12] / f"{number}.png",
+            number,
+        )
+    data = PartDataModule(ImageFolderParts, root=tmp_path, image_size=4)
+    data.setup()
+    record = data.split_record()
+    moved = record.train.names[0]
+    (tmp_path / moved).rename(tmp_path / moved.replace("train/", "val/"))
+    after = followed(tmp_path, record)
+    assert moved.replace("train/", "val/") in after.train_set.names
+    assert after.val_set.names == record.val.names
+
+
+def test_sets_that_come_split_keep_their_split_and_have_contents():
+    data = PartDataModule(DigitsParts)
+    data.setup()
+    record = data.split_record()
+    again = PartDataModule(DigitsParts)
+    again.follow(record, "the run")
+    again.setup()
+    assert again.split_record() == record and not again.differences
+    assert len({*record.train.contents}) > 1400
+
+
+TINY = ["data.image_size=24", "data.batch_size=8", "model.widths=[4,4,6,8,8]", "training.epochs=1"]
+
+
+def composed(root, *overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=["data=image_folder", f"data.root={root}", *TINY, *overrides])
+
+
+@pytest.fixture
+def large_enough(tmp_path):
+    """Pictures of 24 pixels, so that no two are the same when they are resized."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / "set" / ("disc", "bar")[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "set"
+
+
+def test_a_run_is_judged_by_its_own_images_though_the_folder_has_changed(large_enough, tmp_path, caplog):
+    run = train(composed(large_enough), tmp_path / "run")
+    trained = load_run(run, checkpoint="last").data
+    record = SplitRecord.read(run)
+    assert record == trained.split_record() and "images" not in caplog.text
+    for number, name in enumerate([*record.val.names[:2], *record.train.names[:6]]):
+        (large_enough / name).rename((large_enough / name).with_name(f"0 renamed {number}.png"))
+    picture(large_enough / "a new class" / "a.png", 0)
+    later = load_run(run, checkpoint="last").data
+    assert later.split_record().val.contents == record.val.contents
+    assert later.split_record().train.contents == record.train.contents
+    assert "8 renamed" in caplog.text and "1 new" in caplog.text
+    twin = train(composed(large_enough, "model=plain"), tmp_path / "twin", images_of=run)
+    assert SplitRecord.read(twin).val.contents == record.val.contents
+    assert load_run(twin, checkpoint="last").data.classes == ("bar", "disc")
+
+
+def test_a_training_goes_on_with_the_images_that_it_began_with(large_enough, tmp_path, caplog):
+    straight = train(composed(large_enough, "training.epochs=2"), tmp_path / "straight")
+    half = tmp_path / "half"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EpochSampler, "set_epoch", _stops_in_the_second_epoch)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(composed(large_enough, "training.epochs=2"), half)
+    for number in range(20):
+        picture(large_enough / "bar" / f"0 new {number}.png", 400 + number)
+    train(composed(large_enough, "training.epochs=2"), half, resume=True)
+    assert SplitRecord.read(half) == SplitRecord.read(straight)
+    states = [load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (straight, half)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert "20 new, of neither side and left out" in caplog.text
+
+
+def _stops_in_the_second_epoch(sampler: EpochSampler, epoch: int) -> None:
+    if epoch:
+        raise RuntimeError("killed")
+    sampler.epoch = epoch
+
+
+def test_a_run_without_a_list_of_images_says_so(large_enough, tmp_path, caplog):
+    run = train(composed(large_enough), tmp_path / "run")
+    (run / FILE).unlink()
+    load_run(run, checkpoint="last")
+    assert "keeps no list of its images" in caplog.text
