@@ -17,6 +17,15 @@ def pytest_addoption(parser) -> None:
     parser.addoption("--fuzz", type=int, default=20, help="damaged files of each kind in test_fuzz.py")
 
 
+def pytest_runtest_setup(item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with real image sets; tests that need it are skipped where it is absent."""
