@@ -55,8 +55,8 @@ def training_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
+        device = torch.device(str(name))
+    except RuntimeError as error:
         raise ValueError(f"device={name}: expected {DEVICES}") from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise ValueError(f"device={name}: expected {DEVICES}")
