@@ -53,7 +53,7 @@ def cost_wall(network: nn.Module, image: Tensor, sides: Sequence[int]) -> list[d
 
     Plain seconds are the windows times one timed pass in batches of 32; the engine's are those of a whole run.
     """
-    rows = []
+    rows, image = [], image.to(next(network.parameters(), image).device)
     for side in sides:
         images = F.interpolate(image, size=(side, side), mode="bilinear")
         window = max(3, round(side / 6))

@@ -156,10 +156,11 @@ class OcclusionStudy:
         )
         start = time.perf_counter()
         if occluders == 1:
-            job = OcclusionJob(network, images, window=window, stride=stride, fill=replaced, overhang="end")
+            pixels = images.to(next(network.parameters(), images).device)
+            job = OcclusionJob(network, pixels, window=window, stride=stride, fill=replaced, overhang="end")
             for _ in job.run():
                 pass
-            own = job.drops[torch.arange(len(images)), targets]
+            own = job.drops.cpu()[torch.arange(len(images)), targets]
             maps, questions = map_of_drops(grid, own, "contribution"), len(grid)
         else:
             groups = dealt(len(grid), occluders, torch.Generator().manual_seed(self.seed))

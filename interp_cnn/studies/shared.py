@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import Maps, explain_images
-from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.logits import evaluation_mode, logits_of_images
 from interp_cnn.explanation.occlusion import fills
 from interp_cnn.explanation.occlusion.fills import Fill
 
@@ -84,9 +84,9 @@ def check_share(**settings: float) -> None:
 
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor) -> Tensor:
-    """(B, K) logits in evaluation mode."""
+    """(B, K) logits in evaluation mode, where the images lie."""
     with evaluation_mode(network):
-        return network(images)
+        return logits_of_images(network, images)
 
 
 def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
@@ -96,5 +96,6 @@ def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
-    """One method's maps (B, H, W) with their cost; a part of a study is explained at once."""
-    return explain_images(name, network, images, targets, options)
+    """One method's maps (B, H, W) on the processor, with their cost; a part of a study is explained at once."""
+    place = next(network.parameters(), images).device
+    return explain_images(name, network, images.to(place), targets.to(place), options)

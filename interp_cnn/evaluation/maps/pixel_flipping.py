@@ -21,7 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.logits import check_count, check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import (
+    check_count,
+    check_question,
+    evaluation_mode,
+    logits_of_images,
+    target_logits,
+)
 from interp_cnn.explanation.occlusion.fills import Fill, blur, constant
 
 TIE_DRAWS = 4  # orders of tied regions that a curve is averaged over
@@ -149,7 +155,7 @@ def score_curves(
             hidden = replaced[number, image, step][:, of_pixel][:, None].to(images.device)
             image = image.to(images.device)
             for sample in range(fill.samples):
-                answers = network(fill(images[image], hidden, sample))
+                answers = logits_of_images(network, fill(images[image], hidden, sample))
                 own = targets[image]
                 here = slice(start, start + len(image))
                 logits[here] += target_logits(answers, own).double() / fill.samples

@@ -94,7 +94,13 @@ def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
 def scores(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """The logit of the target class without gradient, (B,); the network must be in evaluation mode."""
     with torch.no_grad():
-        return target_logits(network(images), targets)
+        return target_logits(logits_of_images(network, images), targets)
+
+
+def logits_of_images(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits (B, K) where the images lie, computed where the network lies."""
+    place = next(network.parameters(), images).device
+    return network(images.to(place)).to(images.device)
 
 
 def check_positive(**options: float) -> None:
