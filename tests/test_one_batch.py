@@ -156,6 +156,22 @@ def test_awkward_geometry_is_exact(convolution, pool):
     assert largest_error(found, expected) <= 1e-12
 
 
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_where_memory_ends_a_batch_goes_in_halves(most, monkeypatch):
+    network, images = NETWORKS["plain"], pictures(2, (30, 34)).double()
+    engine = engine_of(network, images, window=9, stride=6)
+    expected = one_batch_drops(engine, images, capacity=11)
+    run = engine.replays.run
+
+    def small(maps, values, table, change):
+        if change.shape[1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(maps, values, table, change)
+
+    monkeypatch.setattr(engine.replays, "run", small)
+    torch.testing.assert_close(one_batch_drops(engine, images, capacity=11), expected, rtol=1e-12, atol=1e-12)
+
+
 class Odd(nn.Module):
     """A step that no rule knows, read beside one that is known."""
 

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network import feature_maps as activations
 from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
-from interp_cnn.explanation.network.precision import precision
+from interp_cnn.explanation.network.precision import precision as precision_of
+from interp_cnn.explanation.network.precision import precision_now, rounding
 from interp_cnn.explanation.occlusion.choice import PLANNING, faster_than_plain, plain_seconds
 from interp_cnn.explanation.occlusion.costs import (
     OcclusionCost,
@@ -85,7 +86,9 @@ class OcclusionJob:
         self.fill = as_fill(fill)
         per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
         self._own_replacement = fill if per_image else None
-        self.precision = precision
+        # on a GPU what was chosen around the job is the windows' precision, too, unless it has its own
+        chosen = precision_now() if images.device.type == "cuda" and engine != "dense" else "float32"
+        self.precision = chosen if precision == "float32" else precision
         everywhere = len(images), len(self.grid.row_starts), len(self.grid.column_starts)
         if wanted is not None and (wanted.dtype != torch.bool or tuple(wanted.shape) != everywhere):
             raise ValueError(f"wanted must be boolean {everywhere}, got {wanted.dtype} {tuple(wanted.shape)}")
@@ -220,7 +223,10 @@ class OcclusionJob:
 
     def _own_precision(self) -> AbstractContextManager:
         """Of the windows' passes; clean images always go in the precision that was chosen around the job."""
-        return precision("tf32") if self.precision == "tf32" else nullcontext()
+        if self.precision == "tf32":
+            return precision_of("tf32")
+        bfloat16_frames = self.precision == "bfloat16" and self._incremental is not None
+        return precision_of("float32") if bfloat16_frames else nullcontext()
 
     def _check(self, incremental: IncrementalOcclusion | OneBatchOcclusion) -> None:
         """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
@@ -229,7 +235,7 @@ class OcclusionJob:
         (found,) = incremental.drops(incremental.first_clean, batch, incremental.changes_of(occluders))
         occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
         expected = self.logits[0] - logits_of(self.network, occluded)[0]
-        allowed = 1e-3 * self.logits[0].abs().max().clamp(min=1e-6)
+        allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[0].abs().max().clamp(min=1e-6)
         if not bool(((found.drops[0].flatten() - expected).abs() <= allowed).all()):
             raise Untraceable("a window came out differently in a plain forward pass")
 
@@ -239,7 +245,7 @@ class OcclusionJob:
         if images == range(1):
             return first or self._incremental.clean(self.images[some])
         clean = self._incremental.clean(self.images[some])
-        allowed = 1e-3 * self.logits[some].abs().max().clamp(min=1e-6)
+        allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
             raise ValueError('network does not compute what its graph says; use engine="dense"')
         return clean

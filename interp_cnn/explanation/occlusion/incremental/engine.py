@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.precision import precision, rounding
 from interp_cnn.explanation.occlusion.costs import free_memory
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
 from interp_cnn.explanation.occlusion.incremental.graph import Graph, Step, graph_of
@@ -304,16 +305,21 @@ def faithful_graph(
         found = values[graph.output].to(expected)
         if found.shape != expected.shape:
             continue
-        allowed = 1e-3 * expected.abs().max().clamp(min=1e-6)
+        # the network's own logits carry the rounding of the chosen precision, the graph's do not
+        allowed = max(1e-3, 32 * rounding(expected.dtype)) * expected.abs().max().clamp(min=1e-6)
         if bool(((found - expected).abs() <= allowed).all()):
             return graph, values
     raise Untraceable("its traced graph gives other logits than the network itself")
 
 
 def clean_values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """Every value on the way; in double precision where its rounding would be most of the error."""
+    """Every value on the way; in double precision where its rounding would be most of the error.
+
+    In true float32 at least, whatever was chosen for the windows' passes: one pass stands against all of theirs.
+    """
     exact = images.double() if graph.deep and images.device.type != "mps" else images
-    return graph.dense({graph.image: exact}, [graph.output], keep=True)
+    with precision("float32"):
+        return graph.dense({graph.image: exact}, [graph.output], keep=True)
 
 
 def _whole_spans(step: Step) -> Spans:

@@ -9,6 +9,7 @@ report, so the calls can be recorded once and replayed for the next windows and 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from interp_cnn.explanation.occlusion.one_batch.program import Program, as_writt
 from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
 from interp_cnn.explanation.occlusion.one_batch.tables import Key
 from interp_cnn.explanation.occlusion.windows import WindowGrid
+
+logger = logging.getLogger(__name__)
 
 MEMORY_SHARE = (
     0.2  # of the free memory, for the deltas of one batch; convolutions take work space beside them
@@ -193,7 +196,25 @@ class OneBatchOcclusion:
         return batches
 
     def drops(self, clean: CleanImages, batch: WindowBatch, changes: ListedChanges) -> list[ListedDrops]:
-        """Drops of one batch of windows."""
+        """Drops of one batch of windows; in halves where memory ends, which no estimate can exclude."""
+        try:
+            return [self._drops_at_once(clean, batch, changes)]
+        except torch.OutOfMemoryError:
+            if len(batch.windows) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(batch.windows) // 2
+        logger.info("occlusion: memory is full; %d windows at once instead of %d", half, len(batch.windows))
+        parts = []
+        for windows, count in (
+            (batch.windows[:half], min(batch.count, half)),
+            (batch.windows[half:], max(batch.count - half, 0)),
+        ):
+            if count:
+                parts += self.drops(clean, WindowBatch(batch.images, windows, count), changes)
+        return parts
+
+    def _drops_at_once(self, clean: CleanImages, batch: WindowBatch, changes: ListedChanges) -> ListedDrops:
         listed, table = self._listed(batch, clean.logits.device)
         change = changes(batch.images, listed)
         some = slice(batch.images.start, batch.images.stop)
@@ -205,7 +226,7 @@ class OneBatchOcclusion:
         drops = self._rest(values)[:, None] - out if self.program.frontier else out
         rows, columns = zip(*listed.positions[: batch.count], strict=True)
         drops = drops[:, : batch.count].transpose(1, 2).to(clean.logits.dtype)
-        return [ListedDrops(batch.images, rows, columns, drops)]
+        return ListedDrops(batch.images, rows, columns, drops)
 
     def _rest(self, values: dict[str, Tensor]) -> Tensor:
         """Clean logits (I, K) as the plain rest of the network gives them: with the rounding of what is subtracted."""

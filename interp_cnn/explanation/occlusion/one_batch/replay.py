@@ -66,6 +66,8 @@ class Replays:
                     recording = _Recording(self.program, maps, values, table, change, pool)
                     self._recordings[size] = recording
                     return recording.replay(maps, values, indices, change)
+                except torch.OutOfMemoryError:
+                    raise  # smaller batches may be recorded
                 except RuntimeError as error:
                     self.record = False
                     torch.cuda.synchronize(change.device)
