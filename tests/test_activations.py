@@ -83,12 +83,3 @@ def test_a_layer_without_maps_says_what_it_gives():
         feature_maps(small_network(), torch.rand(3, 8, 8), "2")
     with pytest.raises(ValueError, match="maps has shape"):
         peaks(torch.rand(3, 8, 8))
-
-
-def test_the_measured_template_position_is_the_one_that_the_mask_takes():
-    from interp_cnn.explanation.network.feature_maps import template_fits
-    from interp_cnn.model.templates import peak_positions
-
-    maps = torch.rand(4, 3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
-    fits = template_fits(maps)
-    assert torch.equal(fits[..., 0] * 5 + fits[..., 1], peak_positions(maps, position="template"))

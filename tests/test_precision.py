@@ -21,7 +21,7 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import explain_images
 from interp_cnn.explanation.network.contrast import for_and_against
-from interp_cnn.explanation.network.feature_maps import feature_maps, template_fits
+from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.precision import PRECISIONS, chosen_precision, precision, rounding
 from interp_cnn.explanation.occlusion.fills import blur
 from interp_cnn.explanation.occlusion.job import OcclusionJob
@@ -168,7 +168,6 @@ CALLS = METHOD_CALLS | {
     "scales": lambda n, x: multi_scale_maps(n, x, TARGETS, windows=[4, 6], strides=[2, 2]),
     "sampled": _sampled,
     "feature maps": lambda n, x: feature_maps(n, x, "network.4"),
-    "template fits": lambda n, x: template_fits(feature_maps(n, x, "network.4")),
     "field": lambda n, x: torch.tensor(measured_receptive_field(n, "network.4", (16, 16)).size),
     "score curves": lambda n, x: (
         score_curves(

@@ -32,7 +32,7 @@ from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
-from interp_cnn.runs.measuring import measure_run
+from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.storage.files import write_text
 
 log = logging.getLogger(__name__)
@@ -151,17 +151,18 @@ def _measured_network(
     data = build_data(config.data)
     network = load_network(config.network, weights=config.weights).to(device)
     blank = torch.zeros(1, data.channels, *data.image_size, device=device)
+    layer = _layer_of(network, config.layer, blank)
     measured = partial(
         measure_network,
         loader=data.val_dataloader(),
-        layer=_layer_of(network, config.layer, blank),
+        layer=layer,
         name=config.network,
         kind="given",
         classes=data.classes,
         parts=data.parts,
         image_size=tuple(data.image_size),
         background=data.background,
-        readout=config.readout,
+        readout=readout_of(network, layer, config.readout),
         regions=rule,
         resamples=config.resamples,
         seed=config.seed,

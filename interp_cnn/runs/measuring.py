@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 
+from torch import nn
+
 from interp_cnn.evaluation.filters.comparison import NetworkMeasures, measure_network
+from interp_cnn.evaluation.filters.observations import Readout
 from interp_cnn.evaluation.filters.regions import RegionRule
+from interp_cnn.model.interpretable_conv import TemplateMask, template_masks
 from interp_cnn.runs.folder import Run
 
 
@@ -33,10 +37,23 @@ def measure_run(
         parts=data.parts,
         image_size=tuple(data.image_size),
         background=data.background,
-        readout=readout,
+        readout=readout_of(found.network, layer, readout),
         filter_categories=found.filter_categories.get(layer),
         probes=not quick,
         regions=regions,
         resamples=resamples,
         seed=seed,
     )
+
+
+def readout_of(network: nn.Module, layer: str, name: str) -> Readout | None:
+    """Where the maps of `layer` say that their parts are.
+
+    "peak", at their maximum (None); "template", at the cell whose template fits best: a template of the layer's own
+    steepness and distance, or the publication's where the layer has none.
+    """
+    if name == "peak":
+        return None
+    if name != "template":
+        raise ValueError(f"readout is {name!r}; expected peak or template")
+    return template_masks(network).get(layer, TemplateMask(1)).fitted_cells

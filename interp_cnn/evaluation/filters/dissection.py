@@ -58,7 +58,7 @@ def unique_detectors(ious: Tensor, *, least: float = DETECTOR) -> Tensor:
 
 
 class NetworkDissection:
-    """Second pass over the images, with the thresholds of the first."""
+    """Second pass over the images, with the thresholds of the first; counts where the thresholds lie."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class NetworkDissection:
         generator: torch.Generator | None = None,
     ) -> None:
         self.thresholds, self.upsampled, self.generator = thresholds, Interpolation(field), generator
-        filters = len(thresholds)
-        self.inside = torch.zeros(GROUPS, filters, parts, dtype=torch.float64)
-        self.regions = torch.zeros(GROUPS, filters, dtype=torch.float64)
-        self.parts = torch.zeros(GROUPS, parts, dtype=torch.float64)
+        filters, sums = len(thresholds), {"dtype": torch.float64, "device": thresholds.device}
+        self.inside = torch.zeros(GROUPS, filters, parts, **sums)
+        self.regions = torch.zeros(GROUPS, filters, **sums)
+        self.parts = torch.zeros(GROUPS, parts, **sums)
         self.null_inside, self.null_regions = self.inside.clone(), self.regions.clone()
         self.seen = 0
 
@@ -84,8 +84,8 @@ class NetworkDissection:
             if not masks.any():
                 continue
             group, self.seen = self.seen % GROUPS, self.seen + 1
-            masks = masks.to(maps.device).flatten(1).float()
-            self.parts[group] += masks.sum(dim=1).double().cpu()
+            masks = masks.to(maps.device, non_blocking=True).flatten(1).float()
+            self.parts[group] += masks.sum(dim=1).double()
             self._count(self.inside[group], self.regions[group], image, masks)
             if self.generator is not None:
                 shift = [int(torch.randint(size, (), generator=self.generator)) for size in image.shape[1:]]
@@ -93,20 +93,20 @@ class NetworkDissection:
                 self._count(self.null_inside[group], self.null_regions[group], shifted, masks)
 
     def result(self) -> Overlaps:
-        seen = slice(0, self.seen)
-        return Overlaps(self.inside[seen], self.regions[seen], self.parts[seen])
+        return self._overlaps(self.inside, self.regions)
 
     def null(self) -> Overlaps:
         """The same excitations, shifted at random; needs a generator."""
-        seen = slice(0, self.seen)
-        return Overlaps(self.null_inside[seen], self.null_regions[seen], self.parts[seen])
+        return self._overlaps(self.null_inside, self.null_regions)
+
+    def _overlaps(self, *sums: Tensor) -> Overlaps:
+        return Overlaps(*(each[: self.seen].cpu() for each in (*sums, self.parts)))
 
     def _count(self, inside: Tensor, regions: Tensor, maps: Tensor, masks: Tensor) -> None:
         """Interpolation never exceeds the largest cell, so that a map below its threshold has no region."""
-        thresholds = self.thresholds.to(maps.device)
+        thresholds = self.thresholds
         active = (maps.flatten(1).amax(dim=1) > thresholds).nonzero().flatten()
         above = self.upsampled(maps[active]) > thresholds[active].reshape(-1, 1, 1)  # (M, H, W)
         above = above.flatten(1).float()
-        active = active.cpu()
-        inside[active] += (above @ masks.T).double().cpu()
-        regions[active] += above.sum(dim=1).double().cpu()
+        inside[active] += (above @ masks.T).double()
+        regions[active] += above.sum(dim=1).double()

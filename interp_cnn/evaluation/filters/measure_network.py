@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
-from interp_cnn.evaluation.filters.observations import Observations
+from interp_cnn.evaluation.filters.observations import Observations, Readout
 from interp_cnn.evaluation.filters.passes import Reader, first_pass, mask_pass
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.replicates import (
@@ -84,7 +84,7 @@ def measure_network(
     background: int | None = None,
     filter_categories: Tensor | None = None,
     probes: bool = True,
-    readout: str = "peak",
+    readout: Readout | None = None,
     regions: RegionRule | None = None,
     top_images: int = 100,
     resamples: int = 500,
@@ -93,7 +93,8 @@ def measure_network(
     """Measure the filters of `layer`, in one pass over `loader`; in two where parts have masks.
 
     Args:
-        network: any classifier; runs where its parameters lie and comes back in the mode it had.
+        network: any classifier; runs where its parameters lie and comes back in the mode it had. Maps are counted
+            and compared with masks there; what is left, a few numbers per image and filter, on the CPU.
         loader: batches of images with landmarks, to be read twice where parts have masks. Networks to be
             compared need the same images in the same order.
         layer: dotted module name.
@@ -106,8 +107,8 @@ def measure_network(
         filter_categories: (D,) int64, -1 for none. Without it each filter gets the category on whose images
             its mean score is highest.
         probes: also measure on a random view and a noisy copy of every image (three times the work).
-        readout: where a map says that its part is: "peak", its maximum, or "template", the cell whose part
-            template fits it best (`activations.template_fits`).
+        readout: maps (B, D, h, w) to the row-major cells (B, D) where they say that their part is; None: their
+            maxima.
         regions: where parts have masks: valid cells and their pixels; None: `RegionRule`'s defaults.
         top_images: strongest images on which a filter is judged.
         resamples: of the images, for the intervals.

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.answer_file import AnswerFile
-from interp_cnn.explanation.network.feature_maps import peaks, template_fits
+from interp_cnn.explanation.network.feature_maps import peaks
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
+
+# Maps (B, D, h, w) to the cells (B, D), row-major, where they say that their part is.
+Readout = Callable[[Tensor], Tensor]
 
 # Answers that are in memory at a time: at 16 bytes 16 MB, and a few times that in float64 while they are judged.
 BLOCK = 1 << 20
@@ -90,11 +93,9 @@ class Observations:
 
 
 class ObservationRecorder:
-    """Collects `Observations` batch by batch; `readout` is "peak" or "template", see `measure_network`."""
+    """Collects `Observations` batch by batch; without a `readout` a map's part is at its maximum."""
 
-    def __init__(self, field: ReceptiveField, readout: str = "peak") -> None:
-        if readout not in ("peak", "template"):
-            raise ValueError(f"readout is {readout!r}; expected peak or template")
+    def __init__(self, field: ReceptiveField, readout: Readout | None = None) -> None:
         self.readout = readout
         self.field = field
         self.answers: AnswerFile | None = None
@@ -108,10 +109,9 @@ class ObservationRecorder:
                 f"feature maps have the grid {tuple(maps.shape[2:])}; expected {self.field.grid}"
             )
         positions, scores = peaks(maps)
-        if self.readout == "template":
-            positions = template_fits(maps)
+        cells = positions[..., 0] * maps.shape[3] + positions[..., 1]
         self.answers = self.answers or AnswerFile(maps.shape[1])
-        self.answers.append(positions[..., 0] * maps.shape[3] + positions[..., 1], scores)
+        self.answers.append(cells if self.readout is None else self.readout(maps), scores)
         record = (batch.landmarks, batch.labels, logits.argmax(dim=1))
         self.parts.append(tuple(tensor.cpu() for tensor in record))
         self.names.extend(batch.names)

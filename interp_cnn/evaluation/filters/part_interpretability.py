@@ -59,14 +59,14 @@ class PartHits:
 
 
 class PartInterpretability:
-    """Second pass over the images, with the thresholds of the first."""
+    """Second pass over the images, with the thresholds of the first; counts where the thresholds lie."""
 
     def __init__(
         self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Discs | Boxes, iou: float = 0.2
     ) -> None:
         filters = len(thresholds)
         self.thresholds, self.categories, self.region, self.iou = thresholds, categories, region, iou
-        self.hits = torch.zeros(GROUPS, filters, parts, dtype=torch.int32)
+        self.hits = torch.zeros(GROUPS, filters, parts, dtype=torch.int32, device=thresholds.device)
         self.images = torch.zeros_like(self.hits)
         self.null_hits, self.null_images = self.hits.clone(), self.hits.clone()
         self.seen = 0
@@ -76,13 +76,15 @@ class PartInterpretability:
         """Add a batch: maps (B, D, h, w), labels (B,), part_masks (B, P, H, W) bool, empty where a part is
         not shown.
         """
-        thresholds = self.thresholds.to(maps.device).reshape(-1, 1, 1)
+        thresholds = self.thresholds.reshape(-1, 1, 1)
+        own = {label: (self.categories == label).nonzero().flatten() for label in set(labels.tolist())}
+        own = {label: filters.to(maps.device) for label, filters in own.items()}
         for image, label, masks in zip(maps, labels.tolist(), part_masks, strict=True):
             group, self.seen = self.seen % GROUPS, self.seen + 1
-            mine = (self.categories == label).nonzero().flatten()
+            mine = own[label]
             if len(mine) == 0:
                 continue
-            masks = masks.to(maps.device)
+            masks = masks.to(maps.device, non_blocking=True)
             region = self.region(image[mine] > thresholds[mine])  # (M, H, W)
             self._count(self.hits, self.images, group, mine, region, masks)
             if label in self.previous:
@@ -90,17 +92,17 @@ class PartInterpretability:
             self.previous[label] = masks
 
     def result(self) -> PartHits:
-        return PartHits(self.hits[: self.seen], self.images[: self.seen])
+        return PartHits(self.hits[: self.seen].cpu(), self.images[: self.seen].cpu())
 
     def null(self) -> PartHits:
         """The same regions with the masks of the previous image of the category."""
-        return PartHits(self.null_hits[: self.seen], self.null_images[: self.seen])
+        return PartHits(self.null_hits[: self.seen].cpu(), self.null_images[: self.seen].cpu())
 
     def _count(
         self, hits: Tensor, images: Tensor, group: int, mine: Tensor, region: Tensor, masks: Tensor
     ) -> None:
-        overlaps = intersection_over_union(region, masks).cpu()  # (M, P)
-        shown = masks.flatten(1).any(dim=1).cpu()  # (P,)
+        overlaps = intersection_over_union(region, masks)  # (M, P)
+        shown = masks.flatten(1).any(dim=1)  # (P,)
         hits[group, mine] += ((overlaps > self.iou) & shown).int()
         images[group, mine] += shown.int()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.dissection import NetworkDissection
 from interp_cnn.evaluation.filters.noise import noisy
-from interp_cnn.evaluation.filters.observations import ObservationRecorder, Observations
+from interp_cnn.evaluation.filters.observations import ObservationRecorder, Observations, Readout
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS, PartInterpretability
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.selectivity import concentration
@@ -29,7 +29,7 @@ from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 
-# A template with beta = 4 is positive up to a quarter of the grid around its centre.
+# One width for all networks: a quarter of the grid, up to which the publication's template (beta = 4) is positive.
 TEMPLATE_WIDTH = 0.25
 
 
@@ -43,7 +43,7 @@ class Seen:
         offset, scale: (N, 2) and (N, 1) of the views.
         disturbed: answers on noisy copies; None if not asked for.
         near, active: (G, D) summed concentration of the maps that are not silent, and their number.
-        thresholds: (D,) T_f, None where parts have no masks.
+        thresholds: (D,) T_f where the network lies, None where parts have no masks.
         mean_image: (C, H, W) in [0, 1].
     """
 
@@ -73,7 +73,7 @@ class Reader:
         loader: Iterable[PartBatch],
         layer: str,
         image_size: tuple[int, int],
-        readout: str = "peak",
+        readout: Readout | None = None,
     ) -> None:
         self.network, self.loader, self.layer, self.image_size = network, loader, layer, tuple(image_size)
         self.device = next(network.parameters(), torch.zeros(())).device
@@ -86,7 +86,7 @@ class Reader:
             if tuple(batch.images.shape[2:]) != self.image_size:
                 found = tuple(batch.images.shape[2:])
                 raise ValueError(f"images are {found}; expected image_size {self.image_size}")
-            yield batch, batch.images.to(self.device)
+            yield batch, batch.images.to(self.device, non_blocking=True)
 
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return feature_maps_and_logits(self.network, images, self.layer)
@@ -114,14 +114,14 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
         if not recorders:
             field = reader.field(images.shape[1])
             recorders = [ObservationRecorder(field, reader.readout) for _ in range(3)]
-            near, active = torch.zeros(2, GROUPS, maps.shape[1], dtype=torch.float64)
+            near, active = torch.zeros(2, GROUPS, maps.shape[1], dtype=torch.float64, device=maps.device)
         recorders[0].update(maps, logits, batch)
-        group = (seen + torch.arange(len(images))) % GROUPS
+        group = (seen + torch.arange(len(images), device=maps.device)) % GROUPS
         shares, alive = concentration(maps, width=TEMPLATE_WIDTH * max(maps.shape[2:]))
-        near.index_add_(0, group, shares.nan_to_num().cpu())
-        active.index_add_(0, group, alive.double().cpu())
+        near.index_add_(0, group, shares.nan_to_num())
+        active.index_add_(0, group, alive.double())
         seen += len(images)
-        total = total + batch.images.double().sum(dim=0).cpu()
+        total = total + images.double().sum(dim=0)
         if batch.part_masks is not None:
             threshold = threshold or StreamingThreshold(maps.shape[1], tail=rule.tail)
             threshold.update(maps)
@@ -142,8 +142,9 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
         for _, images in reader.batches():
             threshold.refine(reader.answers(images)[0])
     thresholds = None if threshold is None else threshold.thresholds()
-    shares = (near[:seen], active[:seen])
-    return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, (total / seen).float())
+    shares = (near[:seen].cpu(), active[:seen].cpu())
+    mean_image = (total / seen).float().cpu()
+    return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, mean_image)
 
 
 @chosen_precision()

@@ -21,8 +21,8 @@ LOWER = 1 << 16
 
 
 class StreamingThreshold:
-    """Mergeable counts of D filters' activations: 128 KiB per filter, and 256 KiB more for the exact second
-    pass.
+    """Mergeable counts of D filters' activations, where the maps lie: 128 KiB per filter, and 256 KiB more for the
+    exact second pass.
     """
 
     def __init__(self, filters: int, *, tail: float = 0.005) -> None:
@@ -36,13 +36,14 @@ class StreamingThreshold:
     def update(self, maps: Tensor) -> None:
         """First pass: count a batch of feature maps (B, D, h, w)."""
         bits, owners = _positive_bits(maps)
+        self.counts = self.counts.to(maps.device)
         self.cells += maps.shape[0] * maps[0, 0].numel()
         _count(self.counts, owners, bits >> 16)
 
     def refine(self, maps: Tensor) -> None:
         """Second pass over the same maps, for the exact threshold."""
         if self.inner is None:
-            self.inner = torch.zeros(len(self.counts), LOWER, dtype=torch.int32)
+            self.inner = torch.zeros(len(self.counts), LOWER, dtype=torch.int32, device=maps.device)
         bits, owners = _positive_bits(maps)
         inside = (bits >> 16) == self._bins()[owners]
         _count(self.inner, owners[inside], bits[inside] & (LOWER - 1))
@@ -50,7 +51,7 @@ class StreamingThreshold:
     def merge(self, other: StreamingThreshold) -> None:
         """Add the first-pass counts of another part of the data."""
         self.cells += other.cells
-        self.counts += other.counts
+        self.counts += other.counts.to(self.counts.device)
 
     def thresholds(self) -> Tensor:
         """(D,) float32 T_f: the smallest bound that at most a share `tail` of the cells exceeds.
@@ -79,7 +80,8 @@ class StreamingThreshold:
     def _bins(self) -> Tensor:
         """(D,) the bin in which the threshold lies; -1 where so few cells are active that it is zero."""
         few = self.counts.sum(dim=1, dtype=torch.int64) <= self._budget()
-        return _first_within(self.counts, torch.full((len(self.counts),), self._budget())).where(~few, -1)
+        budget = torch.full((len(self.counts),), self._budget(), device=self.counts.device)
+        return _first_within(self.counts, budget).where(~few, -1)
 
     @staticmethod
     def _above(counts: Tensor, bins: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ def _first_within(counts: Tensor, budget: Tensor) -> Tensor:
 
 def _positive_bits(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Bits of all positive activations, int32, and the filters that they belong to."""
-    values = maps.detach().float().cpu().transpose(0, 1).flatten(1).contiguous()  # (D, B*h*w)
+    values = maps.detach().float().transpose(0, 1).flatten(1).contiguous()  # (D, B*h*w)
     owners, places = (values > 0).nonzero(as_tuple=True)
     return values.view(torch.int32)[owners, places], owners
 

@@ -92,21 +92,6 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     return positions, scores
 
 
-@chosen_precision()
-def template_fits(maps: Tensor, *, beta: float = 4.0) -> Tensor:
-    """The cell whose part template fits each map best, (B, D, 2) int64 like `peaks`.
-
-    The template of a cell is 1 there, falls off linearly to 0 at n / beta cells and to -1 at twice that,
-    n = max(h, w) (Zhang, Wu, Zhu, CVPR 2018, section 3). The cell with the largest sum of map times template is
-    the most probable position under a uniform prior; unlike the maximum it heeds the whole map.
-    """
-    height, width = maps.shape[2:]
-    cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2).to(maps.device)
-    distances = torch.cdist(cells.float(), cells.float()) / max(height, width)
-    fits = (maps.float().flatten(2) @ (1 - beta * distances).clamp(min=-1)).argmax(dim=2)  # (B, D)
-    return torch.stack((fits // width, fits % width), dim=2)
-
-
 def named_layer(network: nn.Module, layer: str) -> nn.Module:
     """The module called `layer`; a ValueError names the nearest existing ones."""
     modules = dict(network.named_modules())
