@@ -5,11 +5,7 @@ import pytest
 import reference_measures as reference
 import torch
 
-from interp_cnn.evaluation.filters.answer_file import AnswerFile
 from interp_cnn.evaluation.filters.baselines import annotation_baselines, shuffled_images
-from interp_cnn.evaluation.filters.judge import Judge
-from interp_cnn.evaluation.filters.observations import Observations
-from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 SIZE = 64
 
@@ -79,20 +75,6 @@ def test_shuffling_deals_positions_within_the_category_only():
     for label in (0, 1):
         mine = labels == label
         assert sorted(shuffled[mine][:, 0, 0].tolist()) == sorted(positions[mine][:, 0, 0].tolist())
-
-
-def test_the_shares_of_images_average_to_the_mean_absolute_deviation():
-    landmarks, labels = annotated(parts=1)
-    judge = Judge(landmarks, labels, torch.zeros(1, 2), 90.0, top_images=1000)
-    answers = AnswerFile(1)
-    answers.append(torch.zeros(60, 1), torch.zeros(60, 1))
-    field = ReceptiveField((1, 1), (1, 1), (0.0, 0.0), (1, 1), (SIZE, SIZE))
-    observed = Observations(answers, landmarks, labels, labels, [], field)
-    shares = judge.image_deviations(observed, torch.tensor([1]))
-    mine = (labels == 1) & landmarks[:, 0].isfinite().all(dim=1)
-    distances = landmarks[mine, 0].double().square().sum(dim=1).sqrt() / 90
-    assert torch.equal(shares.isfinite(), mine)
-    assert torch.allclose(shares[mine], (distances - distances.mean()).abs(), atol=1e-7)
 
 
 def read_animal_parts(folder, size):

@@ -10,6 +10,7 @@ from interp_cnn.evaluation.filters import observations
 from interp_cnn.evaluation.filters.comparison import compare, measure_network
 from interp_cnn.evaluation.filters.location_instability import location_instability
 from interp_cnn.evaluation.filters.regions import RegionRule
+from interp_cnn.evaluation.statistics import share_of_hits
 from interp_cnn.explanation.receptive_field.field import receptive_field
 
 OPTIONS = {
@@ -185,11 +186,37 @@ def test_two_equal_networks_differ_by_nothing_and_a_worse_one_shows():
     same = comparison.differences_of("one", "two")
     assert all(one.value == 0 and one.low == 0 and one.high == 0 and one.paired for one in same.values())
     assert same["accuracy"].p == 1.0 and same["location_instability"].p == 1.0
+    wrong = int((1 - comparison.networks[0].observations.correct).sum())
+    assert same["accuracy"].note == (
+        f"both err on the same {wrong} images" if wrong else "neither errs on any image"
+    )
+    assert same["location_instability"].note == "the same difference in every draw of the images"
     shown = comparison.differences_of("one", "worse")
     assert shown["accuracy"].low > 0 and shown["accuracy"].p < 0.01
-    assert shown["location_instability"].high < 0 and shown["location_instability"].p < 0.01
-    assert shown["location_instability"].test == "sign flip over images"
-    assert shown["tracking_gain"].low > 0 and shown["tracking_gain"].test == "bootstrap over images"
+    assert shown["location_instability"].high < 0 and shown["location_instability"].p <= 2 / 61
+    assert shown["accuracy"].test == "McNemar's exact test" and not shown["accuracy"].bounded
+    assert shown["location_instability"].test == "bootstrap over images"
+    assert shown["tracking_gain"].low > 0 and shown["tracking_gain"].p <= 2 / 61
+
+
+def test_an_interval_leaves_out_zero_exactly_where_its_p_value_is_below_its_level():
+    networks = [PlantedNetwork()]
+    for seed in (0, 1, 5):  # networks that differ a little, from not at all to beyond chance
+        generator = torch.Generator().manual_seed(seed)
+        networks.append(PlantedNetwork())
+        with torch.no_grad():
+            for parameter in networks[-1].parameters():
+                parameter += 0.02 * seed * torch.randn(parameter.shape, generator=generator)
+    comparison = compare([measured(f"{i}", network) for i, network in enumerate(networks)])
+    found = [one for one in comparison.differences if math.isfinite(one.p) and math.isfinite(one.low)]
+    contradictions = [one for one in found if (one.p < 0.05) != (one.low > 0 or one.high < 0)]
+    assert not contradictions
+    assert 10 < sum(one.p < 0.05 for one in found) < len(found) - 10
+
+
+def test_a_network_that_errs_nowhere_still_has_an_interval():
+    estimate = share_of_hits(torch.ones(40, dtype=torch.bool))
+    assert estimate.value == estimate.high == 1.0 and estimate.low == pytest.approx(0.9124, abs=1e-4)
 
 
 def test_shuffling_the_images_destroys_the_gain():

@@ -4,6 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from planted import SIZE, PlantedNetwork, planted_batches
+
+from interp_cnn.evaluation.filters.comparison import compare
+from interp_cnn.evaluation.filters.measure_network import OBSERVED, measure_network
+from interp_cnn.report.evaluation.tables import markdown, measure_figures
+from interp_cnn.report.measures import MEASURES, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -25,3 +32,38 @@ def test_an_example_runs(page, number, block):
 
 def test_there_are_five_examples_beside_the_readme():
     assert sum(page == "docs/api.md" for page, _, _ in BLOCKS) == 5
+
+
+def test_a_measure_is_added_as_its_page_says(monkeypatch):
+    page = (ROOT / "docs/contributing/measure.md").read_text("utf-8")
+    function, line, record = re.findall(r"```python\n(.*?)```", page, re.S)
+    for registry in (OBSERVED, MEASURES):
+        monkeypatch.setitem(registry, "border_peaks", None)  # so that it is gone afterwards
+    names: dict = {}
+    for block in (function, line, record):
+        exec(compile(block, "docs/contributing/measure.md", "exec"), names)
+    measured = measure_network(
+        PlantedNetwork(),
+        planted_batches(),
+        layer="maps",
+        name="net",
+        kind="plain",
+        classes=("nothing", "red", "orange"),
+        parts=("head", "tail"),
+        image_size=(SIZE, SIZE),
+        background=0,
+        resamples=20,
+    )
+    cells = torch.cat(
+        [
+            (batch.images[:, 2] == batch.images[:, 2].amax((1, 2), True)).nonzero()
+            for batch in planted_batches()
+        ]
+    )
+    literal = ((cells[:, 1:] == 0) | (cells[:, 1:] == SIZE - 1)).any(dim=1).double().mean()
+    assert measured.filters["border_peaks"][2] == pytest.approx(float(literal))
+    assert measured.filters["border_peaks"][1] == 0
+    comparison = compare([measured])
+    assert " border peaks |" in markdown(comparison).splitlines()[0]
+    assert "border_peaks" in dict(measure_figures(comparison))
+    assert measure("border_peaks").write(0.25) == "25.0\u00a0%"

@@ -19,8 +19,6 @@ from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.ranked_filters import ranked_filters
 from interp_cnn.report.evaluation.tables import coverage_line, markdown, positions_sheet, write_measures
 
-COLUMNS = ("accuracy", "tracking_gain")
-
 
 @pytest.fixture(scope="module")
 def comparison():
@@ -45,7 +43,7 @@ def comparison():
 
 
 def test_every_figure_of_the_table_has_its_interval_and_n(comparison):
-    text = markdown(comparison, COLUMNS)
+    text = markdown(comparison)
     rows = [line for line in text.splitlines() if line.startswith("| ") and "[" in line]
     assert any(row.startswith("| package.module:net |") for row in rows)
     assert any(row.startswith("| untrained |") for row in rows)
@@ -73,7 +71,7 @@ def test_the_untrained_network_is_a_row_among_the_baselines(comparison):
 
 
 def test_all_figures_are_drawn_and_nothing_else_is_left(comparison, tmp_path):
-    write_measures(comparison, tmp_path, COLUMNS)
+    write_measures(comparison, tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     measures = (
         "location_instability",
@@ -137,7 +135,7 @@ def test_without_parts_there_is_no_part_bar(tmp_path):
         probes=False,
     )
     assert math.isnan(measures.summary["tracking_gain"].value)
-    write_measures(compare([measures]), tmp_path, COLUMNS)
+    write_measures(compare([measures]), tmp_path)
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"positions-plain.png"}
     assert coverage_line(measures) == "0 of 4 filters follow a part; they cover 0 of 0 parts"
 

@@ -693,8 +693,8 @@ def test_numbers_are_written_as_people_read_them():
     assert measure("tracking_gain").write(0.05) == "+0.050"
     assert measure("accuracy").write(nan) == measure("accuracy").write(None) == "–"
     assert measure("accuracy").write_interval(Number(0.9, 0.88, 0.92)) == "88.0 to 92.0"
-    assert measure("strange_one") == Measure("Strange one")
-    assert [p_value(it).replace("\u00a0", " ") for it in (0.0004, 0.0123, 0.41, nan)] == [
+    assert measure("strange_one") == Measure("strange_one", "Strange one")
+    assert [p_value(Number(0.0, p=it)).replace("\u00a0", " ") for it in (0.0004, 0.0123, 0.41, nan)] == [
         "p < 0.001",
         "p = 0.012",
         "p = 0.41",

@@ -9,12 +9,13 @@ from interp_cnn.evaluation.filters.location_instability import instability_repli
 from interp_cnn.evaluation.statistics import (
     Sampled,
     bca_interval,
+    bca_p_value,
     benjamini_hochberg,
     bootstrap_estimate,
-    bootstrap_p_value,
     jackknife_error,
     over_seeds,
     paired_permutation_p_value,
+    paired_share_difference,
     percentile_interval,
     resampling,
     weighted_mean,
@@ -146,10 +147,71 @@ def test_degenerate_samples_give_no_nonsense():
     assert bca_interval(5.0, torch.rand(100), torch.rand(9))[1] <= 1.0
 
 
-def test_the_bootstrap_p_value_counts_the_smaller_tail():
-    replicates = torch.cat((torch.full((95,), 1.0), torch.full((4,), -1.0)))
-    assert bootstrap_p_value(replicates) == pytest.approx(2 * 5 / 100)
-    assert bootstrap_p_value(torch.zeros(50)) == 1.0 and math.isnan(bootstrap_p_value(torch.tensor([])))
+def skewed(generator):
+    """A value, its replicates and leave-one-out values, some with ties, some on one side of zero only."""
+    shift = float(torch.randn((), generator=generator, dtype=torch.float64))
+    replicates = torch.randn(199, generator=generator, dtype=torch.float64).exp() - 1.5 + shift
+    if torch.rand((), generator=generator) < 0.5:
+        replicates = replicates.round()
+    value = float(replicates.mean() + 0.2 * torch.randn((), generator=generator, dtype=torch.float64))
+    jackknife = value + 0.1 * torch.randn(30, generator=generator, dtype=torch.float64).exp()
+    return value, replicates, jackknife
+
+
+def test_the_p_value_is_the_level_at_which_the_interval_reaches_zero():
+    generator = torch.Generator().manual_seed(0)
+    inside, seen = 0, 0
+    for _ in range(300):
+        sample = skewed(generator)
+        p = bca_p_value(*sample)
+        for level in (0.5, 0.8, 0.95):
+            if abs(p - (1 - level)) < 1e-6:
+                continue
+            low, high = bca_interval(*sample, level=level)
+            assert (p < 1 - level) == (low > 0 or high < 0), (sample, p, low, high)
+            seen, inside = seen + 1, inside + (low <= 0 <= high)
+    assert 0.1 * seen < inside < 0.9 * seen
+
+
+def test_the_p_value_of_a_normal_mean_is_the_z_tests():
+    generator = torch.Generator().manual_seed(3)
+    for shift in (0.0, 0.15, 0.3):
+        sample = torch.randn(200, generator=generator, dtype=torch.float64) + shift
+        draws = resampling(200, resamples=20000, seed=1)
+        figure = Sampled.from_rows(weighted_mean(sample, draws.rows), draws)
+        z = float(sample.mean() / sample.std(correction=0)) * math.sqrt(200)
+        expected = 2 * scipy.stats.norm.sf(abs(z))
+        assert figure.p_value() == pytest.approx(expected, rel=0.25, abs=0.004)
+
+
+def test_beyond_its_draws_a_p_value_is_a_normal_tail_within_their_bound():
+    jackknife = torch.linspace(0.9, 1.1, 20).double()
+    above = torch.linspace(0.5, 1.5, 499).double()
+    tail = 2 * scipy.stats.norm.sf(1 / above.std().item())
+    assert bca_p_value(1.0, above, jackknife) == pytest.approx(tail) and tail < 2 / 500
+    assert bca_p_value(-1.0, -above, -jackknife) == pytest.approx(tail)
+    assert bca_p_value(0.6, above, jackknife) == 2 / 500, "two deviations alone would say more than the bound"
+    assert bca_p_value(1.0, torch.ones(499), jackknife) == 2 / 500
+    assert Sampled(1.0, above, jackknife, 9).bound == pytest.approx(2 / 500)
+    assert bca_p_value(0.0, torch.zeros(50), torch.zeros(9)) == 1.0
+    assert math.isnan(bca_p_value(1.0, torch.tensor([]), jackknife))
+    assert math.isnan(bca_p_value(math.nan, above, jackknife))
+
+
+@pytest.mark.parametrize(
+    ("won", "lost"), [(0, 0), (1, 0), (4, 0), (6, 0), (9, 2), (10, 2), (5, 5), (0, 8), (30, 12)]
+)
+def test_a_paired_difference_of_shares_is_mcnemars_and_its_interval_agrees(won, lost):
+    first = torch.cat((torch.ones(won), torch.zeros(lost), torch.ones(50), torch.zeros(7))).bool()
+    second = torch.cat((torch.zeros(won), torch.ones(lost), torch.ones(50), torch.zeros(7))).bool()
+    estimate, p = paired_share_difference(first, second)
+    differ = won + lost
+    tail = sum(math.comb(differ, k) for k in range(max(won, lost), differ + 1)) / 2**differ
+    assert p == pytest.approx(min(1.0, 2 * tail))
+    assert estimate.value == pytest.approx((won - lost) / len(first)) and estimate.n == len(first)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert (p < 0.05) == (estimate.low > 0 or estimate.high < 0)
+    assert (estimate.low == estimate.high) == (differ == 0)
 
 
 def test_seeds_are_averaged_with_students_interval():

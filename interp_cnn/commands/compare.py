@@ -26,6 +26,7 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import methods_of
 from interp_cnn.report import Contents, write_report
 from interp_cnn.report.console import summary_table
+from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.decoders import DecoderSettings
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, untrained
@@ -33,8 +34,6 @@ from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
 from interp_cnn.training.mask_board import add_measures
-
-SHOWN_ON_THE_BOARD = ("location_instability", "tracking_gain")
 
 
 def run(config: DictConfig) -> None:
@@ -93,9 +92,7 @@ def report_on(
     comparison.to_csv(folder / "tables")
     comparison.to_json(folder / "tables" / "comparison.json")
     for found, measured in zip(runs, measures, strict=True):
-        shown = {
-            name: measured.summary[name].value for name in SHOWN_ON_THE_BOARD if name in measured.summary
-        }
+        shown = {name: measured.summary[name].value for name in shown_in("board") if name in measured.summary}
         add_measures(found.folder, shown, step=found.epochs)
     decoder = (
         DecoderSettings(epochs=config.decoder_epochs, seed=config.seed) if config.decoder_epochs else None

@@ -31,25 +31,13 @@ from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.runs.devices import computing
+from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
 from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.storage.files import write_text
 
 log = logging.getLogger(__name__)
 Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
-
-COLUMNS = (
-    "accuracy",
-    "location_instability",
-    "tracking_gain",
-    "offset_gain",
-    "shifted_gain",
-    "following",
-    "translation_gain",
-    "part_interpretability",
-    "tracking_filters",
-    "concentration",
-)
 
 
 def run(config: DictConfig) -> None:
@@ -78,12 +66,12 @@ def run(config: DictConfig) -> None:
     # Over seeds the differences are paired by seed; single networks are compared image by image.
     baselines = compare(measures[:1] if several else measures, seed=config.seed, untrained=before)
     comparison = replace(baselines, networks=measures)
-    write_measures(comparison, folder, COLUMNS, images)
+    write_measures(comparison, folder, images)
     console = Console()
     console.print(summary_table(comparison))
     if several:
         table = seed_table(measures, seeds)
-        text = seed_markdown(table, COLUMNS)
+        text = seed_markdown(table, shown_in("table"))
         write_text(folder / "seeds.csv", table.to_csv(index=False))
         write_text(folder / "seeds.md", text)
         console.print(

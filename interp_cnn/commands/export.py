@@ -29,6 +29,7 @@ from interp_cnn.exports import card, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.runs.devices import computing, device_of
+from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.folder import Run, load_run
 from interp_cnn.runs.inputs import run_folders, set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
@@ -210,10 +211,9 @@ def _measures(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     row = pd.read_csv(path).iloc[0]
-    names = ("accuracy", "location_instability", "tracking_gain", "offset_gain", "dead_filters")
     return {
         name.replace("_", " "): f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-        for name in names
+        for name in shown_in("model card")
         if name in row and np.isfinite(row[name])
     }
 

@@ -13,21 +13,9 @@ import torch
 
 from interp_cnn.discovery.verification import Examined
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
+from interp_cnn.report.concepts.measures import averaged_over_concepts
 
 RESAMPLES = 1000
-SUMMARY = (
-    "confidence",
-    "lift",
-    "coverage",
-    "purity",
-    "purity_by_chance",
-    "location_instability",
-    "tracking_gain",
-    "concentration",
-    "replication",
-    "effect",
-    "effect_of_others",
-)
 
 
 def units_table(found: Sequence[Examined], classes: Sequence[str]) -> pd.DataFrame:
@@ -81,7 +69,10 @@ def _estimates(units: pd.DataFrame) -> dict[str, Estimate]:
         return {}
     strata = torch.from_numpy(units.category.astype("category").cat.codes.to_numpy().copy()).long()
     draws = resampling(len(units), resamples=RESAMPLES, strata=strata)
-    names = [*SUMMARY, *(name for name in units.columns if name.endswith(_ENDINGS) or "_class_of." in name)]
+    names = [
+        *averaged_over_concepts(),
+        *(name for name in units.columns if name.endswith(_ENDINGS) or "_class_of." in name),
+    ]
     means = {
         name: weighted_mean(torch.tensor(units[name].to_numpy(dtype=float)), draws.rows) for name in names
     }

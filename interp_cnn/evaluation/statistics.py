@@ -1,10 +1,13 @@
-"""How sure a figure is: bootstrap over images, paired permutation, seeds, false discoveries.
+"""How sure a figure is: bootstrap over images, exact counts, paired permutation, seeds, false discoveries.
 
 The unit is the image. A resampling is a row of weights, how often each image was drawn, so that one function
 of weights serves the estimate (all ones), the bootstrap (multinomial rows) and the jackknife (a group left
 out); networks that are given the same rows are compared in pairs. Intervals are bias-corrected and
 accelerated (BCa; Efron, "Better Bootstrap Confidence Intervals", JASA 1987), with the acceleration from a
 jackknife by groups of images where there are many.
+
+A p-value is always that of the interval beside it: the smallest level at which the interval leaves out zero. So the two
+cannot contradict each other.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import norm, t
+from scipy.stats import binomtest, false_discovery_control, norm, t
 from torch import Tensor
 
 JACKKNIFE_GROUPS = 100
@@ -44,11 +47,13 @@ class Resampling:
         rows: (1 + R + G, N) uint8: all images once; R bootstrap rows, multinomial counts within each stratum; G
             jackknife rows, one group of images at zero.
         resamples: R.
+        seed: of the draws.
         key: equal for resamplings that are equal, so that differences can be taken in pairs.
     """
 
     rows: Tensor
     resamples: int
+    seed: int
     key: tuple[int, ...]
 
     @property
@@ -89,7 +94,7 @@ def resampling(
     group = torch.randperm(images, generator=generator) % groups
     jackknife = (group.unsqueeze(0) != torch.arange(groups).unsqueeze(1)).to(torch.uint8)
     rows = torch.cat((torch.ones(1, images, dtype=torch.uint8), bootstrap, jackknife))
-    return Resampling(rows, resamples, (images, resamples, seed, hash(tuple(strata.tolist()))))
+    return Resampling(rows, resamples, seed, (images, resamples, seed, hash(tuple(strata.tolist()))))
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,18 @@ class Sampled:
         return Estimate(self.value, low, high, self.n)
 
     def p_value(self) -> float:
-        """Two-sided, against zero."""
+        """Two-sided, against zero: below 1 - level where the interval of that level leaves out zero."""
         if len(self.bootstrap):
-            return bootstrap_p_value(self.bootstrap)
+            return bca_p_value(self.value, self.bootstrap, self.jackknife)
         error = float(jackknife_error(self.jackknife))
         if error == 0:
             return float(self.value == 0)
         return 2 * float(norm.sf(abs(self.value) / error)) if math.isfinite(error) else math.nan
+
+    @property
+    def bound(self) -> float:
+        """The smallest p-value that so many draws tell by themselves; 0 where the p-value comes from no draws."""
+        return 2 / (len(self.bootstrap) + 1) if len(self.bootstrap) else 0.0
 
     def __sub__(self, other: Sampled) -> Sampled:
         """Difference; paired where both come from the same rows."""
@@ -173,14 +183,7 @@ def bca_interval(
     replicates, jackknife = (values[values.isfinite()].double() for values in (replicates, jackknife))
     if not math.isfinite(value) or len(replicates) < 2:
         return math.nan, math.nan
-    below = (replicates < value).double().mean() + 0.5 * (replicates == value).double().mean()
-    if not 0 < below < 1:  # the estimate lies outside its own replicates: no correction can mend that
-        bias, acceleration = 0.0, 0.0
-    else:
-        bias = float(norm.ppf(float(below)))
-        centred = jackknife.mean() - jackknife
-        spread = float(centred.square().sum()) ** 1.5
-        acceleration = float(centred.pow(3).sum()) / (6 * spread) if spread > 0 else 0.0
+    bias, acceleration = _correction(value, replicates, jackknife)
     ends = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
         z = bias + float(norm.ppf(tail))
@@ -189,22 +192,90 @@ def bca_interval(
     return low, high
 
 
+def bca_p_value(value: float, replicates: Tensor, jackknife: Tensor) -> float:
+    """Two-sided p-value of no difference from zero: the level at which an end of `bca_interval` reaches zero.
+
+    Where all of R replicates lie on one side of zero they bound it by 2 / (R + 1) and tell no more; beyond them the
+    tail is that of a normal distribution with their standard deviation. Without a deviation the bound is the answer.
+    """
+    replicates, jackknife = (values[values.isfinite()].double() for values in (replicates, jackknife))
+    if not math.isfinite(value) or len(replicates) < 2:
+        return math.nan
+    bound = 2 / (len(replicates) + 1)
+    if bool((replicates > 0).all() or (replicates < 0).all()):
+        spread = float(replicates.std())
+        return min(bound, 2 * float(norm.sf(abs(value) / spread))) if spread > 0 else bound
+    bias, acceleration = _correction(value, replicates, jackknife)
+
+    def tail(share: float) -> float:
+        """The tail of the level whose end of the interval is this quantile of the replicates."""
+        distance = float(norm.ppf(share)) - bias
+        if math.isinf(distance):
+            return float(share > 0.5)
+        return float(norm.cdf(distance / (1 + acceleration * distance) - bias))
+
+    ordered = replicates.sort().values
+    highest = _share_up_to(ordered, 0.0)  # zero is no higher than this quantile, and no lower than the next
+    lowest = 1 - _share_up_to(-ordered.flip(0), 0.0)
+    return min(1.0, max(bound, 2 * min(tail(highest), 1 - tail(lowest))))
+
+
+def _correction(value: float, replicates: Tensor, jackknife: Tensor) -> tuple[float, float]:
+    """Bias and acceleration of a BCa interval."""
+    below = float((replicates < value).double().mean() + 0.5 * (replicates == value).double().mean())
+    if not 0 < below < 1:  # the estimate lies outside its own replicates: no correction can mend that
+        return 0.0, 0.0
+    centred = jackknife.mean() - jackknife
+    spread = float(centred.square().sum()) ** 1.5
+    return float(norm.ppf(below)), float(centred.pow(3).sum()) / (6 * spread) if spread > 0 else 0.0
+
+
+def _share_up_to(ordered: Tensor, bound: float) -> float:
+    """The largest share whose quantile, interpolated as by `torch.quantile`, is at most `bound`; 0 if none is."""
+    count = int((ordered <= bound).sum())
+    if count in (0, len(ordered)):
+        return float(count > 0)
+    low, high = ordered[count - 1 : count + 1].tolist()
+    return (count - 1 + (bound - low) / (high - low)) / (len(ordered) - 1)
+
+
+def share_of_hits(hits: Tensor, *, level: float = 0.95) -> Estimate:
+    """Share of True in `hits` (N,) with Wilson's interval, which has a width also where all or none are."""
+    count, images = int(hits.sum()), len(hits)
+    if images == 0:
+        return Estimate(math.nan)
+    ends = binomtest(count, images).proportion_ci(level, method="wilson")
+    return Estimate(count / images, float(ends.low), float(ends.high), images)
+
+
+def paired_share_difference(first: Tensor, second: Tensor, *, level: float = 0.95) -> tuple[Estimate, float]:
+    """Difference of two shares on the same N images, exact, with its p-value.
+
+    Only the images on which the two differ tell: of m such images `first` hits some, a binomial share that is 1/2
+    without a difference (McNemar's exact test). The interval is Clopper and Pearson's for that share, so that it leaves
+    out zero where the test rejects. Without a differing image it is 0 to 0, and p is 1.
+
+    Args:
+        first: (N,) bool.
+        second: (N,) bool.
+        level: of the interval.
+    """
+    images, only_first, differ = len(first), int((first & ~second).sum()), int((first != second).sum())
+    if differ == 0:
+        return Estimate(0.0, 0.0, 0.0, images), 1.0
+    test = binomtest(only_first, differ)
+    ends = test.proportion_ci(level, method="exact")
+    value, low, high = (
+        (2 * share - 1) * differ / images for share in (only_first / differ, ends.low, ends.high)
+    )
+    return Estimate(value, float(low), float(high), images), float(test.pvalue)
+
+
 def percentile_interval(replicates: Tensor, *, level: float = 0.95) -> tuple[Tensor, Tensor]:
     """Percentile interval along the first axis of `replicates` (R, ...)."""
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=replicates.dtype)
     low, high = torch.nanquantile(replicates, tails, dim=0)
     return low, high
-
-
-def bootstrap_p_value(replicates: Tensor) -> float:
-    """Two-sided p-value of a difference against 0: how far the interval can grow before it takes in the
-    zero.
-    """
-    replicates = replicates[replicates.isfinite()]
-    if len(replicates) == 0:
-        return math.nan
-    tail = min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(replicates) + 1))
 
 
 def paired_permutation_p_value(differences: Tensor, *, permutations: int = 9999, seed: int = 0) -> float:
@@ -247,12 +318,7 @@ def benjamini_hochberg(p_values: Tensor) -> Tensor:
     Benjamini, Hochberg, "Controlling the False Discovery Rate", JRSS B 1995.
     """
     known = p_values.isfinite()
-    p = p_values[known].double()
-    order = p.argsort()
-    ranks = torch.arange(1, len(p) + 1, dtype=torch.float64)
-    scaled = p[order] * len(p) / ranks
-    adjusted = torch.empty_like(p)
-    adjusted[order] = scaled.flip(0).cummin(dim=0).values.flip(0).clamp(max=1) if len(p) else scaled
     result = torch.full_like(p_values, torch.nan, dtype=torch.float64)
-    result[known] = adjusted
+    if known.any():
+        result[known] = torch.from_numpy(false_discovery_control(p_values[known].double().numpy()))
     return result

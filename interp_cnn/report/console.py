@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from interp_cnn.evaluation.filters.comparison import Comparison, Estimate
+from interp_cnn.report.measures import measure, shown_in
 
 
 def summary_table(comparison: Comparison) -> Table:
@@ -13,8 +14,10 @@ def summary_table(comparison: Comparison) -> Table:
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", max_width=17, overflow="fold")
-    for name, width in (("accuracy", 16), ("location instability", 16), ("tracking gain", 19), ("images", 7)):
-        table.add_column(name, justify="right", width=width, overflow="fold")
+    for name in shown_in("terminal"):
+        words = name.replace("_", " ")
+        table.add_column(words, justify="right", width=19 if measure(name).signed else 16, overflow="fold")
+    table.add_column("images", justify="right", width=7, overflow="fold")
     for one in comparison.networks:
         table.add_row(one.name, *_cells(one.summary), style="bold")
     for name, row in comparison.baselines.items():
@@ -24,12 +27,13 @@ def summary_table(comparison: Comparison) -> Table:
 
 
 def _cells(row: Mapping[str, Estimate]) -> list[str]:
-    """Three figures, and the numbers of images behind accuracy and positions, where they differ both."""
-    measures = {"accuracy": ".3f", "location_instability": ".3f", "tracking_gain": ".2f"}
-    counts = dict.fromkeys(str(row[key].n) for key in measures if key in row)
-    return [_cell(row[key], style) if key in row else "" for key, style in measures.items()] + [
-        "/".join(counts)
+    """A figure per measure, and the numbers of images behind them, where they differ all of them."""
+    names = shown_in("terminal")
+    counts = dict.fromkeys(str(row[name].n) for name in names if name in row)
+    figures = [
+        _cell(row[name], ".2f" if measure(name).signed else ".3f") if name in row else "" for name in names
     ]
+    return [*figures, "/".join(counts)]
 
 
 def _cell(estimate: Estimate, style: str) -> str:

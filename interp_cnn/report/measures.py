@@ -1,36 +1,52 @@
-"""Measures and baselines in words: what each is called, what it means, which way is better, how it is
-written.
+"""Measures and baselines: one record of each, which all tables, charts, cards and pages read.
 
-The first page shows the `primary` ones in its table; all others, also those that nobody described here, stand
-under "more measures".
+A record says what a measure is called, what it means, which way is better, how it is written and where it is shown;
+the lists of names are `shown_in(PLACE)`, in the order of the records. A measure without a record is shown too, under
+"more measures". How to add one: docs/contributing/measure.md; those of concepts alone: `report.concepts.measures`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from interp_cnn.report.numbers import is_known, minus, number, signed
 
 NULL = "_null"
 
 
+Place = Literal[
+    "front",  # the table of the first page
+    "table",  # evaluate's tables in Markdown
+    "terminal",  # what compare and evaluate print
+    "spread",  # charts with a dot for every filter
+    "card",  # a filter's card: the first three that it has
+    "board",  # TensorBoard, beside the settings
+    "model card",  # of an exported network
+    "concept means",  # discovery's table: the mean over concepts, with an interval
+    "concept cards",  # by which cards of concepts are sorted
+]
+
+
 @dataclass(frozen=True)
 class Measure:
-    """How people read one measure.
+    """How people read one measure, and where.
 
     Attributes:
-        title: its name.
+        name: in tables and code.
+        title: its name in print.
         better: "higher", "lower", or "" where neither is.
         meaning: one line.
         short: its name on a card.
         percent: whether it is a share, written in percent.
         signed: whether a plus belongs to positive values.
         digits: after the point; None for as many as the size asks for.
-        primary: whether it belongs to the first page's table.
+        shown: the places that show it.
+        ranks: 1 where filters are ranked by it first of all, 2 where only without that one, ...; 0: never.
     """
 
+    name: str
     title: str
     better: str = ""
     meaning: str = ""
@@ -38,7 +54,13 @@ class Measure:
     percent: bool = False
     signed: bool = False
     digits: int | None = None
-    primary: bool = False
+    shown: tuple[Place, ...] = ()
+    ranks: int = 0
+
+    def __post_init__(self) -> None:
+        for place in self.shown:
+            if place not in get_args(Place):
+                raise ValueError(f"shown of {self.name} is {place!r}; expected {', '.join(get_args(Place))}")
 
     def write(self, value: Any) -> str:
         """A value, e.g. `97.2 %`, `0.083` or `+0.05`; a dash where it is not known."""
@@ -57,8 +79,11 @@ class Measure:
         return signed(value, 3 if self.digits is None else self.digits)
 
     def write_interval(self, estimate: Any) -> str:
-        """The interval around an estimate or difference, or nothing where it is not known."""
-        return self.write_ends(getattr(estimate, "low", math.nan), getattr(estimate, "high", math.nan))
+        """The interval around an estimate or difference, why it has no width, or nothing where it is not known."""
+        low, high = getattr(estimate, "low", math.nan), getattr(estimate, "high", math.nan)
+        if is_known(low) and low == high:
+            return getattr(estimate, "note", "") or "the same in every draw"
+        return self.write_ends(low, high)
 
     def write_ends(self, low: Any, high: Any) -> str:
         """An interval from its ends, or nothing where they are not known."""
@@ -74,147 +99,210 @@ class Measure:
         return f"{self.better} is better" if self.better else ""
 
 
-MEASURES = {
-    "accuracy": Measure(
-        "Accuracy", "higher", "validation images classified correctly", percent=True, primary=True
+_RECORDS = (
+    Measure(
+        "accuracy",
+        "Accuracy",
+        "higher",
+        "validation images classified correctly",
+        percent=True,
+        shown=("front", "table", "terminal", "model card"),
     ),
-    "location_instability": Measure(
+    Measure(
+        "location_instability",
         "Location instability",
         "lower",
         "spread of the distance between a filter's peak and the parts of the object, in image diagonals",
         short="instability",
-        primary=True,
+        shown=("front", "table", "terminal", "spread", "card", "board", "model card", "concept means"),
+        ranks=3,
     ),
-    "tracking_gain": Measure(
+    Measure(
+        "tracking_gain",
         "Part-tracking gain",
         "higher",
         "1 − instability ÷ that of the best fixed spot: 0 is no better than a fixed spot, 1 is perfect",
         short="gain",
         signed=True,
-        primary=True,
+        shown=(
+            "front",
+            "table",
+            "terminal",
+            "spread",
+            "card",
+            "board",
+            "model card",
+            "concept means",
+            "concept cards",
+        ),
+        ranks=1,
     ),
-    "offset_gain": Measure(
+    Measure(
+        "offset_gain",
         "Offset gain",
         "higher",
         "1 − spread of the part's offset from the peak ÷ spread of the part itself, for the part that a filter "
         "follows best: 0 for any fixed spot, 1 at a fixed offset",
         short="offset",
         signed=True,
-        primary=True,
+        shown=("front", "table", "spread", "card", "model card"),
+        ranks=2,
     ),
-    "translation_gain": Measure(
+    Measure(
+        "translation_gain",
         "Translation gain",
         "higher",
         "1 when the position moves exactly with shifted content, 0 for any fixed spot; needs no annotation",
         short="shift gain",
         signed=True,
-        primary=True,
+        shown=("front", "table", "spread"),
     ),
-    "part_interpretability": Measure(
+    Measure(
+        "part_interpretability",
         "Part interpretability",
         "higher",
         "images in which the filter's region covers one and the same part",
         short="part",
         percent=True,
-        primary=True,
+        shown=("front", "table", "spread"),
+        ranks=4,
     ),
-    "tracking_filters": Measure(
-        "Filters with a gain", "higher", "filters whose part-tracking gain is above 0", percent=True
+    Measure(
+        "tracking_filters",
+        "Filters with a gain",
+        "higher",
+        "filters whose part-tracking gain is above 0",
+        percent=True,
+        shown=("table",),
     ),
-    "following": Measure(
+    Measure(
+        "following",
         "Moves with the content",
         "higher",
         "share of shifted content's way that the position goes along",
         signed=True,
+        shown=("table",),
     ),
-    "shifted_instability": Measure(
-        "Instability, shifted images", "lower", "location instability on randomly cropped and shifted images"
+    Measure(
+        "shifted_instability",
+        "Instability, shifted images",
+        "lower",
+        "location instability on randomly cropped and shifted images",
     ),
-    "shifted_gain": Measure(
+    Measure(
+        "shifted_gain",
         "Gain, shifted images",
         "higher",
         "part-tracking gain on randomly cropped and shifted images",
         signed=True,
+        shown=("table",),
     ),
-    "shifted_offset_gain": Measure(
+    Measure(
+        "shifted_offset_gain",
         "Offset gain, shifted images",
         "higher",
         "offset gain on randomly cropped and shifted images",
         signed=True,
     ),
-    "noise_stability": Measure(
+    Measure(
+        "noise_stability",
         "Stable under noise",
         "higher",
         "images whose peak stays within one cell under a little noise",
         percent=True,
     ),
-    "dissection_iou": Measure(
+    Measure(
+        "dissection_iou",
         "Dissection IoU",
         "higher",
         "overlap of the filter's strongest pixels with its best part, over all images",
     ),
-    "unique_detectors": Measure(
+    Measure(
+        "unique_detectors",
         "Detected parts",
         "higher",
         "different parts with a filter whose dissection IoU is above 0.04",
         digits=1,
     ),
-    "category_selectivity": Measure(
-        "Category selectivity", "higher", "1 for a filter that fires for one class only, 0 for equal means"
+    Measure(
+        "category_selectivity",
+        "Category selectivity",
+        "higher",
+        "1 for a filter that fires for one class only, 0 for equal means",
     ),
-    "label_information": Measure(
-        "Label information", "higher", "nats that the peak tells about 'is it the class it knows best'"
+    Measure(
+        "label_information",
+        "Label information",
+        "higher",
+        "nats that the peak tells about 'is it the class it knows best'",
     ),
-    "concentration": Measure(
+    Measure(
+        "concentration",
         "Concentration",
         "higher",
         "share of the map's mass within a template's width of its peak",
         percent=True,
+        shown=("table", "concept means"),
     ),
-    "redundancy": Measure(
-        "Redundancy", "lower", "highest correlation of a filter's peaks with another filter's"
+    Measure(
+        "redundancy", "Redundancy", "lower", "highest correlation of a filter's peaks with another filter's"
     ),
-    "dead_filters": Measure("Silent filters", "lower", "filters that fire on no image", percent=True),
-    "effective_filters": Measure(
-        "Effective filters", "higher", "how many independent filters would vary as much", digits=1
+    Measure(
+        "dead_filters",
+        "Silent filters",
+        "lower",
+        "filters that fire on no image",
+        percent=True,
+        shown=("model card",),
     ),
-    "best_constant": Measure(
+    Measure(
+        "effective_filters",
+        "Effective filters",
+        "higher",
+        "how many independent filters would vary as much",
+        digits=1,
+    ),
+    Measure(
+        "best_constant",
         "Best fixed spot",
         "",
         "location instability of the fixed cell that is best on each filter's own images",
     ),
-    "instability_highest": Measure(
-        "Instability, strongest class", "lower", "on the images of the class with the highest mean peak"
+    Measure(
+        "instability_highest",
+        "Instability, strongest class",
+        "lower",
+        "on the images of the class with the highest mean peak",
     ),
-    "instability_minimum": Measure(
-        "Instability, best class", "lower", "smallest over classes, as published; low for every network"
+    Measure(
+        "instability_minimum",
+        "Instability, best class",
+        "lower",
+        "smallest over classes, as published; low for every network",
     ),
-    "score": Measure("Peak activation", "", "the filter's value on its strongest image", short="peak"),
-}
+    Measure(
+        "score",
+        "Peak activation",
+        "",
+        "the filter's value on its strongest image",
+        short="peak",
+        shown=("card",),
+        ranks=5,
+    ),
+)
+MEASURES = {record.name: record for record in _RECORDS}
 
-BASELINES = {
-    "random_cell": "random cell",
-    "centre": "image centre",
-    "constant_centre": "image centre",
-    "best_constant": "best fixed spot",
-    "oracle": "oracle",
-    "oracle_other_part": "oracle, other part",
-    "oracle_jitter": "oracle with noise",
-    "shuffled_images": "shuffled images",
-    "untrained": "untrained network",
-}
 
-MEANINGS = {
-    "random_cell": "a filter that points at a random cell of the grid on every image",
-    "centre": "a filter that always points at the middle of the image",
-    "constant_centre": "a filter that always points at the middle of the image",
-    "best_constant": "the fixed cell that scores best on these very images",
-    "oracle": "a filter that always points at an annotated part itself",
-    "oracle_other_part": "the same, judged by the other parts only",
-    "oracle_jitter": "the same, off by 5 % of the image diagonal at random",
-    "shuffled_images": "the network's own positions, dealt to other images of the class",
-    "untrained": "the same layers with random weights and without masks",
-}
+def shown_in(place: Place) -> list[str]:
+    """Names of the measures that a place shows, in the order of the records."""
+    return [record.name for record in MEASURES.values() if place in record.shown]
+
+
+def ranking_measures() -> list[str]:
+    """Names of the measures that rank filters, the one that is asked first at the beginning."""
+    return sorted(
+        (record.name for record in MEASURES.values() if record.ranks), key=lambda n: MEASURES[n].ranks
+    )
 
 
 def measure(name: str) -> Measure:
@@ -223,24 +311,12 @@ def measure(name: str) -> Measure:
         return MEASURES[name]
     if name.endswith(NULL) and (base := measure(name.removesuffix(NULL))):
         meaning = "the same without the connection that it measures"
-        return replace(
-            base, title=f"{base.title}, by chance", better="", meaning=meaning, short="", primary=False
-        )
-    return Measure(name.replace("_", " ").capitalize())
+        title = f"{base.title}, by chance"
+        return replace(base, name=name, title=title, better="", meaning=meaning, short="", shown=(), ranks=0)
+    return Measure(name, name.replace("_", " ").capitalize())
 
 
 def in_order(names: list[str]) -> list[str]:
     """Familiar measures first, as above, each followed by what chance gives; then the others as given."""
     familiar = [name for known in MEASURES for name in (known, known + NULL) if name in names]
     return familiar + [name for name in names if name not in familiar]
-
-
-def baseline(name: str) -> str:
-    """A baseline in words; what stands in brackets, a network's name, is kept."""
-    kind, bracket, rest = name.partition(" (")
-    return (BASELINES.get(kind) or kind.replace("_", " ")) + bracket + rest
-
-
-def baseline_meaning(name: str) -> str:
-    """What a baseline does, if it is a familiar one."""
-    return MEANINGS.get(name.partition(" (")[0], "")

@@ -47,11 +47,12 @@ def p_of(difference: Any) -> float:
     )
 
 
-def p_value(p: Any) -> str:
-    """`p < 0.001` or `p = 0.04`; nothing where it is not known."""
+def p_value(difference: Any) -> str:
+    """`p < 0.001` or `p = 0.04`, of a bound `p ≤ 0.004`; nothing where it is not known."""
+    p, sign = p_of(difference), "≤" if getattr(difference, "bounded", False) else "="
     if not is_known(p):
         return ""
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    text = "p < 0.001" if p < 0.001 else f"p {sign} {p:.3f}" if p < 0.1 else f"p {sign} {p:.2f}"
     return text.replace(" ", "\u00a0")
 
 

@@ -22,7 +22,7 @@ import torch
 
 from interp_cnn.evaluation.filters.baselines import Row, baselines, judged_row, shuffled_images
 from interp_cnn.evaluation.filters.measure_network import NetworkMeasures, measure_network
-from interp_cnn.evaluation.statistics import Estimate, paired_permutation_p_value
+from interp_cnn.evaluation.statistics import Estimate, paired_share_difference
 from interp_cnn.storage.files import write_text
 
 __all__ = ["Comparison", "Difference", "Estimate", "NetworkMeasures", "compare", "measure_network"]
@@ -33,9 +33,11 @@ class Difference:
     """`first` minus `second` in one measure, with interval.
 
     Attributes:
-        p: two-sided p-value of no difference.
-        test: what gave it: "sign flip over images" or "bootstrap over images".
+        p: two-sided p-value of no difference, below .05 where the interval leaves out zero.
+        test: what gave both: "bootstrap over images", "jackknife over images" or "McNemar's exact test".
         paired: whether both networks answered the same images under the same resampling.
+        bounded: whether p is an upper bound, the least that so many draws can tell.
+        note: why an interval has no width, where something is known of it.
     """
 
     measure: str
@@ -48,6 +50,8 @@ class Difference:
     p: float
     test: str
     paired: bool
+    bounded: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,24 +146,28 @@ def _shuffled(one: NetworkMeasures, generator: torch.Generator) -> Row:
 
 
 def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Difference:
+    names = (measure, one.name, two.name)
     paired = one.draws.key == two.draws.key and one.observations.names == two.observations.names
+    if paired and measure == "accuracy":
+        return _accuracy_difference(one, two)
     difference = one.samples[measure] - two.samples[measure]
-    estimate = difference.estimate()
-    p = difference.p_value()
+    estimate, p = difference.estimate(), difference.p_value()
     test = "bootstrap over images" if len(difference.bootstrap) else "jackknife over images"
-    if paired and measure in ("accuracy", "location_instability"):
-        shares = [_image_shares(measure, network) for network in (one, two)]
-        p, test = paired_permutation_p_value(shares[0] - shares[1]), "sign flip over images"
     interval = (estimate.value, estimate.low, estimate.high, estimate.n)
-    return Difference(measure, one.name, two.name, *interval, p, test, paired)
+    note = "the same difference in every draw of the images" if estimate.low == estimate.high else ""
+    return Difference(*names, *interval, p, test, paired, p == difference.bound, note)
 
 
-def _image_shares(measure: str, one: NetworkMeasures) -> torch.Tensor:
-    """(N,) one number per image whose mean is, or follows, the measure."""
-    observed = one.observations
-    if measure == "accuracy":
-        return observed.correct
-    return one.judge.image_deviations(observed, one.categories)
+def _accuracy_difference(one: NetworkMeasures, two: NetworkMeasures) -> Difference:
+    first, second = (network.observations.correct.bool() for network in (one, two))
+    estimate, p = paired_share_difference(first, second)
+    interval = (estimate.value, estimate.low, estimate.high, estimate.n)
+    note, wrong = "", int((~first).sum())
+    if torch.equal(first, second):
+        note = f"both err on the same {wrong} images" if wrong > 1 else "both err on the same image"
+        note = note if wrong else "neither errs on any image"
+    test = "McNemar's exact test"
+    return Difference("accuracy", one.name, two.name, *interval, p, test, True, False, note)
 
 
 def _table_row(name: str, kind: str, measures: Mapping[str, Estimate]) -> dict[str, object]:

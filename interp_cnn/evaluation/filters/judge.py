@@ -16,10 +16,8 @@ from torch import Tensor
 from interp_cnn.evaluation.filters.location_instability import (
     instability_per_part,
     instability_replicates,
-    landmark_distances,
     location_instability,
     mean_over_parts,
-    strongest_images,
 )
 from interp_cnn.evaluation.filters.observations import Observations
 from interp_cnn.evaluation.filters.tracking import constant_spreads, gain_over, offset_spreads, smallest
@@ -197,40 +195,6 @@ class Judge:
             found[category] = location_instability(*answers, **self.options).nan_to_num(nan=torch.inf)
         best = found.min(dim=0)
         return best.indices.where(best.values.isfinite(), -1)
-
-    def image_deviations(self, observed: Observations, categories: Tensor) -> Tensor:
-        """(N,) each image's share of the instability: mean |d - mean d| over the filters and landmarks it
-        serves.
-
-        NaN for an image that is among no filter's strongest. The mean over images follows the instability,
-        and being one number per image it can be compared in pairs.
-        """
-        sums, counts = sum(
-            self._deviations(block.positions, block.scores, categories[block.filters])
-            for block in observed.blocks(categories)
-        )
-        return sums / counts
-
-    def _deviations(self, positions: Tensor, scores: Tensor, categories: Tensor) -> Tensor:
-        """(2, N) summed |d - mean d| of every image, and how many they are."""
-        sums = torch.zeros(len(self.labels), dtype=torch.float64)
-        counts = torch.zeros_like(sums)
-        for category in categories[categories >= 0].unique().tolist():
-            mine = categories == category
-            for part in range(self.landmarks.shape[1]):
-                known = (self.labels == category) & self.landmarks[:, part].isfinite().all(dim=1)
-                images = known.nonzero().flatten()
-                if len(images) < 2:
-                    continue
-                distances = landmark_distances(
-                    positions[images][:, mine], self.landmarks[images, part], self.diagonal
-                )
-                order = strongest_images(scores[images][:, mine], self.top_images)
-                distances = distances.gather(0, order)
-                deviations = (distances - distances.mean(dim=0)).abs()
-                sums.index_add_(0, images[order].flatten(), deviations.flatten())
-                counts.index_add_(0, images[order].flatten(), torch.ones_like(deviations).flatten())
-        return torch.stack((sums, counts))
 
 
 def best_part(gains: Tensor) -> tuple[Tensor, Tensor]:

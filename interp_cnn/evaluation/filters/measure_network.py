@@ -1,6 +1,7 @@
 """All measures of one network, in one pass over the images.
 
-Every figure carries a BCa interval from a bootstrap over images, drawn within each category. A filter's
+Every figure carries a BCa interval from a bootstrap over images, drawn within each category; accuracy Wilson's, for a
+bootstrap sees no doubt where no image is missed. A filter's
 position is the receptive-field centre of its peak; each filter is judged on the images of its own category
 (see `judge`).
 """
@@ -8,7 +9,7 @@ position is the receptive-field centre of its peak; each filter is judged on the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pandas
@@ -19,10 +20,11 @@ from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
 from interp_cnn.evaluation.filters.observations import Observations, Readout
-from interp_cnn.evaluation.filters.passes import Reader, first_pass, mask_pass
+from interp_cnn.evaluation.filters.passes import Reader, Seen, first_pass, mask_pass
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.replicates import (
     FilterFigure,
+    concentration_figure,
     mask_figures,
     network_figures,
     probe_figures,
@@ -31,8 +33,19 @@ from interp_cnn.evaluation.filters.replicates import (
     tracks_a_part,
 )
 from interp_cnn.evaluation.filters.selectivity import part_coverage
-from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling, weighted_mean
+from interp_cnn.evaluation.statistics import (
+    Estimate,
+    Resampling,
+    Sampled,
+    resampling,
+    share_of_hits,
+    weighted_mean,
+)
 from interp_cnn.explanation.network.precision import chosen_precision
+
+# Measures of filters that need nothing but what one pass over the images left; how they are read and where they are
+# shown stands in their records (`report.measures`).
+OBSERVED: dict[str, Callable[[Seen, Resampling], FilterFigure]] = {"concentration": concentration_figure}
 
 
 @dataclass(frozen=True)
@@ -139,12 +152,14 @@ def measure_network(
         found, extra = mask_figures(*against_masks, resamples=resamples, seed=seed)
         figures, samples = figures | found, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
+    figures |= {measure: rule(seen, draws) for measure, rule in OBSERVED.items()}
     redundancy, network = network_figures(seen, draws)
     figures |= redundancy
     samples |= network
 
     samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
     summary = {measure: one.estimate() for measure, one in samples.items()}
+    summary["accuracy"] = share_of_hits(observed.correct)
     coverage = part_coverage(part, tracks, parts)
     table = _filter_table(observed, figures, categories, classes)
     table.insert(

@@ -35,6 +35,7 @@ from interp_cnn.evaluation.statistics import (
 
 __all__ = [
     "FilterFigure",
+    "concentration_figure",
     "mask_figures",
     "probe_figures",
     "score_figures",
@@ -91,6 +92,13 @@ class FilterFigure:
         return self.value - half, self.value + half
 
 
+def concentration_figure(seen: Seen, draws: Resampling) -> FilterFigure:
+    """Share of each map's mass near its peak, over all maps that are not silent."""
+    grouped = resampling(len(seen.near), resamples=draws.resamples, seed=draws.seed)
+    shares = (grouped.rows.double() @ seen.near) / (grouped.rows.double() @ seen.active)
+    return FilterFigure.from_rows(shares, grouped, len(seen.images.labels))
+
+
 def tracking_figures(judgement: Judgement, draws: Resampling, n: int) -> dict[str, FilterFigure]:
     """Instability and gains on the filters' own images."""
     rows = {
@@ -116,7 +124,7 @@ def tracks_a_part(figure: FilterFigure, parts: int, *, rate: float = 0.05) -> Te
 
 
 def score_figures(seen: Seen, categories: int, draws: Resampling, seed: int) -> dict[str, FilterFigure]:
-    """What the scores say about the label, and how concentrated the maps are."""
+    """What the scores say about the label."""
     labels = seen.images.labels
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     rows = [torch.ones(len(labels), dtype=torch.bool), *_left_out(draws)]
@@ -139,13 +147,10 @@ def score_figures(seen: Seen, categories: int, draws: Resampling, seed: int) -> 
 
     found = seen.images.by_filter(of_block)
     alive = seen.images.answers.heights > 0
-    figures = {
+    return {
         name: _jackknifed(values.where(alive, torch.nan), len(labels))
         for name, values in zip(measures, found, strict=True)
     }
-    grouped = resampling(len(seen.near), resamples=draws.resamples, seed=seed)
-    shares = (grouped.rows.double() @ seen.near) / (grouped.rows.double() @ seen.active)
-    return figures | {"concentration": FilterFigure.from_rows(shares, grouped, len(labels))}
 
 
 def network_figures(seen: Seen, draws: Resampling) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:

@@ -12,12 +12,10 @@ from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.contents import Network
 from interp_cnn.report.comparison.filter_pictures import FilterPictures, filter_pictures
-from interp_cnn.report.measures import NULL, Measure, in_order, measure
+from interp_cnn.report.measures import NULL, Measure, in_order, measure, ranking_measures, shown_in
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.words import class_words
 
-RANKING = ("tracking_gain", "offset_gain", "location_instability", "part_interpretability", "score")
-ON_A_CARD = ("location_instability", "tracking_gain", "offset_gain", "score")
 CHOSEN = 3
 
 
@@ -60,7 +58,7 @@ class FilterView:
     @property
     def short(self) -> list[tuple[str, str]]:
         """At most three numbers with their short names, for a card."""
-        names = [name for name in ON_A_CARD if name in self.values][:3]
+        names = [name for name in shown_in("card") if name in self.values][:3]
         return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
 
     @property
@@ -200,7 +198,7 @@ def choices(view: NetworkView) -> tuple[str, list[tuple[str, list[FilterView]]]]
 def ranking(view: NetworkView) -> str:
     """The measure by which a network's filters are ranked; empty where nothing is known of them."""
     known = {name for it in view.filters for name, value in it.values.items() if is_known(value)}
-    return next((name for name in RANKING if name in known), "")
+    return next((name for name in ranking_measures() if name in known), "")
 
 
 def ranked_by(name: str, filters: Sequence[FilterView]) -> list[FilterView]:

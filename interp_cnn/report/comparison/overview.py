@@ -12,14 +12,14 @@ import numpy as np
 
 from interp_cnn import figures
 from interp_cnn.report.album import Album, Chart
+from interp_cnn.report.baselines import baseline, baseline_meaning
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import filter_measures
 from interp_cnn.report.comparison.verdict import significance
-from interp_cnn.report.measures import Measure, baseline, baseline_meaning, in_order, measure
-from interp_cnn.report.numbers import duration, is_known, number, p_of, p_value, value_of
+from interp_cnn.report.measures import Measure, in_order, measure, shown_in
+from interp_cnn.report.numbers import duration, is_known, number, p_value, value_of
 
 LINES = ("random_cell", "centre", "best_constant", "oracle")
-SPREAD = ("location_instability", "tracking_gain", "offset_gain", "part_interpretability")
 MOST_QUANTITIES = 4  # of the training, with their last values
 
 
@@ -65,8 +65,8 @@ class MoreRow:
 
 
 def measure_table(contents: Contents) -> MeasureTable | None:
-    """The primary measures that some network knows; None where there is none."""
-    names = [name for name in _known_measures(contents) if measure(name).primary]
+    """The first page's measures that some network knows; None where there is none."""
+    names = [name for name in _known_measures(contents) if "front" in measure(name).shown]
     if not names:
         return None
 
@@ -119,7 +119,7 @@ def more_measures(contents: Contents) -> list[MoreRow]:
     rows = []
     for name in _known_measures(contents):
         how = measure(name)
-        if not how.primary:
+        if "front" not in how.shown:
             estimates = [network.summary.get(name) for network in contents.networks]
             cells = [Cell(how.write(value_of(it)), how.write_interval(it)) for it in estimates]
             difference = contents.differences.get(name)
@@ -149,7 +149,7 @@ def spread_charts(contents: Contents, album: Album) -> list[Chart]:
     """One chart per measure of the filters: every filter of every network, baselines as lines."""
     tables = {network.name: filter_measures(network) for network in contents.networks}
     charts = []
-    for name in SPREAD:
+    for name in shown_in("spread"):
         values = {who: table[name].to_numpy() for who, table in tables.items() if name in table.columns}
         if not any(np.isfinite(numbers).any() for numbers in values.values()):
             continue
@@ -254,7 +254,7 @@ def _difference_cell(how: Measure, difference: Any) -> Cell:
     if how.better and significance(difference):
         outcome = "good" if (value_of(difference) > 0) == (how.better == "higher") else "bad"
     interval = how.write_interval(difference)
-    return Cell(how.write_difference(value_of(difference)), interval, p_value(p_of(difference)), outcome)
+    return Cell(how.write_difference(value_of(difference)), interval, p_value(difference), outcome)
 
 
 def _words(name: str) -> str:

@@ -125,7 +125,7 @@ def _chance(contents: Contents, name: str) -> str:
     difference = contents.differences.get(name)
     known = significance(difference)
     words = {None: "not tested", True: "beyond chance", False: "compatible with chance"}[known]
-    p = p_value(p_of(difference))
+    p = p_value(difference)
     return f"{words} ({p})" if p else words
 
 

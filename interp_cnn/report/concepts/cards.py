@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from interp_cnn import figures
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.report.album import Album, Picture
+from interp_cnn.report.concepts.measures import concept_cards_sorted_by
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.words import class_words
 
@@ -88,18 +89,6 @@ class Card:
     sort_values: str
 
 
-SORTED_BY = {
-    "window_reactivation": ("re-activation", "higher"),
-    "window_control": ("control", "lower"),
-    "purity": ("part purity", "higher"),
-    "tracking_gain": ("tracking gain", "higher"),
-    "confidence": ("confidence", "higher"),
-    "coverage": ("coverage", "higher"),
-    "replication": ("replication", "higher"),
-    "effect": ("causal effect", "higher"),
-}
-
-
 def card(unit: Unit, album: Album, place: str) -> Card:
     """Draw a unit's pictures into an album, below a place without extension."""
     words = f"{unit.name}, {unit.class_words}"
@@ -115,7 +104,7 @@ def card(unit: Unit, album: Album, place: str) -> Card:
                 )
             )
     heat = album.picture(f"{place}-heat", heat_map(unit.mean_map), f"Mean strength of {words} over the image")
-    values = [unit.values.get(name) for name in SORTED_BY]
+    values = [unit.values.get(record.name) for record in concept_cards_sorted_by()]
     texts = " ".join(f"{value:.6g}" if is_known(value) else "-" for value in values)
     return Card(unit, sheets, heat, part_bar(unit), rows_of(unit), texts)
 

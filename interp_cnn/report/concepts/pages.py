@@ -18,59 +18,15 @@ from interp_cnn import figures
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import Album
-from interp_cnn.report.concepts.cards import SORTED_BY, Unit, card, strip_of
+from interp_cnn.report.concepts.cards import Unit, card, strip_of
+from interp_cnn.report.concepts.measures import CONCEPT_MEASURES, DECODER_MEASURES, concept_cards_sorted_by
+from interp_cnn.report.measures import Measure
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.storage.files import write_text
 
 ON_A_SHEET = 4  # best cards, and as many worst ones, on a contact sheet
 TABLES = ("patterns/summary.csv", "patterns/units.csv")
-ROWS = {  # what the overview shows: measure -> title, what it says
-    "kept": ("Kept", "patterns that hold on the judging half"),
-    "proposed": ("Proposed", "by the other half; filters: that ever fire"),
-    "frequent": ("Frequent sets", "on the proposing half"),
-    "expected": ("By chance", "frequent sets with swapped channels"),
-    "window_reactivation": ("Re-activation, window", "the pattern fires again in its picture"),
-    "window_control": ("Control, window", "unrelated patterns that fire there"),
-    "full_reactivation": ("Ceiling", "re-activation with everything kept"),
-    "window_over_ceiling": ("Window over ceiling", "target: at least 0.8"),
-    "window_over_control": ("Window over control", "target: at least 5"),
-    "channels_reactivation": ("Re-activation, channels", "from the pattern's channels alone"),
-    "ablate_reactivation": (
-        "Re-activation, ablated",
-        "without the pattern's channels: low proves that they drew it",
-    ),
-    "window_reciprocal_rank": ("Closed-loop rank", "mean reciprocal rank among all patterns"),
-    "window_own_class": ("Class seen", "in the window's picture, by the network itself"),
-    "window_witnessed": (
-        "Seen by others, window",
-        "other networks' own patterns at the place that fire again",
-    ),
-    "window_witnessed_control": ("Control of others", "of their patterns that do not fire on the image"),
-    "full_witnessed": ("Ceiling of others", "with everything kept"),
-    "confidence": ("Confidence", "share of firings on images of the class"),
-    "lift": ("Lift", "confidence over the class's share of images"),
-    "coverage": ("Coverage", "share of the class's images with the pattern"),
-    "purity": ("Part purity", "firings beside one and the same part"),
-    "purity_by_chance": ("Part purity by chance", "with another image's parts"),
-    "location_instability": ("Location instability", "lower is steadier"),
-    "tracking_gain": ("Tracking gain", "over the best fixed spot"),
-    "concentration": ("Concentration", "map within a template's width of its peak"),
-    "replication": ("Replication", "overlap with the other half's best pattern; filters: same class"),
-    "effect": ("Causal effect", "logit lost without the pattern's channels"),
-    "effect_of_others": ("Effect of others", "without others of the same energy"),
-}
-QUALITY = {
-    "nre": ("NRE", "at most 0.40"),
-    "feature_error": ("Feature error", "at most 0.50"),
-    "psnr": ("PSNR in dB", "at least 18"),
-    "ssim": ("SSIM", ""),
-    "class_agreement": ("Class agreement", "at least 0.8 of the accuracy"),
-    "accuracy_on_pictures": ("Accuracy on pictures", ""),
-    "accuracy": ("Accuracy on images", ""),
-    "grid": ("Grid in pictures", ""),
-    "grid_of_images": ("Grid in images", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -140,20 +96,24 @@ def write_gallery(
         ]
         sheet = gallery.page.replace(".html", ".png")
         save_png(folder / sheet, contact_sheet(gallery), colours=256)
-        known = [name for name in SORTED_BY if any(is_known(it.values.get(name)) for it in gallery.units)]
+        sorted_by = concept_cards_sorted_by()
         values = {
             "gallery": gallery,
             "cards": cards,
             "sheet": sheet,
-            "sortable": [(place, *SORTED_BY[name]) for place, name in enumerate(SORTED_BY) if name in known],
+            "sortable": [
+                (place, record.title.lower(), record.better)
+                for place, record in enumerate(sorted_by)
+                if any(is_known(it.values.get(record.name)) for it in gallery.units)
+            ],
             "categories": sorted({unit.category for unit in gallery.units}),
             "parts": sorted({str(it.values["part"]) for it in gallery.units if it.values.get("part")}),
         }
         page = environment.get_template("pattern_gallery.html.j2").render(here=gallery.page, **values)
         write_text(folder / gallery.page, page)
     rows = {
-        "rows": _rows(tables[0], galleries, ROWS),
-        "quality": _rows(tables[0], galleries, QUALITY, kind="decoder"),
+        "rows": _rows(tables[0], galleries, CONCEPT_MEASURES),
+        "quality": _rows(tables[0], galleries, DECODER_MEASURES, kind="decoder"),
     }
     page = environment.get_template("patterns.html.j2").render(here="index", galleries=galleries, **rows)
     write_text(folder / first, page)
@@ -182,22 +142,21 @@ def _or_zero(value: object) -> float:
 
 
 def _rows(
-    summary: pd.DataFrame, galleries: Sequence[Gallery], titles: dict[str, tuple[str, str]], *, kind: str = ""
+    summary: pd.DataFrame, galleries: Sequence[Gallery], records: Sequence[Measure], *, kind: str = ""
 ) -> list[OverviewRow]:
     """The measures that somebody has, a cell per gallery: value and interval."""
     known = {(row.source, row.kind, row.measure): row for row in summary.itertuples()}
     rows = []
-    for measure, (title, meaning) in titles.items():
+    for record in records:
         cells = []
         for gallery in galleries:
-            row = known.get((gallery.source, kind or gallery.kind, measure))
+            row = known.get((gallery.source, kind or gallery.kind, record.name))
             if row is None or not is_known(row.value):
                 cells.append(("–", ""))
                 continue
-            digits = 0 if measure in ("kept", "proposed", "frequent", "expected") else None
             low, high = row.low, row.high
             interval = f"{number(low)} to {number(high)}" if is_known(low) and is_known(high) else ""
-            cells.append((number(row.value, digits=digits), interval))
+            cells.append((number(row.value, digits=record.digits), interval))
         if any(value != "–" for value, _ in cells):
-            rows.append(OverviewRow(title, meaning, cells))
+            rows.append(OverviewRow(record.title, record.meaning, cells))
     return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,11 @@ from interp_cnn.evaluation.filters.comparison import Comparison, Estimate, Netwo
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import places
+from interp_cnn.report.baselines import baseline
 from interp_cnn.report.evaluation.ranked_filters import ranked_filters
-from interp_cnn.report.measures import baseline, measure
+from interp_cnn.report.measures import measure, shown_in
 from interp_cnn.storage.files import write_text
 
-SPREAD = ("location_instability", "tracking_gain", "offset_gain", "translation_gain", "part_interpretability")
 SHOWN = 24  # filters on a sheet of positions
 SIDE = 180  # pixels of one of its pictures
 
@@ -35,7 +35,6 @@ SIDE = 180  # pixels of one of its pictures
 def write_measures(
     comparison: Comparison,
     folder: Path,
-    columns: Sequence[str],
     images: Mapping[str, Callable[[int], Tensor]] | None = None,
 ) -> None:
     """All tables and figures.
@@ -43,12 +42,11 @@ def write_measures(
     Args:
         comparison: the measured networks.
         folder: what is written into.
-        columns: measures of the Markdown table.
         images: by network, number of an image in the measured order to its pixels; None: no pictures of filters.
     """
     comparison.to_csv(folder)
     comparison.to_json(folder / "summary.json")
-    write_text(folder / "summary.md", markdown(comparison, columns))
+    write_text(folder / "summary.md", markdown(comparison))
     for name, picture in measure_figures(comparison):
         save_png(folder / "figures" / f"{name}.png", picture)
     for one in comparison.networks if images else ():
@@ -57,8 +55,9 @@ def write_measures(
             save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture, colours=256)
 
 
-def markdown(comparison: Comparison, columns: Sequence[str]) -> str:
+def markdown(comparison: Comparison) -> str:
     """The table of networks and baselines, and the differences; every figure with its interval and n."""
+    columns = shown_in("table")
     lines = ["| | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     rows = [(one.name, one.summary) for one in comparison.networks]
@@ -69,8 +68,10 @@ def markdown(comparison: Comparison, columns: Sequence[str]) -> str:
     notes = ["", "95 % intervals by resampling the n images.", ""]
     notes += [f"- {one.name}: {coverage_line(one)}" for one in comparison.networks if one.coverage]
     for one in comparison.differences:
-        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, p = {one.p:.3g} ({one.test})"
-        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}")
+        sign = "<=" if one.bounded else "="
+        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, p {sign} {one.p:.3g} ({one.test})"
+        note = f"; {one.note}" if one.note else ""
+        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}{note}")
     return "\n".join(lines + notes) + "\n"
 
 
@@ -83,7 +84,7 @@ def coverage_line(one: NetworkMeasures) -> str:
 
 def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
     """Names and pictures of all figures that these networks have numbers for."""
-    for name in SPREAD:
+    for name in shown_in("spread"):
         values = {
             one.name: one.filters[name].to_numpy()
             for one in comparison.networks
