@@ -7,6 +7,7 @@ to look at.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
@@ -131,7 +132,9 @@ def example_network(name: str, images: Tensor, filters: int, seed: int, instabil
     return Network(name, "body.target", 1_234_567, summary, table, found, **described)
 
 
-def example_samples(images: Tensor, count: int, methods: tuple[str, ...]) -> list[SampleImage]:
+def example_samples(
+    images: Tensor, count: int, methods: tuple[str, ...], networks: Sequence[Network] = ()
+) -> list[SampleImage]:
     generator = np.random.default_rng(3)
     height, width = images.shape[2:]
     rows, columns = np.mgrid[:height, :width]
@@ -151,7 +154,9 @@ def example_samples(images: Tensor, count: int, methods: tuple[str, ...]) -> lis
                 unit = "logit drop when hidden" if method == "occlusion" else "logits"
                 maps.append(PixelMap(network, method, torch.from_numpy(values), unit, CLASSES[number % 2]))
         says = {"interpretable": (CLASSES[number % 2], 0.97), "plain": (CLASSES[number % 3], 0.61)}
-        samples.append(SampleImage(f"photo <{number}>.jpg", images[number], CLASSES[number % 2], says, maps))
+        heights = {one.name: generator.uniform(-0.2, 0.5, len(one.filters)) for one in networks}
+        name = f"photo <{number}>.jpg"
+        samples.append(SampleImage(name, images[number], CLASSES[number % 2], says, maps, heights))
     return samples
 
 
@@ -214,7 +219,7 @@ def example_contents(
             "location_instability": Number(-0.033, -0.037, -0.029, 450, 0.0002, "sign flip over images"),
             "tracking_gain": Number(0.33, 0.28, 0.37, 450, 0.0002, "bootstrap over images"),
         },
-        samples=example_samples(images, samples, methods),
+        samples=example_samples(images, samples, methods, networks),
         curves=example_curves(),
         reproduction={
             "command": "interp-cnn compare data=animal_parts 'data.categories=[fox,horse]' seed=0",

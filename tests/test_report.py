@@ -322,6 +322,38 @@ def test_filters_classes_and_images_lead_to_each_other(pages, contents):
                 assert f"../filters/{network.name}/{index:04d}.html" in back
 
 
+def test_an_image_page_lists_the_filters_with_the_highest_peaks_on_this_very_image(pages, contents):
+    for index, sample in enumerate(contents.samples):
+        text = pages[f"images/{index:04d}.html"].text
+        listed = text.split("Filters that fire here most")[1].split("By their peak on this image")[0]
+        for network in contents.networks:
+            highest = network.exemplars.scores[:, 0].numpy()
+            shares = np.where(highest > 0, sample.peaks[network.name] / np.where(highest > 0, highest, 1), -1)
+            order = [number for number in np.argsort(-shares, kind="stable").tolist() if shares[number] > 0]
+            words = re.findall(r"(\d+) \((\d+)\s%", listed.split(network.name)[1].split("plain")[0])
+            expected = [(str(number), f"{100 * shares[number]:.0f}") for number in order[:12]]
+            assert words == expected
+
+
+def test_a_filter_that_shows_another_class_than_its_own_says_both(pages, contents):
+    contradicted = 0
+    for network in contents.networks:
+        for number_ in range(len(network.filters)):
+            labels = [CLASSES[it] for it in network.exemplars.labels[number_].tolist() if it >= 0]
+            category = network.filters.category[number_]
+            text = pages[f"filters/{network.name}/{number_:04d}.html"].text
+            most = max(labels, key=labels.count, default=None)
+            differs = bool(category and labels) and labels.count(category) < labels.count(most)
+            words = re.search(r"(mostly|most often) (.+?) \((\d) of (\d)\)", text)
+            assert bool(words) == differs
+            if differs:
+                contradicted += 1
+                assert words[2] in {it for it in labels if labels.count(it) == labels.count(most)}
+                assert (words[1] == "mostly") == (2 * labels.count(most) > len(labels))
+                assert [int(words[3]), int(words[4])] == [labels.count(most), len(labels)]
+    assert contradicted > 3
+
+
 def test_a_filter_page_shows_mask_occlusion_and_decode_with_their_words(pages, folder):
     page = pages["filters/interpretable/0001.html"]
     pictures = [Path(it["src"]).name for it in page.all("img")]

@@ -17,7 +17,7 @@ from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked
-from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
+from interp_cnn.explanation.network.feature_maps import feature_maps, feature_maps_and_logits
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import Network, PixelMap, SampleImage, Sights
 from interp_cnn.report.folder import GENERATOR
@@ -112,11 +112,14 @@ def sample_images(
     targets = torch.tensor([classes.index(picture.label) for picture in pictures])
     maps: list[list[PixelMap]] = [[] for _ in pictures]
     says: list[dict[str, tuple[str, float]]] = [{} for _ in pictures]
+    peaks: list[dict[str, np.ndarray]] = [{} for _ in pictures]
     for found in runs:
         device = device_of(found.network)
         pixels, asked_for = images.to(device), targets.to(device)
-        with evaluation_mode(found.network), torch.no_grad():
-            chances, answers = found.network(pixels).softmax(1).max(1)
+        filters, logits = feature_maps_and_logits(found.network, pixels, found.layers[-1])
+        for place, heights in enumerate(filters.amax((2, 3)).cpu().numpy()):
+            peaks[place][found.kind] = heights
+        chances, answers = logits.softmax(1).max(1)
         for place, (chance, answer) in enumerate(zip(chances.tolist(), answers.tolist(), strict=True)):
             says[place][found.kind] = (classes[answer], chance)
         for method in methods:
@@ -124,7 +127,7 @@ def sample_images(
             for place, one in enumerate(of_method):
                 maps[place].append(_pixel_map(found.kind, method, one, pictures[place].label))
     return [
-        SampleImage(picture.name, image.numpy(), picture.label, says[place], maps[place])
+        SampleImage(picture.name, image.numpy(), picture.label, says[place], maps[place], peaks[place])
         for place, (picture, image) in enumerate(zip(pictures, images, strict=True))
     ]
 

@@ -30,8 +30,8 @@ from interp_cnn.evaluation.filters.seeds import seed_markdown, seed_table
 from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
-from interp_cnn.runs.devices import computing
 from interp_cnn.report.measures import shown_in
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
 from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.storage.files import write_text

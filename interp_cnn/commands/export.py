@@ -28,8 +28,8 @@ from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature
 from interp_cnn.exports import card, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
-from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.report.measures import shown_in
+from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.runs.folder import Run, load_run
 from interp_cnn.runs.inputs import run_folders, set_pictures, spread
 from interp_cnn.runs.measuring import measure_run

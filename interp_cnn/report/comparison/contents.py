@@ -112,6 +112,7 @@ class SampleImage:
         label: its class.
         predictions: network -> (class, probability).
         maps: one per network and method.
+        peaks: network -> (D,) peak of each of its filters on this image, in the order of its table of filters.
     """
 
     name: str
@@ -119,6 +120,7 @@ class SampleImage:
     label: str
     predictions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     maps: Sequence[PixelMap] = ()
+    peaks: Mapping[str, ArrayLike] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

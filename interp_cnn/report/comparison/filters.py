@@ -43,7 +43,20 @@ class Strong:
 
 @dataclass(frozen=True)
 class FilterView:
-    """One filter; no pictures for a filter that never fires or without exemplars."""
+    """One filter; no pictures for a filter that never fires or without exemplars.
+
+    Attributes:
+        number: of the filter.
+        page: its own.
+        category: the class that its training, or its mean response, assigned it to.
+        part: that it tracks.
+        silent: whether it never fires.
+        values: by measure.
+        pictures: of what it looks at.
+        rows: its measures beside the others'.
+        strongest: the images on which it fires most.
+        highest: its peak on the first of them; 0 where nobody looked.
+    """
 
     number: int
     page: str
@@ -54,6 +67,28 @@ class FilterView:
     pictures: FilterPictures | None
     rows: list[Row]
     strongest: list[Strong]
+    highest: float = 0.0
+
+    @property
+    def mostly(self) -> tuple[str, int] | None:
+        """The class that most of its strongest images show, and how many; None where there are none."""
+        labels = [image.label for image in self.strongest]
+        label = max(dict.fromkeys(labels), key=labels.count, default=None)
+        return None if label is None else (label, labels.count(label))
+
+    @property
+    def shows(self) -> str:
+        """What its strongest images show: `mostly 9 (9 of 9)`; nothing where there are none."""
+        if self.mostly is None:
+            return ""
+        label, count = self.mostly
+        often = "mostly" if 2 * count > len(self.strongest) else "most often"
+        return f"{often} {label} ({count} of {len(self.strongest)})"
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether its strongest images show another class than the one that it is assigned to."""
+        return bool(self.category and self.mostly) and self.own < self.mostly[1]
 
     @property
     def short(self) -> list[tuple[str, str]]:
@@ -165,6 +200,7 @@ def network_view(
                 else None,
                 rows=numbers[index],
                 strongest=_strongest(found, index, classes, images or {}) if fires else [],
+                highest=float(found.scores[index, 0]) if fires else 0.0,
             )
         )
     return NetworkView(place, network.name, slug, network.layer, network.description, views)

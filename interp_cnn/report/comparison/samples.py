@@ -18,7 +18,7 @@ from interp_cnn.report.words import method_title
 
 WITHIN_SCALE = 0.995  # the share of a row's values that its colours span
 MOST_FILTERS = 12  # named on an image's page, of each network
-Firing = list[tuple[int, FilterView]]
+Firing = list[tuple[float, FilterView]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class MapRow:
 
 @dataclass(frozen=True)
 class SampleView:
-    """One sample image; `firing` names filters whose strongest images it is among, with its rank there."""
+    """One sample image.
+
+    Attributes:
+        firing: filters whose peak on this image is highest, as a share of their highest peak on all images.
+        among: filters whose strongest images it is among, with its rank there.
+    """
 
     page: str
     name: str
@@ -55,6 +60,7 @@ class SampleView:
     predictions: list[tuple[NetworkView, str, str]]
     rows: list[MapRow]
     firing: list[tuple[NetworkView, Firing]]
+    among: list[tuple[NetworkView, Firing]]
 
 
 def sample_pages(samples: Sequence[SampleImage]) -> dict[str, str]:
@@ -73,7 +79,7 @@ def sample_views(
     methods = list(dict.fromkeys(it.method for it in everything))
     # One look per method in the whole report: signed as soon as one of its maps has an opposing pixel.
     signed = {method: any(_lowest(it) < 0 for it in everything if it.method == method) for method in methods}
-    firing = _firing(networks)
+    among = _among_strongest(networks)
     views = []
     for index, sample in enumerate(contents.samples):
         base, image = _base(index), sample_picture(sample)
@@ -91,8 +97,10 @@ def sample_views(
             if network.name in sample.predictions
             for says, probability in [sample.predictions[network.name]]
         ]
-        seen = [(it, firing[it.slug][sample.name]) for it in networks if sample.name in firing[it.slug]]
-        views.append(SampleView(f"{base}.html", sample.name, sample.label, picture, predictions, rows, seen))
+        firing = [(it, found) for it in networks if (found := _firing_most(sample, it))]
+        listed = [(it, among[it.slug][sample.name]) for it in networks if sample.name in among[it.slug]]
+        place = f"{base}.html"
+        views.append(SampleView(place, sample.name, sample.label, picture, predictions, rows, firing, listed))
     return views
 
 
@@ -100,7 +108,18 @@ def _base(index: int) -> str:
     return f"images/{index:04d}"
 
 
-def _firing(networks: Sequence[NetworkView]) -> Mapping[str, Mapping[str, Firing]]:
+def _firing_most(sample: SampleImage, network: NetworkView) -> Firing:
+    """The filters with the highest peaks on this image, each over its filter's highest peak on all images."""
+    peaks = as_array(sample.peaks.get(network.name, [])).tolist()
+    shares = [
+        (peak / it.highest, it)
+        for peak, it in zip(peaks, network.filters, strict=bool(peaks))
+        if peak > 0 and it.highest > 0
+    ]
+    return sorted(shares, key=lambda pair: (-pair[0], pair[1].number))[:MOST_FILTERS]
+
+
+def _among_strongest(networks: Sequence[NetworkView]) -> Mapping[str, Mapping[str, Firing]]:
     """For each network, name of an image -> the filters that have it among their strongest, strongest first."""
     found: dict[str, dict[str, Firing]] = {network.slug: {} for network in networks}
     for network in networks:
