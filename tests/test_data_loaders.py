@@ -1,16 +1,21 @@
 """Order, sharding and exact repetition of what a training sees."""
 
 import csv
+import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.data.image_files import Skipped
-from interp_cnn.data.parts import Draw, PartBatch, PartSample, PartSet
+from interp_cnn.data.image_folder import ImageFolderParts
+from interp_cnn.data.parts import Draw, PartBatch, PartSample, PartSet, RawBatch
 from interp_cnn.data.samplers import EpochSampler, OrderedSampler
+from interp_cnn.training.throughput import Throughput
 
 
 class Numbers(PartSet):
@@ -261,3 +266,95 @@ def test_loaders_take_rank_and_world_size_from_torch_distributed(monkeypatch):
         seen.append([name for batch in loader for name in batch.names][: loader.sampler.own])
         assert len(data.train_dataloader()) == 3  # 12 images a rank
     assert seen == [[str(i) for i in range(rank, 23, 2)] for rank in range(2)]
+
+
+class OnADevice(PartDataModule):
+    """Takes the CPU for a GPU: batches travel as bytes and are finished after the transfer."""
+
+    def _device(self):
+        return torch.device("meta")
+
+
+@pytest.mark.parametrize("augmentation", [None, {"flip": True, "shift": 0.1, "scale": 0.1, "colour": 0.3}])
+def test_a_batch_that_is_finished_on_the_device_is_the_same(tmp_path, augmentation):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / ("disc", "bar")[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
+    options = {
+        "root": tmp_path,
+        "image_size": 9,
+        "batch_size": 4,
+        "augmentation": augmentation,
+        "pin_memory": False,
+    }
+    here, there = PartDataModule(ImageFolderParts, **options), OnADevice(ImageFolderParts, **options)
+    for data in (here, there):
+        data.setup()
+    for finished, raw in zip(here.train_dataloader(), there.train_dataloader(), strict=True):
+        assert isinstance(raw, RawBatch) and raw.batch.images.dtype == torch.uint8
+        sent = there.transfer_batch_to_device(raw, torch.device("cpu"), 0)
+        found = there.on_after_batch_transfer(sent, 0)
+        assert torch.equal(found.images, finished.images) and found.names == finished.names
+        assert here.on_after_batch_transfer(finished, 0) is finished
+    assert isinstance(
+        next(iter(there.val_dataloader())), PartBatch
+    )  # pages and measures iterate over it themselves
+
+
+def test_workers_are_capped_at_the_cores_and_chosen_where_they_pay(monkeypatch, caplog):
+    monkeypatch.setattr("interp_cnn.data.memory.cores", lambda: 2)
+    monkeypatch.setattr("interp_cnn.data.datamodule.cores", lambda: 2)
+    assert PartDataModule(Numbers, workers=1000).workers == 2
+    assert "data.workers=1000: this process has 2 cores; 2 workers are taken" in caplog.text
+    assert (
+        module(workers="auto").train_dataloader().num_workers == 0
+    )  # on the CPU the network needs the cores
+    drawn = OnADevice(Numbers, batch_size=4)
+    drawn.setup()
+    assert drawn.train_dataloader().num_workers == 1
+    drawn.train_set.in_memory = True
+    assert drawn.train_dataloader().num_workers == 0
+    for wrong in (2.5, True, "many", None):
+        with pytest.raises(ValueError, match=f"workers={wrong}: expected auto, or 0 or more"):
+            PartDataModule(Numbers, workers=wrong)
+    with pytest.raises(ValueError, match="pin_memory=often: expected auto, true or false"):
+        PartDataModule(Numbers, pin_memory="often")
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("interp_cnn.data.memory.free_memory", lambda: 8)
+    with pytest.raises(
+        ValueError, match=r"batch_size=4 images of 1 x 1 pixels, 1 batches .* take .* are free"
+    ):
+        module()
+
+
+class SlowRecorder(Recorder):
+    def training_step(self, batch, number):
+        time.sleep(0.03)
+        return super().training_step(batch, number)
+
+
+class Slow(Numbers):
+    def view(self, index, generator):
+        time.sleep(0.01)
+        return super().view(index, generator)
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize(
+    ("images", "bound"), [(Slow, "bound by the images"), (Numbers, "bound by the network")]
+)
+def test_a_training_says_how_fast_it_was_and_what_it_waited_for(images, bound, caplog):
+    data = PartDataModule(images, batch_size=4)
+    network = Recorder() if images is Slow else SlowRecorder()
+    speed = Throughput()
+    with caplog.at_level("INFO"):
+        Trainer(
+            max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[speed],
+            enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False,
+        ).fit(network, datamodule=data)  # fmt: skip
+    assert speed.batches == 5 and 0 < speed.waiting <= speed.seconds
+    assert bound in caplog.text and "batches a second" in caplog.text

@@ -29,8 +29,8 @@ def cores() -> int:
 
 
 def at_most_the_cores(workers: int) -> int:
-    """A number of worker processes; more than there are cores only fill the memory, and two never harm."""
-    most = max(cores(), 2)
+    """A number of worker processes; more than there are cores only fill the memory."""
+    most = cores()
     if workers > most:
         log.warning(
             "data.workers=%d: this process has %d cores; %d workers are taken", workers, cores(), most

@@ -23,6 +23,7 @@ from torch import distributed
 from interp_cnn.storage.files import replacing
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 from interp_cnn.training.devices import cudnn_as_it_was
+from interp_cnn.training.throughput import Throughput
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
 NOISE += ("`Trainer.fit` stopped", "Using bfloat16", "Using 16bit", "Restor", "LOCAL_RANK", "Starting with")
@@ -66,7 +67,13 @@ def fit(
         raise ValueError(f"training.patience is {patience}; expected at least 1, or null for never")
     quiet_lightning()
     checkpoints = folder / "checkpoints"
-    every = [EpochSeed(seed), MetricsTable(folder / "metrics.csv"), ProgressBar(label), *callbacks]
+    every = [
+        EpochSeed(seed),
+        MetricsTable(folder / "metrics.csv"),
+        ProgressBar(label),
+        Throughput(),
+        *callbacks,
+    ]
     every += [BestEpoch(checkpoints, monitor), LastEpoch(checkpoints)]
     if patience is not None:
         every.append(Patience(monitor, patience=patience))
