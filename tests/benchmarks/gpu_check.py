@@ -405,6 +405,8 @@ def compare(setting: Setting) -> Iterator[Row]:
         folder = Path(place) / "compare"
         epochs = 1 if setting.small else 2
         small = ["resamples=50", "sample_images=4", "methods=[occlusion,lrp,deeplift,grad_cam]"]
+        if setting.small:
+            small.append("model.widths=[4,6,8,8,8]")
         seconds = command("compare", f"training.epochs={epochs}", *small, f"hydra.run.dir={folder}")
         trained = accelerator(folder / "interpretable")
         gpu = setting.device.type == "cuda"
@@ -443,10 +445,13 @@ def output(name: str, place: str) -> list[str]:
 def command(*words: str) -> float:
     """Seconds of one command."""
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "interp_cnn", *words], capture_output=True, text=True, timeout=150,
-        cwd=HERE.parent.parent, check=False,
-    )  # fmt: skip
+    line = [sys.executable, "-m", "interp_cnn", *words]
+    try:
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=150, cwd=HERE.parent.parent, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise RuntimeError(f"{words[0]} was not done after {late.timeout:.0f} s") from late
     if done.returncode:
         raise RuntimeError(f"{words[0]} ended with {done.returncode}: {done.stderr.strip()[-600:]}")
     return time.perf_counter() - start
