@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from random_networks import SIZE, Call, random_network
 from relevance_networks import (
     Functional,
     Interpretable,
@@ -21,6 +22,7 @@ from interp_cnn.explanation.propagation.composites import chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation
 from interp_cnn.explanation.propagation.lrp_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
+from interp_cnn.explanation.propagation.moves import moved_back
 from interp_cnn.explanation.propagation.tape import record
 
 RULES = [Epsilon(), Epsilon(0.3), Gamma(), Gamma(2.0), ZPlus(), AlphaBeta(), AlphaBeta(3.0, 2.0), Flat()]
@@ -583,3 +585,125 @@ def test_relevance_sums_to_the_logit_on_torchvision_networks(name):
         torch.testing.assert_close(
             sums, logits, atol=0, rtol=1e-3, msg=lambda text, rule=rule: f"{rule}: {text}"
         )
+
+
+class Constants(nn.Module):
+    """One step whose outputs do not all come from the image, between a convolution and a linear layer."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step = getattr(self, step)
+        self.conv, self.wide, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(8, 6, 3), nn.LazyLinear(5)
+        self.up, self.point = nn.ConvTranspose2d(3, 6, 2, stride=4, padding=1), nn.Conv2d(3, 6, 1, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.step(x).relu().flatten(1))
+
+    def zero_pad(self, x: Tensor) -> Tensor:
+        return self.conv(nn.ZeroPad2d(2)(x))
+
+    def constant_pad(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (2, 2, 1, 3), value=0.7))
+
+    def cut_and_pad(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (2, -2, 1, -3), value=-1.0))
+
+    def constant_pad_nd(self, x: Tensor) -> Tensor:
+        return self.conv(torch.constant_pad_nd(x, (0, 2, 0, 1), 0.3))
+
+    def padded_channels(self, x: Tensor) -> Tensor:
+        return self.wide(F.pad(self.conv(x), (0, 0, 0, 0, 2, 0), value=0.4))
+
+    def outputs_without_inputs(self, x: Tensor) -> Tensor:
+        return self.point(x)
+
+    def stride_over_kernel(self, x: Tensor) -> Tensor:
+        return self.up(x)
+
+    def unfolded(self, x: Tensor) -> Tensor:
+        patches = F.unfold(x, 3, padding=1, stride=2).transpose(1, 2)
+        return F.linear(patches, self.conv.weight.flatten(1), self.conv.bias)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        grid = torch.linspace(0, 1, maps.shape[3]).to(maps).expand(len(x), 2, *maps.shape[2:])
+        return self.wide(torch.cat([maps, grid], 1))
+
+    def stacked(self, x: Tensor) -> Tensor:
+        return self.conv(torch.stack([x[:, 0], torch.ones_like(x[:, 1]), x[:, 2]], dim=1))
+
+    def where(self, x: Tensor) -> Tensor:
+        return self.conv(torch.where(x > 0.5, x, torch.tensor(0.2).to(x)))
+
+    def masked_fill(self, x: Tensor) -> Tensor:
+        return self.conv(x.masked_fill(x > 0.5, 0.7))
+
+
+EVERY_RULE = ["epsilon", "gamma", "z+", "alpha-beta", "flat", "z-box", "epsilon-plus", "epsilon-plus-flat"]
+EVERY_RULE += ["epsilon-gamma-box", "alpha2-beta1", "alpha2-beta1-flat"]
+
+
+@pytest.mark.parametrize("step", [name for name in vars(Constants) if name[0] != "_" and name != "forward"])
+def test_relevance_that_reaches_constants_goes_to_the_values_around_them(step):
+    network, (images, targets) = prepared(Constants(step)).double(), images_and_targets()
+    images = images.double()
+    with torch.no_grad():
+        logits = network(images).gather(1, targets[:, None])[:, 0]
+    for rule in EVERY_RULE:
+        relevance = lrp(network, images, targets, rule=rule).sum((1, 2, 3))
+        torch.testing.assert_close(relevance, logits, atol=0, rtol=1e-9)
+
+
+def test_the_relevance_of_padding_goes_to_the_nearest_cell_as_in_a_padding_that_replicates():
+    widths = (2, 1, 0, 3)
+    x, relevance = torch.rand(2, 3, 5, 4).double(), torch.rand(2, 3, 8, 7).double()
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(F.pad(leaf, widths, mode="replicate"), leaf, relevance)
+    tape = record(Call("pad", lambda images: F.pad(images, widths).flatten(1)), x)
+    ((_, share),) = moved_back(tape.steps[0], [relevance])
+    torch.testing.assert_close(share, expected)
+
+
+def test_a_small_epsilon_goes_to_gradient_x_input_through_pools_and_sums():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = (nn.Conv2d(c, 8, 3, padding=1, bias=False) for c in (3, 8))
+            self.head = nn.Linear(8, 5, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.avg_pool2d(self.one(x).relu(), 2)
+            return self.head((x + self.two(x).relu()).mean((2, 3)))
+
+    network, (images, targets) = prepared(Net()).double(), images_and_targets()
+    expected = gradients.gradient_x_input(network, images.double(), targets)
+    errors = []
+    for epsilon in (1e-3, 1e-12):
+        result = lrp(network, images.double(), targets, rule=Epsilon(epsilon), biases="contributions")
+        errors.append((result - expected).abs().max() / expected.abs().max())
+    assert errors[0] > 1e-4 and errors[1] < 1e-8
+
+
+def sums_to_the_logits(network: nn.Module, images: Tensor, targets: Tensor, rule: str, rtol: float) -> bool:
+    with torch.no_grad():
+        logits = network(images.clone()).gather(1, targets[:, None])[:, 0]
+    relevance = lrp(network, images, targets, rule=rule).double()
+    rounding = rtol / 10 * relevance.abs().sum((1, 2, 3))  # of a sum of much larger terms of both signs
+    return bool(
+        ((relevance.sum((1, 2, 3)) - logits).abs() <= torch.maximum(rtol * logits.abs(), rounding)).all()
+    )
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(20), pytest.param(range(20, 2020), marks=pytest.mark.slow)], ids=["20", "2000"]
+)
+def test_relevance_sums_to_the_logit_on_random_networks(seeds):
+    for seed in seeds:
+        images, targets = images_and_targets(2, SIZE, seed=seed)
+        network = random_network(seed)
+        rules = EVERY_RULE if seed % 10 == 0 else [EVERY_RULE[seed % len(EVERY_RULE)]]
+        for rule in rules:
+            assert sums_to_the_logits(network, images, targets, rule, 1e-5), (seed, rule)
+        network.double()
+        for rule in rules:
+            assert sums_to_the_logits(network, images.double(), targets, rule, 1e-9), (seed, rule)

@@ -123,7 +123,7 @@ class WeightedLayer:
         if self.step.kind == "linear":
             return (z.sum(-1, keepdim=True) / self.input.shape[-1]).expand_as(self.input)
         channels = self.input.shape[1] // self._part(6, "groups", 1)
-        even = self._collected(z) / (channels * self._single.contributions.clamp_min(1))
+        even = self._collected(self._within_reach(z)) / (channels * self._single.contributions.clamp_min(1))
         return self._handed_out(self._single.transpose(even, self._single.weight))
 
     def spread_by_activation(self, z: Tensor) -> Tensor:
@@ -143,6 +143,41 @@ class WeightedLayer:
         shared = self._single.transpose(z.sum(1, keepdim=True) / total.where(total > 0, 1), ones) * size
         dark = total <= 0
         return shared + self.spread(z * dark) if dark.any() else shared
+
+    def _within_reach(self, z: Tensor) -> Tensor:
+        """Shares of outputs that no input reaches (a kernel that lies in the padding) moved to the nearest others."""
+        for axis, reached in enumerate(self._reached, start=2):
+            if not all(reached):
+                near = [i for i, there in enumerate(reached) if there] or range(len(reached))
+                nearest = [min(near, key=lambda i, o=o: abs(i - o)) for o in range(len(reached))]
+                z = torch.zeros_like(z).index_add_(axis, torch.tensor(nearest, device=z.device), z)
+        return z
+
+    @cached_property
+    def _reached(self) -> list[list[bool]]:
+        """For each axis, which outputs are connected with an input: a matter of shapes alone."""
+        stride, padding, *more = self._geometry
+        if isinstance(padding, str):  # "same" and "valid" have none
+            return []
+        transposed = self.step.kind.startswith("conv_transpose")
+        dilation = more[2] if transposed else more[0]
+        sizes = self.input.shape[2:], self.step.output.tensor.shape[2:], self.weight.shape[2:]
+        axes = len(sizes[0])
+        stride, padding, dilation = (
+            [one] * axes if isinstance(one, int) else list(one) * (axes // len(one))
+            for one in (stride, padding, dilation)
+        )
+        reached = []
+        for n, m, k, s, p, d in zip(*sizes, stride, padding, dilation, strict=True):
+            reach = [[False] * n, [False] * m]
+            few, many = (n, 1) if transposed else (m, 0)
+            for i in range(few):
+                for tap in range(k):
+                    o = i * s - p + tap * d
+                    if 0 <= o < len(reach[many]):
+                        reach[1][o if transposed else i] = True
+            reached.append(reach[1])
+        return reached
 
     def _collected(self, z: Tensor) -> Tensor:
         """The sum over the output channels of each group: (B * groups, 1, h, w)."""

@@ -31,13 +31,14 @@ from interp_cnn.explanation.network.logits import check_question, evaluation_mod
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
-from interp_cnn.explanation.propagation.lrp_rules import Rule, ZBox
+from interp_cnn.explanation.propagation.lrp_rules import STABILISER, Epsilon, Rule, ZBox
 from interp_cnn.explanation.propagation.lrp_steps import Shares, passed_on
-from interp_cnn.explanation.propagation.operations import MOVES
+from interp_cnn.explanation.propagation.operations import MOVES, SUMS
 from interp_cnn.explanation.propagation.tape import Step, Tape, record
 
 log = logging.getLogger(__name__)
 
+_PROPORTIONAL = SUMS | {"add", "sub"}
 _AFFINE = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "batch_norm", "mean", "interpolate"}
 
 
@@ -113,6 +114,14 @@ def _propagated(
             result, _ = walk.back(stop=False)
     if not torch.isfinite(result).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
+    missing = ((score - result.sum((1, 2, 3))) / score).abs().nan_to_num(0)
+    if (missing > 1e-3).any():
+        log.warning(
+            "lrp: up to %.2g %% of the logit is missing from the maps of %d of %d images",
+            100 * float(missing.max()),
+            int((missing > 1e-3).sum()),
+            len(images),
+        )
     return result
 
 
@@ -130,29 +139,39 @@ class _Walk:
 
     def __post_init__(self) -> None:
         self.folded = set(self.norms.values())
+        epsilons = {rule.epsilon if isinstance(rule, Epsilon) else None for rule in self.rules.values()}
+        self.epsilon = epsilons.pop() if len(epsilons) == 1 else None  # one for all layers: for sums as well
+        self.epsilon = self.epsilon or STABILISER
 
     def back(self, stop: bool) -> tuple[Tensor, Tensor]:
         """The relevance of the pixels, and which images' relevance outgrew the precision (`stop`: when all did)."""
         logits = self.tape.logits.tensor
         start = torch.zeros_like(logits).scatter_(1, self.targets[:, None], self.score[:, None])
         relevance = {self.tape.logits: start}
-        outgrown = torch.zeros_like(self.targets, dtype=torch.bool)
-        limit = 1e-5 / torch.finfo(logits.dtype).eps * self.score.abs()
+        rounding = torch.finfo(logits.dtype).eps
+        largest = self.score.abs()  # (B,) absolute sum of the relevance on the way
+        limit = 1e-5 / rounding * largest
+        swollen = torch.zeros_like(largest)  # the same behind sums
         if self.books is not None:
             self.books.clear()
+        walked = 0
         for step in reversed(self.tape.steps):
             received = [relevance.pop(value, None) for value in step.outputs]
             if all(one is None for one in received):
                 continue
             if step in self.rules:
                 shares = self._shared(step, received[0])
-                outgrown |= ~(shares[0][1].abs().flatten(1).sum(1) <= limit)
-                if stop and outgrown.all():
-                    break
+                largest = torch.maximum(largest, shares[0][1].abs().flatten(1).sum(1))
+                walked += 1
+                if stop and walked.bit_count() == 1 and not (largest <= limit).any():
+                    break  # looked up seldom: each look waits for the device
             elif step in self.folded:
                 shares = [(step.argument(0, "input"), received[0])]
             else:
-                shares = passed_on(step, received, self.lit)
+                shares = passed_on(step, received, self.lit, self.epsilon)
+                if step.kind in _PROPORTIONAL:
+                    for _, share in shares:
+                        swollen = torch.maximum(swollen, share.abs().reshape(len(swollen), -1).sum(1))
             if self.books is not None:
                 handed_down = [share for _, share in shares]
                 received = [one for one in received if one is not None]
@@ -161,7 +180,20 @@ class _Walk:
                 )
             for value, share in shares:
                 relevance[value] = relevance[value] + share if value in relevance else share
-        return relevance.get(self.tape.images, torch.zeros_like(self.tape.images.tensor)), outgrown
+        pixels = relevance.get(self.tape.images, torch.zeros_like(self.tape.images.tensor))
+        return self._without_rounding(pixels, 1e4 * rounding * torch.maximum(largest, swollen)), ~(
+            largest <= limit
+        )
+
+    def _without_rounding(self, pixels: Tensor, most: Tensor) -> Tensor:
+        """What rounding lost on the way, at most (B,), goes to the pixels in proportion to their relevance."""
+        size = pixels.abs()
+        precise = pixels.dtype if pixels.device.type == "mps" else torch.float64
+        missing = (self.score - pixels.sum((1, 2, 3), dtype=precise)).to(pixels)
+        missing = (
+            missing * (missing.abs() <= most) / size.sum((1, 2, 3)).clamp(min=torch.finfo(size.dtype).tiny)
+        )
+        return torch.addcmul(pixels, size, missing[:, None, None, None])
 
     def _shared(self, step: Step, relevance: Tensor) -> Shares:
         layer, rule = WeightedLayer(step, self.norms.get(step), self.lit), self.rules[step]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, norm, rounding, stabilised
+from interp_cnn.explanation.propagation.moves import moved_back
 from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
 from interp_cnn.explanation.propagation.tape import Step, Value
 
@@ -13,13 +14,16 @@ Shares = list[tuple[Value, Tensor]]
 _PASSING = operations.ELEMENTWISE | operations.NORMALISERS | {"template_mask", "rpow"}
 
 
-def passed_on(step: Step, received: list[Tensor | None], lit: Tensor | None = None) -> Shares:
+def passed_on(
+    step: Step, received: list[Tensor | None], lit: Tensor | None = None, epsilon: float = STABILISER
+) -> Shares:
     """The relevance of a step without weights, handed to its inputs.
 
     Args:
         step: the step.
         received: relevance of each of its outputs; None for an output that nothing came back from.
         lit: (B,) images whose biases share by activation.
+        epsilon: of sums and averages, as the rule of the same name has it.
 
     Returns:
         The inputs and their shares.
@@ -35,16 +39,18 @@ def passed_on(step: Step, received: list[Tensor | None], lit: Tensor | None = No
         if kind in _PASSING or kind in operations.BINARY:
             return [(value, unbroadcast(relevance, value.tensor.shape))]
         if kind in operations.SUMS:
-            return [(value, _in_proportion(step, value, relevance))]
+            return [(value, _in_proportion(step, value, relevance, epsilon))]
     elif kind in ("add", "sub"):
-        return _over_branches(step, relevance)
+        return _over_branches(step, relevance, epsilon)
     elif kind == "mul":
         return _to_the_signal(step, relevance)
     elif kind == "div":
         signal = step.argument(0, "input")
         return [(signal, unbroadcast(relevance, signal.tensor.shape))]
-    if kind in operations.MOVES | operations.WINNERS | {"maximum", "minimum"}:
+    if kind in operations.WINNERS | {"maximum", "minimum"}:
         return [(value, pulled_back(step, value, received)) for value in values]
+    if kind in operations.MOVES:
+        return moved_back(step, received)
     raise ValueError(f"relevance.lrp has no rule for {step.where}")
 
 
@@ -75,13 +81,13 @@ def _layer_norm(step: Step) -> tuple[Tensor, tuple[int, ...]]:
 _SHIFTING = {"batch_norm": _batch_norm, "layer_norm": _layer_norm}
 
 
-def _in_proportion(step: Step, value: Value, relevance: Tensor) -> Tensor:
+def _in_proportion(step: Step, value: Value, relevance: Tensor, epsilon: float) -> Tensor:
     """Epsilon for a linear step without weights; what has no proportion is spread evenly over the inputs."""
     output = step.output.tensor
-    factor = relevance / stabilised(output)
+    factor = relevance / stabilised(output, epsilon)
     shared = value.tensor * pulled_back(step, value, [factor])
-    if STABILISER * norm(factor) > rounding(relevance):
-        rest = factor * (stabilised(output) - output)
+    if epsilon * norm(factor) > rounding(relevance):
+        rest = factor * (stabilised(output, epsilon) - output)
         if step.kind in operations.AVERAGES:
             weight = step.run({value: torch.ones_like(value.tensor)})
             return shared + pulled_back(step, value, [rest / weight])
@@ -90,16 +96,16 @@ def _in_proportion(step: Step, value: Value, relevance: Tensor) -> Tensor:
     return shared
 
 
-def _over_branches(step: Step, relevance: Tensor) -> Shares:
+def _over_branches(step: Step, relevance: Tensor, epsilon: float) -> Shares:
     """A sum's relevance in proportion to its terms; where they cancel out, half each."""
     terms = step.argument(0, "input"), step.argument(1, "other")
     sign = -1 if step.kind == "sub" else 1
     slopes = 1, sign * step.argument(2, "alpha", 1)
     output = step.output.tensor
-    factor = relevance / stabilised(output)
+    factor = relevance / stabilised(output, epsilon)
     shares = [slope * term.tensor * factor for term, slope in zip(terms, slopes, strict=True)]
-    if STABILISER * norm(factor) > rounding(relevance):
-        half = factor * (stabilised(output) - output) / 2
+    if epsilon * norm(factor) > rounding(relevance):
+        half = factor * (stabilised(output, epsilon) - output) / 2
         shares = [share + half for share in shares]
     return [(term, unbroadcast(share, term.tensor.shape)) for term, share in zip(terms, shares, strict=True)]
 

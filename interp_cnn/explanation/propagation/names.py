@@ -21,6 +21,7 @@ _NAMES = {
     "getitem": "__getitem__",
     "cat": "concat concatenate",
     "clamp": "clip",
+    "pad": "constant_pad_nd",
     "max_pool1d": "max_pool1d_with_indices",
     "max_pool2d": "max_pool2d_with_indices",
 }

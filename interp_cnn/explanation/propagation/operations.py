@@ -59,6 +59,7 @@ MOVES = {
         "pixel_unshuffle",
         "channel_shuffle",
         "where",
+        "masked_fill",
     ),
     *("unfold", "atleast_2d", "diagonal"),
 }

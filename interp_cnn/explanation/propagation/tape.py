@@ -26,6 +26,13 @@ _SLOPELESS = {"detach", "data", "floor", "ceil", "round", "trunc", "sign", "heav
 _SHAPE_ONLY = {f"{what}_like" for what in ("zeros", "ones", "full", "empty", "rand", "randn")} | {
     f"new_{what}" for what in ("zeros", "ones", "full", "empty", "tensor")
 }
+_SHAPED_LIKE = {
+    "to",
+    "type_as",
+    "expand_as",
+    "view_as",
+    "reshape_as",
+}  # a second tensor gives shape or type only
 _READS_NUMBERS = {"item", "tolist", "numpy", "__array__", "__int__", "__index__", "__float__"}
 
 
@@ -167,6 +174,9 @@ class _Recorder(TorchFunctionMode):
         if name == "__iter__":  # for row in x
             return iter(self.__torch_function__(torch.unbind, types, args, kwargs))
         args, kwargs = _mapped((args, kwargs), tensor=self._value)
+        if name in _SHAPED_LIKE:
+            model = _mapped((args[1:], kwargs), lambda value: value.tensor)
+            args, kwargs = (*args[:1], *model[0]), model[1]
         inputs = _values((args, kwargs))
         if not inputs:
             return function(*args, **kwargs)
