@@ -139,7 +139,7 @@ def _activation(r: random.Random, c: int) -> nn.Module:
 def _pool(r: random.Random, c: int) -> nn.Module:
     return r.choice(
         [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2, ceil_mode=True),
-         nn.MaxPool2d(2, 1, dilation=2), nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), 
+         nn.MaxPool2d(2, 1, dilation=2), nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1),
          nn.AvgPool2d(3, 2, 1, count_include_pad=False),
          nn.AdaptiveAvgPool2d(3), nn.AdaptiveMaxPool2d(3)]
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _copy(r: random.Random, c: int) -> nn.Module:
         [nn.Identity(), nn.Dropout(), Call("clone", lambda x: x.clone()), Call("x + 1", lambda x: x + 1),
          Call("2 x", lambda x: 2 * x), Call("flip", lambda x: x.flip(3)), Call("roll", lambda x: x.roll(1, 2)),
          Call("there and back", lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)),
-         Call("x += 0.1", lambda x: x.clone().add_(0.1)), 
+         Call("x += 0.1", lambda x: x.clone().add_(0.1)),
          Call("chunks", lambda x: torch.cat(x.split(1, 1)[::-1], 1)), *more]
     )  # fmt: skip
 
