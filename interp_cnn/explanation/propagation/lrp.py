@@ -114,7 +114,7 @@ def _propagated(
             result, _ = walk.back(stop=False)
     if not torch.isfinite(result).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
-    missing = ((score - result.sum((1, 2, 3))) / score).abs().nan_to_num(0)
+    missing = ((score - _sums(result)) / score).abs().nan_to_num(0)
     if (missing > 1e-3).any():
         log.warning(
             "lrp: up to %.2g %% of the logit is missing from the maps of %d of %d images",
@@ -188,8 +188,7 @@ class _Walk:
     def _without_rounding(self, pixels: Tensor, most: Tensor) -> Tensor:
         """What rounding lost on the way, at most (B,), goes to the pixels in proportion to their relevance."""
         size = pixels.abs()
-        precise = pixels.dtype if pixels.device.type == "mps" else torch.float64
-        missing = (self.score - pixels.sum((1, 2, 3), dtype=precise)).to(pixels)
+        missing = (self.score - _sums(pixels)).to(pixels)
         missing = (
             missing * (missing.abs() <= most) / size.sum((1, 2, 3)).clamp(min=torch.finfo(size.dtype).tiny)
         )
@@ -206,6 +205,11 @@ class _Walk:
 
     def _sums(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack([one.reshape(len(self.targets), -1).sum(1) for one in tensors]).sum(0)
+
+
+def _sums(relevance: Tensor) -> Tensor:
+    """(B,) in double precision where the device has it."""
+    return relevance.sum((1, 2, 3), dtype=None if relevance.device.type == "mps" else torch.float64)
 
 
 def _reached(tape: Tape, layer: Step, pixel: float) -> Tensor:

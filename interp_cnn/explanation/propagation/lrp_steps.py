@@ -57,10 +57,15 @@ def passed_on(
 def _shift_by_activation(
     step: Step, relevance: Tensor, slope: Tensor, axes: tuple[int, ...], lit: Tensor
 ) -> Tensor:
-    """A norm y = slope x + shift: the shift's relevance by activation over the axes, for the images in `lit`."""
+    """A norm y = slope x + shift: the shift's relevance by activation over the axes, for the images in `lit`.
+
+    Where signal and shift cancel out to less than a thousandth, no proportion is left and the relevance stays in place.
+    """
     x, y = step.argument(0, "input").tensor, step.output.tensor
-    factor = relevance / stabilised(y)
-    signal = factor * slope * x
+    signal = slope * x
+    cancelled = 1e-3 * (signal.abs() + (y - signal).abs()) + STABILISER
+    factor = relevance * y / (y.square() + cancelled.square())
+    signal = factor * signal
     shift = (factor * y - signal).sum(axes, keepdim=True)
     size = x.abs().add_(torch.finfo(x.dtype).tiny)  # evenly where everything is dark
     shared = signal + size / size.sum(axes, keepdim=True) * shift + (relevance - factor * y)
