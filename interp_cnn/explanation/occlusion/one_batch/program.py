@@ -39,6 +39,7 @@ RULES: dict[type, Callable[[Layout, Step], tuple[Frame, Run] | None]] = {
     pooling.GlobalAverage: sliding.global_average,
     pooling.Resample: sliding.resample,
 }
+FORMS = ("map", "last", "vector")
 FRESH = {operations.Relu, operations.Pointwise, operations.Affine, operations.Linear, operations.Add}
 FRESH |= {operations.Concatenate, operations.Convolution, pooling.MaxPool, pooling.AveragePool}
 
@@ -110,7 +111,7 @@ def program_of(graph: Graph, grid: WindowGrid, dtype: torch.dtype) -> Program:
             (grid.row_starts, grid.column_starts), grid.size, grid.image_size, strict=True
         )
     )
-    names = graph.capable()
+    names = _with_known_axes(graph)
     image = names[0]
     layout.frames[image] = settled((rows, columns))
     enter = layout.place((rows, columns), layout.frames[image])
@@ -145,6 +146,16 @@ def program_of(graph: Graph, grid: WindowGrid, dtype: torch.dtype) -> Program:
     layout.values.update(frontier)
     most = _most_numbers(graph, layout, instructions, frontier)
     return Program(graph, grid, layout, enter, instructions, frontier, leave, most)
+
+
+def _with_known_axes(graph: Graph) -> list[str]:
+    """Steps with a delta rule, as far as values have the axes of images, maps and vectors; the image first."""
+    names: list[str] = []
+    for name in graph.capable():
+        step = graph.steps[name]
+        if step.form in FORMS and all(source in names for source in step.inputs):
+            names.append(name)
+    return names
 
 
 def _owned(
