@@ -7,9 +7,7 @@ can have theirs.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -25,6 +23,7 @@ from interp_cnn.figures.colours import (
     colour_table,
     is_signed,
 )
+from interp_cnn.figures.lettering import drawable, font_file
 from interp_cnn.figures.pictures import enlarge, outline, resize
 
 SIDE = 240  # pixels of a small image's longer side on a plate
@@ -262,7 +261,7 @@ def _smoothed(values: np.ndarray, sigma: float) -> np.ndarray:
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """A text on one line of at most `width` pixels."""
-    text = " ".join(str(text).split())
+    text = drawable(" ".join(str(text).split()))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -273,4 +272,4 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(str(font_file(name)), size)

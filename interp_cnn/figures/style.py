@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from interp_cnn.figures.colours import Rgb, Theme
+from interp_cnn.figures.lettering import drawable
 
 DOTS = 100  # display pixels per inch
 SCALE = 2  # drawn pixels per display pixel
@@ -45,7 +46,7 @@ def plain(text: str, letters: int = 48) -> str:
     """Words as they are, cut after `letters`: matplotlib would set what stands between dollars as
     mathematics.
     """
-    text = str(text)
+    text = drawable(str(text))
     text = text if len(text) <= letters else text[: letters - 1] + "…"
     return text.replace("$", r"\$")
 
