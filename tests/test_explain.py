@@ -10,6 +10,7 @@ import time
 from functools import cache
 from pathlib import Path
 from shutil import copyfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from interp_cnn.attribution import folder as explanations
-from interp_cnn.attribution.folder import Explanations
+from interp_cnn.attribution.folder import Explanations, _map_record
 from interp_cnn.attribution.question import Question
 from interp_cnn.cli import config_text, errors
 from interp_cnn.cli import main as cli
@@ -30,7 +31,7 @@ from interp_cnn.commands import explain as command
 from interp_cnn.commands.train import classification
 from interp_cnn.explanation.methods import run as asking
 from interp_cnn.explanation.methods.options import Options
-from interp_cnn.explanation.methods.run import explain_images
+from interp_cnn.explanation.methods.run import ImageMap, explain_images
 from interp_cnn.report.maps import records as explained
 from interp_cnn.runs.folder import build_data, load_run, network_for
 from interp_cnn.runs.inputs import Picture, Subject, folder_pictures, spread
@@ -655,3 +656,12 @@ def test_images_of_one_name_keep_folders_of_their_own(tmp_path):
         np.testing.assert_allclose(
             found.flatten(), expected.detach().view(3, -1).sum(0), rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.parametrize(("outliers", "held"), [(50, True), (51, False)])
+def test_a_maps_colours_span_all_but_half_a_per_cent_of_its_values(outliers, held):
+    values = torch.ones(101, 99)
+    values.view(-1)[:outliers] = -1000.0  # of 9,999 values: the quantile of .995 leaves out 49.99
+    question = SimpleNamespace(options=Options(), grain=1)
+    record = _map_record("occlusion", ImageMap(values, 0.0, None, 0.0, 0.0, ""), question, ["a", "b"])
+    assert (record.scale == 1.0) == held and record.low == -1000.0

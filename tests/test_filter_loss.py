@@ -164,6 +164,19 @@ def test_the_occurrence_prior_follows_where_the_part_is_seen():
     assert loss.occurrence.sum().item() == pytest.approx(1, abs=1e-4)
 
 
+def test_the_occurrence_prior_is_half_uniform():
+    """So that a place which was never seen keeps a chance, and the loss stays finite."""
+    maps, labels = batch(images=6)
+    loss = FilterLoss(4, (5, 6), num_classes=3, prior="occurrence", temperature=2.0).eval()
+    seen = torch.zeros(4, 31)
+    seen[torch.arange(4), torch.tensor([0, 7, 29, 30])] = 1
+    loss.occurrence.copy_(seen)
+    prior = 0.5 * seen + 0.5 / 31
+    found = loss(maps, labels, BETA)
+    expected = mutual_information(maps * 2, part_templates(5, 6), prior=prior)
+    assert torch.allclose(found.information, expected, atol=1e-5) and found.loss.isfinite()
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="scale is 'size'"):
         FilterLoss(4, (5, 6), num_classes=3, scale="size")

@@ -115,6 +115,27 @@ def test_a_filter_on_the_head_covers_it_always_and_a_constant_rarely():
     assert measure.null().shares()[0][0, 0] < 0.3, "masks of other images are not where the dot is"
 
 
+@pytest.mark.parametrize(("covered", "hit"), [(5, False), (6, True), (4, False)])
+def test_an_overlap_at_the_threshold_is_no_hit(covered, hit):
+    """IoU > 0.2: a region of 5 pixels inside a part of 25 overlaps by exactly one fifth."""
+    masks = torch.zeros(1, 1, 24, 24, dtype=torch.bool)
+    masks[0, 0, :5, :5] = True
+    region = torch.zeros(1, 24, 24, dtype=torch.bool)
+    region[0, 0, :5] = True
+    region[0, 1, 0] = covered > 5
+    region[0, 0, 4] = covered > 4
+    measure = PartInterpretability(torch.zeros(1), torch.tensor([0]), 1, region=lambda valid: region)
+    measure.update(torch.ones(1, 1, 3, 3), torch.tensor([0]), masks)
+    assert measure.result().shares().item() == float(hit)
+
+
+@pytest.mark.parametrize(("part", "detected"), [(25, 0), (24, 1)])
+def test_a_detector_has_an_iou_above_the_threshold(part, detected):
+    """IoU > 0.04: one pixel of a part of 25 is exactly the threshold."""
+    ious = torch.tensor([[[1 / part]]], dtype=torch.float64)
+    assert unique_detectors(ious).item() == detected
+
+
 def test_an_empty_map_is_a_miss():
     maps, labels, masks, field = planted_maps()
     maps = maps.clone()

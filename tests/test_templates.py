@@ -184,6 +184,17 @@ def test_the_spread_rule_narrows_templates_for_sharp_maps_and_widens_them_for_br
     assert masks[1].beta.item() == pytest.approx(3, abs=1e-3)
 
 
+@pytest.mark.parametrize("offset", [(1, 1), (1, 0), (2, 0), (0, 1), (3, 2)])
+def test_the_spread_rule_aims_at_six_over_the_spread_in_cells(offset):
+    maps = torch.zeros(1, 1, 15, 15)
+    for sign in (-1, 1):  # two peaks around the middle: their spread is their distance from it
+        maps[0, 0, 7 + sign * offset[0], 7 + sign * offset[1]] = 1
+    mask = TemplateMask(1, beta_rule="spread")
+    mask.match_spread(maps, rate=1.0)
+    spread = (offset[0] ** 2 + offset[1] ** 2) ** 0.5
+    assert mask.beta.item() == pytest.approx(min(6.0, max(3.0, 6 / spread)))
+
+
 def test_flipping_a_map_flips_its_mask():
     maps = torch.rand(2, 3, 5, 7)
     mask = TemplateMask(3)
