@@ -63,28 +63,6 @@ def test_integrated_gradients_equal_captum_with_the_same_steps(asked, steps):
     torch.testing.assert_close(ours, theirs.detach().float(), atol=1e-6, rtol=1e-4)
 
 
-def test_integrated_gradients_refine_until_they_are_complete(asked):
-    network, images, targets = asked
-    for tolerance in (0.05, 0.002):
-        ours = gradients.integrated_gradients(network, images, targets, tolerance=tolerance, max_steps=6561)
-        zero = torch.zeros_like(images)
-        change = (network(images) - network(zero)).gather(1, targets[:, None])[:, 0].detach()
-        assert ((ours.sum((1, 2, 3)) - change).abs() <= 1.01 * tolerance * change.abs()).all()
-
-
-def test_integrated_gradients_refined_equal_the_same_number_of_steps_at_once(asked):
-    network, images, targets = asked
-    refined = gradients._complete(network, images, images, targets, 1e-9, 81, 64)
-    at_once = gradients.integrated_gradients(network, images, targets, steps=81)
-    torch.testing.assert_close(refined, at_once, atol=1e-6, rtol=1e-4)
-
-
-def test_integrated_gradients_say_when_an_image_stays_incomplete(asked, caplog):
-    network, images, targets = asked
-    gradients.integrated_gradients(network, images, targets, tolerance=1e-9, max_steps=27)
-    assert "3 of 3 images incomplete after 27 steps" in caplog.text
-
-
 def test_several_baselines_are_averaged(asked):
     network, images, targets = asked
     one, two = (

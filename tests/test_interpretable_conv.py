@@ -309,3 +309,38 @@ def test_layer_shapes_leave_the_mode_of_the_network_alone():
     network = SmallCNN(4, channels=1).train()
     assert layer_shapes(network, ["conv5"], image_size=(48, 40), channels=1) == {"conv5": (128, 12, 10)}
     assert network.training
+
+
+class Keyword(nn.Module):
+    """A block that its network calls with a keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 6, 3)
+
+    def forward(self, images, scale=1.0):
+        return self.convolution(images) * scale
+
+
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block, self.head = Keyword(), nn.Linear(6, 2)
+
+    def forward(self, images):
+        return self.head(self.block(images, scale=2.0).mean((2, 3)))
+
+
+def test_a_block_that_is_called_with_keywords_can_be_masked():
+    network, images = Keywords(), torch.rand(2, 3, 9, 9)
+    maps = network.block(images, scale=2.0)
+    make_interpretable(network, ["block"], image_size=(9, 9))
+    mask = network.block.mask
+    torch.testing.assert_close(network(images), network.head(mask(maps).mean((2, 3))))
+
+
+@pytest.mark.parametrize("again", ["block", "block.layer", "block.mask"])
+def test_a_layer_that_is_masked_is_not_masked_again(again):
+    network = make_interpretable(Keywords(), ["block"], image_size=(9, 9))
+    with pytest.raises(ValueError, match=f"layers names {again}, which has a mask already"):
+        make_interpretable(network, [again], image_size=(9, 9))

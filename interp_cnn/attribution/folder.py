@@ -26,6 +26,7 @@ from interp_cnn.attribution.question import Question, posed
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked, estimated, fitting_batch
 from interp_cnn.explanation.network.precision import precision_now
+from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.figures.map_sheet import coarse
 from interp_cnn.report.maps import records as explained
 from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
@@ -256,7 +257,8 @@ class Explanations:
         """Each method's share of the work on an image."""
         size = tuple(images.shape[2:])
         options = self.question.options
-        costs = {name: method_named(name, options).cost(size, options) for name in self.question.methods}
+        methods = {name: method_named(name, options) for name in self.question.methods}
+        costs = {name: method.cost(size, options) * method.work for name, method in methods.items()}
         return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
 
     def _write_quarantine(self) -> None:
@@ -272,10 +274,10 @@ class Explanations:
         return f"{table}.csv" if count == 1 else f"{table}-{share}-of-{count}.csv"
 
 
-def _map_record(name: str, one: ImageMap | str, question: Question, classes: Sequence[str]) -> MapRecord:
+def _map_record(name: str, one: ImageMap | Refusal, question: Question, classes: Sequence[str]) -> MapRecord:
     method = method_named(name, question.options)
-    if isinstance(one, str):
-        return MapRecord(name, method.unit, method.signed, refused=one)
+    if isinstance(one, Refusal):
+        return MapRecord(name, method.unit, method.signed, refused=str(one))
     values = one.values.numpy()
     grain = question.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
     grain = grain if method.cells else 1

@@ -18,6 +18,7 @@ from interp_cnn.explanation.methods.options import Options, occluder_of, window_
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked
 from interp_cnn.explanation.network.feature_maps import feature_maps, feature_maps_and_logits
+from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import Network, PixelMap, SampleImage, Sights
 from interp_cnn.report.folder import GENERATOR
@@ -132,10 +133,10 @@ def sample_images(
     ]
 
 
-def _pixel_map(network: str, method: str, one: ImageMap | str, target: str) -> PixelMap:
+def _pixel_map(network: str, method: str, one: ImageMap | Refusal, target: str) -> PixelMap:
     unit = method_named(method, Options()).unit
-    if isinstance(one, str):
-        return PixelMap(network, method, None, unit, target, refused=one)
+    if isinstance(one, Refusal):
+        return PixelMap(network, method, None, unit, target, refused=str(one))
     return PixelMap(network, method, one.values.numpy(), unit, target)
 
 

@@ -117,7 +117,7 @@ def shapley_estimate(
     seed = drawn_seed(generator)
     count = int(features.max()) + 1
     estimates = []
-    with evaluation_mode(network), torch.no_grad():
+    with evaluation_mode(network, images), torch.no_grad():
         target_logits(
             network(images[:1]), targets[:1]
         )  # refuses what is no network of logits before the long run
@@ -214,6 +214,16 @@ def _walked(game: _Game, which: Tensor, order: Tensor, ends: list[Tensor]) -> Te
     return steps[:, rank].transpose(1, 2)
 
 
+def default_windows(size: tuple[int, int]) -> int:
+    """How many windows an image of size (H, W) has where none are given."""
+    side = _default_side(size)
+    return math.ceil(size[0] / side) * math.ceil(size[1] / side)
+
+
+def _default_side(size: tuple[int, int]) -> int:
+    return max(1, math.ceil(min(size) / 14))
+
+
 def _features(features: Features, images: Tensor) -> Tensor:
     """The window 0..P-1 of each entry, (C, H, W)."""
     C, H, W = images.shape[1:]
@@ -227,7 +237,7 @@ def _features(features: Features, images: Tensor) -> Tensor:
             raise ValueError("features must name windows 0..P-1, each at least once")
         return features
     if features is None:
-        features = max(1, math.ceil(min(H, W) / 14))
+        features = _default_side((H, W))
     height, width = (features, features) if isinstance(features, int) else features
     check_count(features=height)
     check_count(features=width)

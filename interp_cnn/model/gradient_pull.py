@@ -55,6 +55,8 @@ class GradientPull:
 class _Pulled(torch.autograd.Function):
     """The identity; backward asks the pull."""
 
+    rectifies = False  # told to guided back-propagation
+
     @staticmethod
     def forward(ctx, feature_maps: Tensor, beta: Tensor, pull: GradientPull) -> Tensor:
         ctx.pull = pull

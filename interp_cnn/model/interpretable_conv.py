@@ -172,6 +172,8 @@ class TemplateMask(nn.Module):
 class _MaskedMaps(torch.autograd.Function):
     """x o mask, keeping the positions instead of the mask."""
 
+    rectifies = False  # told to guided back-propagation
+
     @staticmethod
     def forward(ctx, feature_maps: Tensor, positions: Tensor, mask: TemplateMask) -> Tensor:
         ctx.mask = mask
@@ -193,9 +195,9 @@ class MaskedLayer(nn.Module):
         self.layer = layer
         self.mask = mask
 
-    def forward(self, feature_maps: Tensor) -> Tensor:
-        """Masked output of the layer."""
-        return self.mask(self.layer(feature_maps))
+    def forward(self, *args, **kwargs) -> Tensor:
+        """Masked output of the layer, which is called as the network calls it."""
+        return self.mask(self.layer(*args, **kwargs))
 
 
 def make_interpretable(
@@ -225,13 +227,21 @@ def make_interpretable(
         The same network; each named layer is now a `MaskedLayer`.
 
     Raises:
-        ValueError: an unknown layer, a layer whose output is no feature map, or a network that does not run.
+        ValueError: an unknown layer, one that is masked already, one whose output is no feature map, or a network
+            that does not run.
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:
         raise ValueError("layers is empty; name at least one layer to make interpretable")
     if len(set(layers)) < len(layers):
         raise ValueError(f"layers names a layer twice: {', '.join(layers)}")
+    modules = dict(network.named_modules())
+    for name in layers:
+        for part in (name, name.rpartition(".")[0]):
+            if isinstance(modules.get(part), MaskedLayer):
+                raise ValueError(
+                    f"layers names {name}, which has a mask already; expected layers without one"
+                )
     shapes = layer_shapes(network, layers, image_size=image_size, channels=channels)
     for name in sorted(layers, key=lambda name: -name.count(".")):  # a layer within another one first
         filters = shapes[name][0]

@@ -5,6 +5,8 @@
 Selvaraju et al., ICCV 2017 (arXiv 1610.02391). The map is as coarse as the layer and has no colour channel.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,30 +27,37 @@ def grad_cam(
         images: (B, C, H, W).
         targets: (B,) classes.
         layer: dotted module name; by default the last module, pooling left out, that returns maps of more
-            than one cell.
+            than one cell. A module that is used several times counts where it returns them last.
         positive: cut off what is negative, as in the paper.
 
     Returns:
         (B, 1, H, W), enlarged bilinearly.
     """
     images, targets = check_question(images, targets)
-    with evaluation_mode(network):
+    with evaluation_mode(network, images, alone=True):
+        run = None
         if layer is None:
-            layer = last_feature_maps(network, images[:1])
+            layer, run = _last_run_with_maps(network, images[:1])
         elif layer not in dict(network.named_modules()):
             raise ValueError(f"layer must be the name of a module of the network, got {layer!r}")
-        feature_maps, gradient = _maps_and_gradient(network, images, targets, layer)  # (B, D, h, w) both
+        feature_maps, gradient = _maps_and_gradient(network, images, targets, layer, run)  # (B, D, h, w) both
     relevance = (gradient.mean((2, 3), keepdim=True) * feature_maps).sum(1, keepdim=True)  # (B, 1, h, w)
     relevance = relevance.clamp(min=0) if positive else relevance
     return F.interpolate(relevance, size=images.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _maps_and_gradient(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str
+    network: nn.Module, images: Tensor, targets: Tensor, layer: str, run: int | None
 ) -> tuple[Tensor, Tensor]:
+    """What a layer returns in its run of this number (None: its only one), and the logit's slope by it."""
     held: list[Tensor] = []
+    runs = 0
 
-    def hold(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
+    def hold(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor | None:
+        nonlocal runs
+        runs += 1
+        if run not in (None, runs - 1):
+            return None
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise ValueError(f"layer {layer!r} must return feature maps (B, D, h, w)")
         held.append(output.detach().requires_grad_())
@@ -62,7 +71,7 @@ def _maps_and_gradient(
     finally:
         handle.remove()
     if len(held) != 1:
-        raise ValueError(f"layer {layer!r} must run once in a forward pass, it ran {len(held)} times")
+        raise ValueError(f"layer {layer!r} must run once in a forward pass, it ran {runs} times")
     (gradient,) = (
         torch.autograd.grad(score.sum(), held, allow_unused=True) if score.requires_grad else (None,)
     )
@@ -72,23 +81,45 @@ def _maps_and_gradient(
 
 
 def last_feature_maps(network: nn.Module, images: Tensor) -> str:
-    """The last module, pooling left out, that runs once and returns maps of more than one cell."""
+    """The last module, pooling left out, whose last output are maps of more than one cell."""
+    calls = _calls(network, images)
+    last = {name: number for number, (name, _, _) in enumerate(calls)}
+    return calls[_last_maps(calls, lambda number: last[calls[number][0]] == number)][0]
+
+
+def _last_run_with_maps(network: nn.Module, images: Tensor) -> tuple[str, int]:
+    """The last module, pooling left out, that returns maps of more than one cell, and in which of its runs."""
+    calls = _calls(network, images)
+    name = calls[place := _last_maps(calls, lambda number: True)][0]
+    return name, sum(before == name for before, _, _ in calls[:place])
+
+
+def _calls(network: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
+    """The named modules in the order in which they end in a forward pass, with what they return."""
     calls: list[tuple[str, nn.Module, Tensor]] = []
 
     def note(name: str):
         return lambda module, arguments, output: calls.append((name, module, output))
 
-    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in network.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)  # takes no hooks
+    ]
     try:
         with torch.no_grad():
             check_logits(network(images), len(images))
     finally:
         for handle in handles:
             handle.remove()
-    runs = [name for name, _, _ in calls]
+    return calls
+
+
+def _last_maps(calls: list[tuple[str, nn.Module, Tensor]], usable: Callable[[int], bool]) -> int:
     pooled = {id(output) for _, module, output in calls if "Pool" in type(module).__name__}
-    for name, _, output in reversed(calls):
+    for number in reversed(range(len(calls))):
+        output = calls[number][2]
         maps = isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1
-        if maps and id(output) not in pooled and runs.count(name) == 1:
-            return name
+        if maps and id(output) not in pooled and usable(number):
+            return number
     raise ValueError("the network has no module that returns feature maps (B, D, h, w): name one with layer=")

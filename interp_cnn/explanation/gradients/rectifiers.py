@@ -10,21 +10,36 @@ The usual hook on `nn.ReLU` misses `F.relu`, `x.relu_()` and modules used twice,
 plain gradient. Here the functions themselves are watched while the network runs (`TorchFunctionMode`),
 wherever they are called from. Smooth rectifiers (GELU, SiLU, Hardswish, ELU, ...) are treated alike, with
 their own slope in place of [x > 0].
+
+What runs where no Python is called (scripted modules and functions, compiled code, functions with a gradient of
+their own) cannot be watched. The graph of the pass tells: `check_seen` finds rectifiers that ran unseen, and what
+might hide some, and refuses.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from interp_cnn.explanation.network.refusals import Refusal
+
+_OPAQUE = ("DifferentiableGraphBackward", "CompiledFunction", "torch::jit")
 RECTIFIERS = frozenset(
     {"relu", "relu6", "leaky_relu", "rrelu", "prelu", "threshold", "elu", "selu", "celu", "softplus"}
     | {"gelu", "silu", "hardswish", "mish"}
 )
 
 
+_NODES = frozenset(name.replace("_", "") for name in RECTIFIERS)
+
+
 def is_rectifier(function, args: tuple, kwargs: dict) -> bool:
     """Whether this call is a rectifier: one of `RECTIFIERS`, or a clamp that cuts off at zero."""
-    name = getattr(function, "__name__", "").rstrip("_")
+    name = (
+        getattr(function, "__name__", "").partition(".")[0].rstrip("_")
+    )  # relu.default in exported networks
     if name in RECTIFIERS:
         return True
     if name in ("clamp", "clip", "clamp_min", "hardtanh"):
@@ -34,11 +49,17 @@ def is_rectifier(function, args: tuple, kwargs: dict) -> bool:
 
 
 class GuidedRectifiers(TorchFunctionMode):
-    """While active, every rectifier passes only positive gradients; `met` counts the rectifiers that ran."""
+    """While active, every rectifier passes only positive gradients; `met` counts the rectifiers that ran.
 
-    def __init__(self) -> None:
+    Args:
+        method: its name, for refusals.
+    """
+
+    def __init__(self, method: str) -> None:
         super().__init__()
+        self.method = method
         self.met = 0
+        self._seen: list[Node] = []  # kept, so that no other node takes the place of one
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -50,8 +71,38 @@ class GuidedRectifiers(TorchFunctionMode):
     def rectify(self, function, args: tuple, kwargs: dict) -> Tensor:
         output = function(*args, **kwargs)
         if output.requires_grad:
+            self._seen.append(output.grad_fn)
             output.register_hook(lambda gradient: gradient.clamp(min=0))
         return output
+
+    def check_seen(self, score: Tensor) -> None:
+        """Refuse a pass in which rectifiers ran, or may have run, that were not watched.
+
+        Args:
+            score: what is differentiated.
+
+        Raises:
+            Refusal: there were some, or none at all.
+        """
+        seen = {id(node) for node in self._seen}
+        for node in _graph(score):
+            if id(node) in seen:
+                continue
+            name = node.name()
+            if _rectifies(node):
+                raise Refusal(
+                    f"{self.method} changes the gradient of rectifiers, and one of the network's cannot be reached "
+                    f"({name}): it runs in scripted or compiled code"
+                )
+            if name.startswith(_OPAQUE) or _hides_rectifiers(node):
+                raise Refusal(
+                    f"{self.method} changes the gradient of rectifiers, and the network runs code in which none can "
+                    f"be seen ({name})"
+                )
+        if self.met == 0:
+            raise Refusal(
+                f"{self.method} changes the gradient of rectifiers (ReLU and its kin), the network runs none"
+            )
 
 
 class DeconvnetRectifiers(GuidedRectifiers):
@@ -66,7 +117,36 @@ class DeconvnetRectifiers(GuidedRectifiers):
         return given.copy_(output) if in_place else output
 
 
+def _graph(score: Tensor) -> Iterator[Node]:
+    """Every node of the graph that leads to a score."""
+    waiting, known = [score.grad_fn], {None, score.grad_fn}
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for before, _ in node.next_functions:
+            if before not in known:
+                known.add(before)
+                waiting.append(before)
+
+
+def _rectifies(node: Node) -> bool:
+    """Whether a node is the gradient of a rectifier."""
+    name = node.name().removesuffix("0").removesuffix("1").removesuffix("Backward").lower()
+    if name.replace("with", "").removesuffix("noise") in _NODES:
+        return True
+    low = getattr(node, "_saved_min", getattr(node, "_saved_min_val", None))
+    return name in ("clamp", "clampmin", "hardtanh") and isinstance(low, int | float) and low == 0
+
+
+def _hides_rectifiers(node: Node) -> bool:
+    """Whether a node is the gradient of a function with its own, which does not say `rectifies = False`."""
+    own = isinstance(node, torch.autograd.function.BackwardCFunction)
+    return own and getattr(getattr(node, "_forward_cls", None), "rectifies", True)
+
+
 class _PositiveGradient(torch.autograd.Function):
+    rectifies = False  # but for the one that it stands for
+
     @staticmethod
     def forward(ctx, given: Tensor, value: Tensor) -> Tensor:
         return value.view_as(value)

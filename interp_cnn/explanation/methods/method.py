@@ -36,11 +36,12 @@ class Method:
         signed: whether values below zero speak against the class.
         cells: what several pixels together say: the "sum" of their values (shares), the "mean" (slopes), or "" where
             neighbours say much the same anyway.
-        cost: about how many forward passes an image takes, for estimates.
+        cost: about how many images an image's map sends through the network, for estimates.
         total: (network, images, targets, options) -> (B,), what the maps should sum to; None: nothing.
         classes: whether values are not amounts but numbers of classes.
-        worth: (network, images (1, C, H, W), options) -> how many forward passes an image's map is worth, known from
-            a plan; None: `cost`.
+        worth: (network, images (1, C, H, W), options) -> the same known better, from a plan or from this image; None:
+            `cost`.
+        work: time of one of these passes in plain forward passes; more than 1 where the way back is taken too.
     """
 
     maps: Callable[[nn.Module, Tensor, Tensor, Options], Found]
@@ -48,10 +49,11 @@ class Method:
     unit: str
     signed: bool = True
     cells: str = "sum"
-    cost: Callable[[tuple[int, int], Options], float] = lambda size, options: 3.0
+    cost: Callable[[tuple[int, int], Options], float] = lambda size, options: 1.0
     total: Callable[[nn.Module, Tensor, Tensor, Options], Tensor] | None = None
     classes: bool = False
     worth: Callable[[nn.Module, Tensor, Options], float] | None = None
+    work: float = 1.0
 
 
 def with_sums(maps: Tensor, notes: tuple[str, ...] = (), passes: float | None = None) -> Found:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.gradients.finite_differences import single_pixel
+from interp_cnn.explanation.gradients.integrated import PathIntegral
 from interp_cnn.explanation.methods.method import Found, Method, with_sums
 from interp_cnn.explanation.methods.occlusion import (
     MEANINGS,
@@ -29,10 +30,10 @@ from interp_cnn.explanation.methods.occlusion import (
     worth,
 )
 from interp_cnn.explanation.methods.options import Options, each_window, occluder_of
-from interp_cnn.explanation.network.logits import scores
+from interp_cnn.explanation.network.logits import check_logits, evaluation_mode, scores
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.lrp import lrp
-from interp_cnn.explanation.shapley import shapley_values
+from interp_cnn.explanation.shapley import default_windows, shapley_values
 
 
 def _added_up(method: Callable, **names: str) -> Callable:
@@ -52,8 +53,40 @@ def _added_up(method: Callable, **names: str) -> Callable:
 
 def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     generator = torch.Generator().manual_seed(options.seed)
-    more = {"generator": generator, "batch_size": options.batch_size}
+    more = {"generator": generator, "batch_size": _gradient_batch(images, options)}
     return with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
+
+
+def _integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    found = _path_integral(network, images, targets, options)
+    notes = [
+        f"{pieces} pieces of the line; what each of them misses adds up to {missing:.2%} of the logit's change"
+        for pieces, missing in zip(found.pieces.tolist(), found.missing.tolist(), strict=True)
+    ]
+    return with_sums(found.maps.sum(1), tuple(notes))
+
+
+def _path_integral(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> PathIntegral:
+    batch_size = _gradient_batch(images, options)
+    return gradients.integrated_gradients_with_error(
+        network, images, targets, baseline=options.baseline, batch_size=batch_size
+    )
+
+
+def _integrated_gradients_passes(network: nn.Module, images: Tensor, options: Options) -> float:
+    """The passes of an image's map, counted on the first image: how many it takes depends on network and image."""
+    with evaluation_mode(network), torch.no_grad():
+        targets = check_logits(network(images[:1]), 1).argmax(1)
+    return float(_path_integral(network, images[:1], targets, options).passes)
+
+
+def _shapley_passes(size: tuple[int, int], options: Options) -> float:
+    """At most: 50 orders of about 14 x 14 windows, and both ends."""
+    return float(50 * (default_windows(size) - 1) + 3)
+
+
+def _gradient_batch(images: Tensor, options: Options) -> int:
+    return min(options.batch_size, gradients.gradient_batch(images))
 
 
 def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
@@ -114,6 +147,7 @@ METHODS: dict[str, Method] = {
         "(logit per brightness)²",
         signed=False,
         cells="mean",
+        work=3.0,
     ),
     "saliency": Method(
         _added_up(gradients.saliency),
@@ -121,41 +155,46 @@ METHODS: dict[str, Method] = {
         "logit per brightness",
         signed=False,
         cells="mean",
+        work=3.0,
     ),
     "gradient_x_input": Method(
         _added_up(gradients.gradient_x_input),
         "the pixel's brightness times the logit's slope: a first guess at its share of the logit",
         "logit",
         total=_change_from("zero"),
+        work=3.0,
     ),
     "smooth_grad": Method(
         _smooth_grad,
         "which way the logit moves when the pixel gets brighter, averaged over noisy copies of the image",
         "logit per brightness",
-        cost=lambda size, options: 75.0,
+        cost=lambda size, options: 25.0,
+        work=3.0,
         cells="mean",
     ),
     "integrated_gradients": Method(
-        _added_up(gradients.integrated_gradients, baseline="baseline", batch_size="batch_size"),
+        _integrated_gradients,
         "the pixel's share of the logit's change on the way from the baseline to the image",
         "logit",
         cost=lambda size, options: 120.0,
+        worth=_integrated_gradients_passes,
+        work=3.0,
         total=_change_from("baseline"),
     ),
     "lrp": Method(
         _lrp("epsilon"),
         "the pixel's share of the logit, handed back layer by layer (rule epsilon)",
         "logit",
-        cost=lambda size, options: 8.0,
         total=_logit,
+        work=8.0,
     ),
     **{
         f"lrp_{rule.replace('-', '_')}": Method(
             _lrp(rule),
             f"the pixel's share of the logit, handed back layer by layer (composite {rule})",
             "logit",
-            cost=lambda size, options: 8.0,
             total=_logit,
+            work=8.0,
         )
         for rule in ("epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1", "z-box")
     },
@@ -163,21 +202,23 @@ METHODS: dict[str, Method] = {
         _added_up(deeplift, baseline="baseline"),
         "the pixel's share of the logit's change from the baseline to the image, handed back layer by layer (Rescale)",
         "logit",
-        cost=lambda size, options: 10.0,
         total=_change_from("baseline"),
+        cost=lambda size, options: 2.0,
+        work=5.0,
     ),
     "shapley_values": Method(
         _shapley_values,
         "the average gain in the logit when the pixel's window is uncovered, over all orders of uncovering (sampled)",
         "logit",
-        cost=lambda size, options: 50.0 * 196,
+        cost=_shapley_passes,
         total=_change_from("baseline"),
     ),
     "single_pixel": Method(
         _added_up(single_pixel, batch_size="batch_size"),
         "how far the logit moves when this pixel alone gets brighter by 0.1, colour by colour",
         "logit per 0.1 brightness",
-        cost=lambda size, options: 3.0 * size[0] * size[1],
+        cost=lambda size, options: 3.0 * size[0] * size[1] + 1,
+        worth=lambda network, images, options: float(images[0].numel() + 1),
         cells="mean",
     ),
     "grad_cam": Method(
@@ -186,18 +227,21 @@ METHODS: dict[str, Method] = {
         "activation x slope",
         signed=False,
         cells="",
+        work=3.0,
     ),
     "guided_backprop": Method(
         _added_up(gradients.guided_backprop),
         "edges that excite the units behind the class; shows detail, but hardly depends on the class",
         "guided slope",
         cells="mean",
+        work=3.0,
     ),
     "deconvnet": Method(
         _added_up(gradients.deconvnet),
         "the pattern that would excite the units behind the class; hardly depends on the class",
         "guided slope",
         cells="mean",
+        work=3.0,
     ),
 }
 

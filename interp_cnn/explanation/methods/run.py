@@ -1,7 +1,7 @@
 """Asking a method about many images: as many at once as fit into memory, and one by one where one of them is refused.
 
 A batch that does not fit after all is asked in halves. A refusal (an operation without a rule, a map that is not
-finite) is raised; with `tolerant`, the images that it concerns get its sentence instead of a map.
+finite) is raised; with `tolerant`, the images that it concerns get the `Refusal` in the place of a map.
 """
 
 import os
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named
-from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.logits import being_tried, evaluation_mode
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.explanation.network.refusals import Refusal, is_full_memory
 
 SHARE_OF_MEMORY = 0.25
 MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster
@@ -96,7 +98,7 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
 
 
 def estimated(name: str, network: nn.Module, image: Tensor, options: Options) -> tuple[float, float]:
-    """About how many forward passes an image's map is worth, and how many seconds, before any is made.
+    """About how many images an image's map sends through the network, and how many seconds that takes.
 
     Args:
         name: of the method.
@@ -113,18 +115,25 @@ def estimated(name: str, network: nn.Module, image: Tensor, options: Options) ->
         network(some)
         start = time.perf_counter()
         network(some)
-    return passes, passes * (time.perf_counter() - start) / len(some)
+    return passes, passes * method.work * (time.perf_counter() - start) / len(some)
 
 
 @contextmanager
 def _counted(network: nn.Module) -> Iterator[list[int]]:
-    """The sizes of the batches that pass the network meanwhile."""
+    """The sizes of the batches that pass the network meanwhile, those that only try it left out.
+
+    Counted for all modules and sifted: a scripted network takes no hook of its own.
+    """
     passes: list[int] = []
-    handle = network.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    count = register_module_forward_pre_hook(
+        lambda module, given: (
+            passes.append(len(given[0])) if module is network and not being_tried() else None
+        )
+    )
     try:
         yield passes
     finally:
-        handle.remove()
+        count.remove()
 
 
 def asked(
@@ -135,7 +144,7 @@ def asked(
     options: Options,
     *,
     tolerant: bool = False,
-) -> list[ImageMap | str]:
+) -> list[ImageMap | Refusal]:
     """One method's answer for every image.
 
     Args:
@@ -144,18 +153,18 @@ def asked(
         images: (B, C, H, W).
         targets: (B,) classes.
         options: see `Options`.
-        tolerant: answer with the sentence of a refusal where there is one, instead of raising it.
+        tolerant: answer with the refusal where there is one, instead of raising it.
 
     Returns:
-        B maps or sentences.
+        B maps or refusals.
 
     Raises:
-        ValueError: a refusal, or an image that does not fit into memory by itself.
+        Refusal: there is one, or an image does not fit into memory by itself.
     """
     try:
         found = explain_images(name, network, images, targets, options)
     except (ValueError, RuntimeError, MemoryError) as error:
-        full = _is_full_memory(error)
+        full = is_full_memory(error)
         if not full and not isinstance(error, ValueError):
             raise
         if len(images) > 1 and (full or tolerant):
@@ -169,8 +178,8 @@ def asked(
         size = " x ".join(map(str, images.shape[2:]))
         sentence = f"an image of {size} pixels does not fit into memory" if full else str(error)
         if tolerant:
-            return [" ".join(sentence.split())]
-        raise ValueError(f"{name}: {sentence}") from error
+            return [Refusal(" ".join(sentence.split()))]
+        raise Refusal(f"{name}: {sentence}") from error
     count = len(images)
     expected = [None] * count if found.expected is None else found.expected.tolist()
     rows = zip(found.maps, found.sums.tolist(), expected, found.notes, strict=True)
@@ -191,7 +200,8 @@ def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
         if isinstance(output, Tensor):
             written.append(output.numel() * output.element_size())
 
-    leaves = [module for module in network.modules() if not any(module.children())]
+    modules = [module for module in network.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    leaves = [module for module in modules if not any(module.children())]
     handles = [module.register_forward_hook(note) for module in leaves]
     try:
         with evaluation_mode(network), torch.no_grad():
@@ -212,9 +222,3 @@ def _free_bytes(device: torch.device) -> float:
     except (ValueError, OSError, AttributeError):  # not on every system
         free = MOST_BYTES
     return min(free, MOST_BYTES / SHARE_OF_MEMORY)
-
-
-def _is_full_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -12,10 +12,12 @@ mode in which it was found, also where only a part of the network was in trainin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from interp_cnn.explanation.network.precision import chosen_precision
 
@@ -106,14 +108,34 @@ def named_layer(network: nn.Module, layer: str) -> nn.Module:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and the chosen precision inside the block; afterwards every module has the mode it had."""
-    training = {module: module.training for module in network.modules()}
+    """Evaluation mode and the chosen precision inside the block; afterwards every module has the mode it had.
+
+    Inside the block the network is handed copies of its images: one that writes into them (`x.sub_(mean)`) changes
+    neither the caller's images nor what it is asked next.
+    """
+    training = {module: getattr(module, "training", False) for module in network.modules()}
     if any(training.values()):
-        network.eval()
+        with suppress(NotImplementedError):  # what torch.export made has one mode, whatever the flag says
+            network.eval()
+    hook = None if _hand_copies in network._forward_pre_hooks.values() else _copies_for(network)
     try:
-        with chosen_precision():
+        with chosen_precision(), torch.compiler.set_stance("force_eager"):  # compiled code cannot be watched
             yield
     finally:
+        if hook is not None:
+            hook.remove()
         for module, mode in training.items():
-            if module.training != mode:
+            if getattr(module, "training", mode) != mode:
                 module.training = mode
+
+
+def _copies_for(network: nn.Module) -> RemovableHandle:
+    if isinstance(network, torch.jit.ScriptModule):  # takes no hooks of its own
+        return register_module_forward_pre_hook(
+            lambda module, given: _hand_copies(module, given) if module is network else None
+        )
+    return network.register_forward_pre_hook(_hand_copies)
+
+
+def _hand_copies(network: nn.Module, given: tuple) -> tuple:
+    return tuple(one.clone() if isinstance(one, Tensor) else one for one in given)

@@ -6,30 +6,101 @@ it came; probabilities instead of logits, targets that are no class, images that
 wrong in evaluation mode all the same is `watching`'s.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network import feature_maps as activations
-from interp_cnn.explanation.network.watch import Watch
+from interp_cnn.explanation.network.image_by_image import check_image_by_image, check_repeats
+from interp_cnn.explanation.network.precision import chosen_precision, precision_now
+from interp_cnn.explanation.network.refusals import refusing
+from interp_cnn.explanation.network.watch import Watch, computes_coarsely
+
+
+@dataclass
+class _Visit:
+    """A network that is in evaluation mode here, and what was tried of it."""
+
+    watch: Watch
+    repeats: bool = False
+    image_by_image: bool = False
+
+
+class _Visits(threading.local):
+    """The visits that are open in this thread, by the network's id."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, _Visit] = {}
+        self.trying = False
+
+
+_visits = _Visits()
 
 
 @contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
+def evaluation_mode(
+    network: nn.Module, images: Tensor | None = None, *, alone: bool = False
+) -> Iterator[nn.Module]:
     """The network in evaluation mode, in the chosen precision; afterwards each module is back in its own mode.
 
+    Args:
+        network: images (B, C, H, W) -> logits (B, K); it is handed copies, so that it may write into its images.
+        images: (B, C, H, W) that it will be asked about: whether it gives the same answer twice, and the same for an
+            image alone and beside others, is tried on the first of them, once for blocks inside each other. None: not.
+        alone: a single image passes by itself and not as several altered copies.
+
     Raises:
-        ValueError: the network drops values out or normalises by the batch all the same, or ends in probabilities.
+        Refusal: the network fails, answers at random or mixes images; a ValueError where it drops values out or
+            normalises by the batch all the same, or ends in probabilities.
     """
-    watch = Watch(network)
-    hook = network.register_forward_hook(watch.refuse_probabilities)
+    visit = _visits.open.get(id(network))
+    if visit is not None:
+        with chosen_precision():
+            _try_once(visit, network, images, alone)
+            yield network
+        return
+    visit = _Visit(Watch(network))
+    scripted = isinstance(
+        network, torch.jit.ScriptModule
+    )  # takes no hooks; its functions cannot be watched either
+    hook = None if scripted else network.register_forward_hook(visit.watch.refuse_probabilities)
+    _visits.open[id(network)] = visit
     try:
-        with activations.evaluation_mode(network), watch:
+        with refusing(network), activations.evaluation_mode(network), visit.watch:
+            _try_once(visit, network, images, alone)
             yield network
     finally:
-        hook.remove()
+        del _visits.open[id(network)]
+        if hook is not None:
+            hook.remove()
+
+
+def _try_once(visit: _Visit, network: nn.Module, images: Tensor | None, alone: bool) -> None:
+    if images is None or len(images) == 0:
+        return
+    together = len(images) > 1 or not alone
+    if visit.image_by_image or (visit.repeats and not together):
+        return
+    image = images[:1].detach()
+    _visits.trying = True
+    try:
+        answer = check_repeats(network, image)
+        visit.repeats = True
+        if together:
+            coarse = visit.watch.coarse or computes_coarsely(network) or precision_now() != "float32"
+            check_image_by_image(network, image, answer, coarse=coarse)
+            visit.image_by_image = True
+    finally:
+        _visits.trying = False
+
+
+def being_tried() -> bool:
+    """Whether the pass that runs now is one of those that `evaluation_mode` tries a network with."""
+    return _visits.trying
 
 
 def check_question(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

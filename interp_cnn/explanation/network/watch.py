@@ -10,11 +10,13 @@ The functions themselves are watched (`TorchFunctionMode`), wherever they are ca
 
 import sys
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _PROBABILITIES = ("sigmoid", "hardsigmoid", "softmax", "log_softmax", "logsigmoid")
 _POSITION = {"dropout": 2, "batch_norm": 5}  # of `training` among the arguments of torch's own functions
+_COARSE = (torch.float16, torch.bfloat16)
 
 
 class Watch(TorchFunctionMode):
@@ -28,6 +30,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.network = network
         self.probabilities: tuple[str, Tensor | None] = ("", None)
+        self.coarse = False  # whether something was computed in 16 bits
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -42,6 +45,8 @@ class Watch(TorchFunctionMode):
                 f"network drops values out at random in evaluation mode: {name} in {self._place()}"
             )
         output = function(*args, **kwargs)
+        if isinstance(output, Tensor) and output.dtype in _COARSE:
+            self.coarse = True
         if name in _PROBABILITIES:
             self.probabilities = name, output
         return output
@@ -61,6 +66,13 @@ class Watch(TorchFunctionMode):
         while frame is not None and not names.get(id(frame.f_locals.get("self"))):
             frame = frame.f_back
         return "the network's forward" if frame is None else f"layer {names[id(frame.f_locals['self'])]!r}"
+
+
+def computes_coarsely(network: nn.Module) -> bool:
+    """Whether weights have 16 bits, or layers are quantised to 8."""
+    if any("quantized" in type(module).__module__ for module in network.modules()):
+        return True
+    return any(parameter.dtype in _COARSE for parameter in network.parameters())
 
 
 def _is_training(kind: str, args: tuple, kwargs: dict) -> bool:

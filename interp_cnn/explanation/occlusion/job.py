@@ -95,7 +95,7 @@ class OcclusionJob:
         self.wanted = wanted
         self.known = torch.zeros(everywhere, dtype=torch.bool)
         self.done = 0  # batches finished
-        with torch.no_grad(), evaluation_mode(network), PlainWork(network) as work:
+        with torch.no_grad(), evaluation_mode(network, self.images), PlainWork(network) as work:
             logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         with torch.no_grad(), activations.evaluation_mode(network):

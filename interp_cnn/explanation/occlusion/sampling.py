@@ -76,7 +76,7 @@ class SampledOcclusion:
         self.masks, self.fill, self.score = masks, as_fill(fill), score
         self.seed = int(torch.randint(2**40, (1,), generator=seeded(generator)))
         self.done = 0  # blocks
-        with evaluation_mode(network), torch.no_grad():
+        with evaluation_mode(network, self.images), torch.no_grad():
             self.clean = self._scores(self.images, self.targets)  # (B,)
         B, _, H, W = images.shape
         # sums over masks of h^a d^b at every pixel, [a - 1, b]; and of d^b

@@ -47,7 +47,7 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: B
     images, targets = check_question(images, targets)
     references = reference_images(images, baseline)
     total = torch.zeros_like(images)
-    with evaluation_mode(network), torch.no_grad():
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         start = torch.zeros_like(tape.logits.tensor).scatter_(1, targets[:, None], 1)

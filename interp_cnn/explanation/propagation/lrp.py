@@ -101,7 +101,7 @@ def _propagated(
     if biases not in ("auto", "contributions", "activations"):
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
     images, targets = check_question(images, targets)
-    with evaluation_mode(network), torch.no_grad():
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         walk = _Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), targets, score, books)

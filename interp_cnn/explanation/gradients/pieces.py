@@ -1,0 +1,80 @@
+"""The line from a baseline to an image, cut into pieces: what each piece adds to a map, and what it misses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+SHORTEST = 2.0**-14  # of a line; below, rounding is all that a piece misses
+APART = 2.0**-8  # of a line; masks that move within less count as moving together
+SPLIT = 0.25  # pieces that miss at least this share of what the worst one misses are halved together
+# of a logit's way up and down along the line: the least that what is missing is compared with
+CANCELLED = 0.1
+
+
+@dataclass
+class Point:
+    """A point of a line: where, the target's logit, and the maps that enter each mask there."""
+
+    at: float
+    score: float
+    maps: list[Tensor]  # (D, h, w) each
+    positions: list[Tensor]  # (D,) each
+
+
+@dataclass
+class Piece:
+    """A piece of a line, with what it adds to the map once its middle is known."""
+
+    start: Point
+    end: Point
+    middle: Point | None = None
+    share: Tensor | None = None  # (C, H, W)
+    missing: float = 0.0
+    doubt: float = 0.0  # what moves of several masks, or several of one, did, and may go to the wrong one
+
+    @property
+    def error(self) -> float:
+        """What is missing or may be misplaced."""
+        return abs(self.missing) + (self.doubt if self.length > APART else 0.0)
+
+    @property
+    def length(self) -> float:
+        return self.end.at - self.start.at
+
+    @property
+    def halves(self) -> tuple["Piece", "Piece"]:
+        assert self.middle is not None
+        return Piece(self.start, self.middle), Piece(self.middle, self.end)
+
+
+@dataclass
+class Line:
+    """The line of one image."""
+
+    reference: Tensor  # (C, H, W)
+    difference: Tensor
+    target: Tensor
+    pieces: list[Piece] = field(default_factory=list)
+    passes: int = 0
+
+    @property
+    def missing(self) -> float:
+        """What the pieces miss, as a share of the change."""
+        return self._share(sum(abs(piece.missing) for piece in self.pieces))
+
+    @property
+    def error(self) -> float:
+        """What is missing or may be misplaced, likewise."""
+        return self._share(sum(piece.error for piece in self.pieces))
+
+    def _share(self, part: float) -> float:
+        change = abs(self.pieces[-1].end.score - self.pieces[0].start.score)
+        way = sum(abs(piece.end.score - piece.start.score) for piece in self.pieces)
+        return part / max(change, CANCELLED * way) if part > 0 else 0.0
+
+    def worst(self, most: int, error: Callable[[Piece], float]) -> list[Piece]:
+        """The pieces to halve next, at most so many."""
+        long = [piece for piece in self.pieces if piece.length > SHORTEST and error(piece)]
+        long.sort(key=error, reverse=True)
+        return [piece for piece in long[: max(0, most)] if error(piece) >= SPLIT * error(long[0])]

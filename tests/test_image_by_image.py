@@ -1,0 +1,141 @@
+"""Networks that write into their images, mix a batch, answer at random, or run where nothing can be watched."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.gradients import gradients
+from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.registry import METHODS
+from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images
+from interp_cnn.explanation.network.refusals import Refusal
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+OPTIONS = Options(window=6, stride=6, batch_size=4)
+QUICK = (
+    "occlusion",
+    "saliency",
+    "smooth_grad",
+    "lrp",
+    "deeplift",
+    "grad_cam",
+    "guided_backprop",
+    "single_pixel",
+)
+TARGETS = torch.tensor([0, 1])
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    ).eval()  # fmt: skip
+
+
+class Behind(nn.Module):
+    """The layers behind one operation on the images."""
+
+    def __init__(self, operation) -> None:
+        super().__init__()
+        self.layers, self.operation = layers(), operation
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(self.operation(images))
+
+
+def images_of() -> Tensor:
+    return torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_network_that_writes_into_its_images_is_handed_copies(name):
+    images = images_of()
+    ours = explain_images(name, Behind(lambda x: x.sub_(0.45).div_(0.225)).eval(), images, TARGETS, OPTIONS)
+    wanted = explain_images(name, Behind(lambda x: (x - 0.45) / 0.225).eval(), images_of(), TARGETS, OPTIONS)
+    assert torch.equal(images, images_of())
+    torch.testing.assert_close(ours.maps, wanted.maps, rtol=1e-3, atol=1e-5)
+
+
+MIXING = {
+    "mean and deviation": lambda x: (x - x.mean()) / x.std(),
+    "largest": lambda x: x / x.max(),
+    "smallest": lambda x: x - x.min(),
+    "first image": lambda x: x - 0.5 * x[:1],
+    "neighbour": lambda x: x + 0.5 * x.roll(1, 0),
+    "norm": lambda x: x / x.norm(),
+}
+
+
+@pytest.mark.parametrize("how", MIXING)
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(how):
+    network = Behind(MIXING[how]).eval()
+    for name in ("occlusion", "saliency", "deeplift", "shapley_values"):
+        with pytest.raises(ValueError, match="mixes the images of a batch"):
+            METHODS[name].maps(network, images_of(), TARGETS, OPTIONS)
+    with pytest.raises(ValueError, match="mixes the images of a batch"):
+        METHODS["integrated_gradients"].maps(network, images_of()[:1], TARGETS[:1], OPTIONS)
+    gradients.saliency(network, images_of()[:1], TARGETS[:1])  # one image alone is right
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e-3])
+def test_a_network_that_answers_at_random_is_refused(scale):
+    network = Behind(lambda x: x + scale * torch.randn_like(x)).eval()
+    before = torch.get_rng_state()
+    for name in ("occlusion", "saliency", "lrp"):
+        with pytest.raises(ValueError, match="answers at random"):
+            METHODS[name].maps(network, images_of()[:1], TARGETS[:1], OPTIONS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_scripted_network_is_answered_by_the_methods_that_need_no_layers():
+    plain, images = layers(), images_of()
+    scripted = torch.jit.script(copy.deepcopy(plain))
+    for name in ("occlusion", "saliency", "smooth_grad"):
+        ours = explain_images(name, scripted, images, TARGETS, OPTIONS).maps
+        torch.testing.assert_close(
+            ours, explain_images(name, plain, images, TARGETS, OPTIONS).maps, atol=1e-5, rtol=1e-3
+        )
+    answers = {name: asked(name, scripted, images, TARGETS, OPTIONS, tolerant=True)[0] for name in QUICK}
+    assert {name for name, one in answers.items() if isinstance(one, ImageMap)} >= {"occlusion", "saliency"}
+    assert all("\n" not in str(one) for one in answers.values() if isinstance(one, Refusal))
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
+def test_scripted_rectifiers_are_not_missed_from_guided_back_propagation(name):
+    half = layers()
+    half[1] = torch.jit.script(half[1])
+    with pytest.raises(Refusal, match=r"cannot be reached \(ReluBackward0\)"):
+        getattr(gradients, name)(half, images_of(), TARGETS)
+
+
+def test_an_error_of_the_network_is_a_refusal_with_its_place():
+    def overwritten(x: Tensor) -> Tensor:
+        y = x.exp()
+        return y.mul_(0.5)
+
+    with pytest.raises(Refusal, match=r"cannot be differentiated .*inplace operation"):
+        gradients.saliency(Behind(overwritten).eval(), images_of(), TARGETS)
+    assert explain_images(
+        "occlusion", Behind(overwritten).eval(), images_of(), TARGETS, OPTIONS
+    ).maps.shape == (2, 12, 12)
+    with pytest.raises(
+        Refusal, match=r"fails in layer 'layers.0', test_image_by_image.py, line \d+ .RuntimeError"
+    ):
+        gradients.saliency(Behind(lambda x: x[:, :2]).eval(), images_of(), TARGETS)
+
+
+def test_grad_cam_takes_the_maps_behind_the_last_activation_where_its_module_is_used_twice():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, _, self.second, self.relu, *head = layers()
+            self.head = nn.Sequential(*head)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.relu(self.second(self.relu(self.first(images)))))
+
+    ours = gradients.grad_cam(Shared().eval(), images_of(), TARGETS)
+    torch.testing.assert_close(ours, gradients.grad_cam(layers(), images_of(), TARGETS, layer="3"))
