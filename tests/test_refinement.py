@@ -1,5 +1,7 @@
 """Coarse-to-fine occlusion, chosen windows, and pairs of windows, against full occlusion."""
 
+from functools import partial
+
 import pytest
 import torch
 from occlusion_networks import five_convolutions, lively, pictures
@@ -155,3 +157,19 @@ def test_a_job_is_priced_watched_stopped_and_taken_up_again_with_the_same_bits(m
     assert torch.equal(second.drops, whole.drops) and second.known.all()
     with pytest.raises(ValueError, match=r"^state must come from"):
         OcclusionJob(network, images.flip(0), **options).load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental", "one_batch"])
+def test_a_refined_map_is_the_same_whatever_the_engine_and_whichever_images_stand_beside_it(
+    engine, monkeypatch
+):
+    options = {"window": 5, "stride": 3, "levels": 2, "audit": 7}
+    together = refined_drops(NETWORK, IMAGES, TARGETS, **options)
+    monkeypatch.setattr(
+        "interp_cnn.explanation.occlusion.refinement.OcclusionJob", partial(OcclusionJob, engine=engine)
+    )
+    for number in (1, 0):
+        alone = refined_drops(NETWORK, IMAGES[number : number + 1], TARGETS[number : number + 1], **options)
+        assert torch.equal(alone.exact[0], together.exact[number])
+        torch.testing.assert_close(alone.drops[0], together.drops[number], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(alone.error[0], together.error[number], rtol=1e-9, atol=1e-12)

@@ -15,14 +15,15 @@ every single window can be had without computing it: two effects inside a block 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.logits import check_count, check_positive, seeded
+from interp_cnn.explanation.network.logits import check_count, check_positive
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.explanation.network.randomness import drawn_seed, image_generators
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import pair, window_grid
@@ -84,7 +85,6 @@ def refined_drops(
     """
     check_count(levels=levels, audit=audit)
     check_positive(matters=matters)
-    generator = seeded(generator)
     size, step = pair(window, "window"), pair(stride, "stride")
     fine = window_grid(tuple(images.shape[2:]), size, step)
     shape = len(fine.row_starts), len(fine.column_starts)
@@ -119,7 +119,7 @@ def refined_drops(
             network, images, window=block, stride=across, fill=fill, overhang="end", wanted=here
         )
         found = values(job)[:, : blocks[0], : blocks[1]]
-        known = job.known[:, : blocks[0], : blocks[1]]
+        known = (job.known & here)[:, : blocks[0], : blocks[1]]  # an engine may have computed more
         spread = _fine(known, side, shape)
         areas = grid.gather(torch.ones(1, *images.shape[2:]))[:, : blocks[0], : blocks[1]]
         estimate = found * (size[0] * size[1] / areas) if level else found
@@ -131,12 +131,12 @@ def refined_drops(
             wanted = splits[:, ::half, ::half]
         else:
             exact = known
-    audited = _drawn(~exact, audit, generator)
+    audited = _drawn(~exact, audit, image_generators(images, drawn_seed(generator)))
     if not bool(audited.any()):
         zero = torch.zeros(len(images))
         return RefinedDrops(drops, exact, zero.to(drops), zero, CONFIDENCE, computed / len(images))
     job = OcclusionJob(network, images, window=size, stride=step, fill=fill, wanted=audited)
-    found, checked = values(job), job.known & ~exact
+    found, checked = values(job), job.known & audited
     error = ((found - drops).abs() * audited).amax((1, 2))
     left = (~exact).sum((1, 2)) - audited.sum((1, 2))
     share = 1 - (1 - CONFIDENCE) ** (1 / audited.sum((1, 2)).clamp(min=1).double())
@@ -151,10 +151,10 @@ def _fine(blocks: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
     return fine[:, : shape[0], : shape[1]]
 
 
-def _drawn(choice: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Up to `count` true cells of every (rows, columns) mask, at random."""
+def _drawn(choice: Tensor, count: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Up to `count` true cells of every (rows, columns) mask, at random, each by its own generator."""
     drawn = torch.zeros_like(choice)
-    for mask, own in zip(choice.flatten(1), drawn.flatten(1), strict=True):
+    for mask, own, generator in zip(choice.flatten(1), drawn.flatten(1), generators, strict=True):
         cells = mask.nonzero()[:, 0]
         own[cells[torch.randperm(len(cells), generator=generator)[:count]]] = True
     return drawn
