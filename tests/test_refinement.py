@@ -7,7 +7,6 @@ import torch
 from occlusion_networks import five_convolutions, lively, pictures
 from torch import nn
 
-from interp_cnn.explanation.occlusion import job as occlusion_job
 from interp_cnn.explanation.occlusion.fills import shuffled
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.maps import becomes_class, occlusion_drops
@@ -139,7 +138,7 @@ def test_which_class_it_becomes_is_that_of_the_occluded_image(full):
 
 
 def test_a_job_is_priced_watched_stopped_and_taken_up_again_with_the_same_bits(monkeypatch):
-    monkeypatch.setattr(occlusion_job, "BUDGET", 2**18)
+    monkeypatch.setattr("interp_cnn.explanation.occlusion.incremental.engine.BUDGET", 2**18)
     images = pictures(3, (40, 44))
     network = lively(five_convolutions())
     options = {"window": 6, "stride": 3, "fill": 0.4, "engine": "incremental"}
