@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from random_networks import SIZE, random_network
 from relevance_networks import (
     Functional,
     Interpretable,
@@ -22,6 +23,8 @@ from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.tape import record
+from interp_cnn.explanation.propagation.winners import candidates
 from interp_cnn.model.interpretable_conv import TemplateMask
 
 
@@ -399,3 +402,78 @@ def test_contributions_sum_to_the_change_on_torchvision_networks(name):
     result = deeplift(network, images, targets).sum((1, 2, 3))
     change = changes(network, images, targets, torch.zeros_like(images))
     torch.testing.assert_close(result, change, atol=0, rtol=1e-8)
+
+
+def test_equal_winners_of_the_baseline_share_the_fall_and_rounding_does_not_choose():
+    class Largest(nn.Module):
+        def __init__(self, form: str) -> None:
+            super().__init__()
+            self.form = form
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.form == "max_pool2d":
+                return F.max_pool2d(x, (1, 3)).flatten(1)
+            if self.form == "adaptive":
+                return F.adaptive_max_pool2d(x, 1).flatten(1)
+            if self.form == "maximum":
+                return torch.maximum(torch.maximum(x[..., 0], x[..., 1]), x[..., 2]).flatten(1)
+            return x.amax(3).flatten(1) if self.form == "amax" else x.max(3, keepdim=True).values.flatten(1)
+
+    image = torch.tensor([2.0, 0.0, 0.0]).reshape(1, 1, 1, 3)
+    for form in ("max_pool2d", "adaptive", "amax", "max"):
+        for rounding in (0.0, 1e-6, -1e-6):
+            baseline = torch.tensor([0.0, 3.0, 3.0 + rounding]).reshape(1, 1, 1, 3)
+            result = deeplift(Largest(form), image, torch.tensor([0]), baseline=baseline).flatten()
+            torch.testing.assert_close(result, torch.tensor([0.0, -0.5, -0.5]), atol=1e-5, rtol=0)
+    baseline = torch.tensor([0.0, 3.0, 1.0]).reshape(1, 1, 1, 3)
+    result = deeplift(Largest("maximum"), image, torch.tensor([0]), baseline=baseline).flatten()
+    torch.testing.assert_close(result, torch.tensor([0.0, -1.0, 0.0]))
+
+
+@pytest.mark.parametrize("pool", [
+    nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 3), (1, 2)), nn.MaxPool2d(3, 2, ceil_mode=True),
+    nn.MaxPool2d(2, 1, dilation=3), nn.AdaptiveMaxPool2d((3, 5)), nn.MaxPool2d(3, 3, return_indices=True),
+])  # fmt: skip
+def test_the_candidates_of_a_pool_are_those_of_torch(pool):
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out = pool(x)
+            return (out[0] if isinstance(out, tuple) else out).flatten(1)
+
+    tape = record(Pooled(), torch.randn(2, 3, 11, 13))
+    step = tape.steps[0]
+    found = candidates(step, {tape.images: tape.images.tensor}).amax(-1)
+    torch.testing.assert_close(found, step.output.tensor, atol=0, rtol=0)
+
+
+def test_a_change_that_is_the_rounding_of_its_parts_is_said(caplog):
+    class Cancelling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return torch.stack([x[:, :384].sum(1) - x[:, 384:].reshape(-1, 24, 16).sum(1).sum(1), x[:, 0]], 1)
+
+    half = torch.rand(2, 384, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([half, half[:, torch.arange(383, -1, -1)]], 1).reshape(2, 3, 16, 16)
+    deeplift(Cancelling(), images, torch.tensor([1, 1]))
+    assert not caplog.records
+    deeplift(Cancelling(), images, torch.tensor([0, 0]))
+    assert "no more than the rounding of its parts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 2040), marks=pytest.mark.slow)], ids=["40", "2000"]
+)
+def test_contributions_sum_to_the_change_on_random_networks(seeds):
+    for seed in seeds:
+        network = random_network(seed)
+        images, targets = images_and_targets(2, SIZE, seed=seed)
+        baseline = ("zero", "blur", images.flip(0))[seed % 3]
+        (reference,) = reference_images(images, baseline)
+        result = deeplift(network, images, targets, baseline=baseline).double()
+        logits = [network(one.clone()).detach().double() for one in (images, reference)]
+        change = (logits[0] - logits[1]).gather(1, targets[:, None])[:, 0]
+        error = (result.sum((1, 2, 3)) - change).abs()
+        parts = torch.maximum(
+            result.abs().sum((1, 2, 3)), logits[0].abs().amax(1)
+        )  # whose rounding is in the change
+        assert (error <= torch.maximum(1e-5 * change.abs(), 2e-6 * parts)).all(), seed

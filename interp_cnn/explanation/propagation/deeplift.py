@@ -8,7 +8,8 @@ finite differences in place of derivatives, so the pixels' contributions sum to 
     linear step               m(x) = W^T m(y)
     product y = u v           m(u) = m(y) (v_x + v_b) / 2,  m(v) = m(y) (u_x + u_b) / 2; a quotient alike
     max-pooling               the rise max(y_x, y_b) - y_b is brought about by the image's winner, the fall
-                              y_x - max(y_x, y_b) by the baseline's winner; both are added up where windows overlap
+                              y_x - max(y_x, y_b) by the baseline's winner, equal winners sharing alike; both are
+                              added up where windows overlap
                               and divided by dx; no contribution exceeds its winner's own change
     layer, group, instance norm    centring, variance, inverse root and product, each as above
     part mask y = x M         m(x) = m(y) (M_x + M_b) / 2; a mask that moves is brought about by the cells that made
@@ -20,6 +21,8 @@ misses the sum by up to several times its value. Image and baseline run apart, e
 takes another path for the baseline, or a decision without slope that differs, is refused with a sentence.
 """
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +30,9 @@ from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.deeplift_steps import handed_down
-from interp_cnn.explanation.propagation.tape import Step, Tape, Value, record
+from interp_cnn.explanation.propagation.tape import Step, Tape, Value, check_plain, record
+
+log = logging.getLogger(__name__)
 
 
 @torch.inference_mode(False)
@@ -44,6 +49,7 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: B
     Returns:
         (B, C, H, W), signed, in units of the logit.
     """
+    check_plain(network)
     images, targets = check_question(images, targets)
     references = reference_images(images, baseline)
     total = torch.zeros_like(images)
@@ -111,4 +117,13 @@ def _check_complete(contributions: Tensor, change: Tensor) -> None:
         raise ValueError(
             f"deeplift's contributions miss the change of the logit by {float(error.max()):.3g}: "
             "the network mixes images, or its precision is too low"
+        )
+    lost = error > 1e-2 * change.abs()
+    if lost.any():
+        log.warning(
+            "deeplift: in %d of %d images the logit changes by no more than the rounding of its parts: "
+            "the map's sum says nothing (at worst %.2g instead of %.2g)",
+            int(lost.sum()),
+            len(lost),
+            *(float(one[error.argmax()]) for one in (contributions.sum((1, 2, 3)), change)),
         )

@@ -10,6 +10,7 @@ from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
 from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
 from interp_cnn.explanation.propagation.tape import Step, Value
+from interp_cnn.explanation.propagation.winners import candidates, shared
 
 Beside = dict[Value, Tensor]
 Multipliers = list[tuple[Value, Tensor]]
@@ -60,7 +61,7 @@ def handed_down(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
     if kind == "template_mask":
         return [(values[0], _through_mask(step, m, beside))]
     if kind in operations.WINNERS or (kind in ("maximum", "minimum") and len(values) == 2):
-        return [(value, _to_winners(step, value, received, beside)) for value in values]
+        return _to_winners(step, received, beside)
     divided = kind == "div" and not isinstance(step.argument(1, "other"), Value)
     if kind in _LINEAR or divided or (kind in _LINEAR_IN_EACH and len(step.occurrences) == 1):
         return [(value, pulled_back(step, value, received)) for value in values]
@@ -105,39 +106,40 @@ def _stillness(kind: str, x: Tensor, b: Tensor) -> Tensor:
     return torch.where(straddled, rounding, small)
 
 
-def _to_winners(step: Step, value: Value, received: list[Tensor | None], beside: Beside) -> Tensor:
-    """Pooling: the rise to the image's winners, the fall to the baseline's, divided by their own changes.
+def _to_winners(step: Step, received: list[Tensor | None], beside: Beside) -> Multipliers:
+    """A maximum: the rise to the image's winners, the fall to the baseline's, divided by their own changes.
 
-    A cell that wins in both, up to rounding, takes the whole change. In a constant baseline every cell of a window
-    wins, and the image's winner is the one meant.
+    Winners that are equal up to rounding share alike. One that wins in both, give or take a thousandth of the change,
+    takes it whole: in a constant baseline every cell of a window wins, and the image's winner is the one meant.
     """
     k = next(k for k, m in enumerate(received) if m is not None)
     y, y_b, m = step.outputs[k].tensor, beside[step.outputs[k]], received[k]
-    baseline = {one: beside[one].expand_as(one.tensor) for one in step.inputs}
-    x = {one: one.tensor for one in step.inputs}
-    top = torch.minimum(y, y_b) if step.kind == "minimum" else torch.maximum(y, y_b)
-    change = y - y_b
-    close = 1e-3 * change.abs()
-    same_x = (y_b - _seen(step, k, x, baseline)).abs() <= close
-    same_b = ((y - _seen(step, k, baseline, x)).abs() <= close) & ~same_x
-    to_x = torch.where(same_x, change, (top - y_b).masked_fill(same_b, 0))
-    parts = [[m * part if one is m else None for one in received] for part in (to_x, change - to_x)]
-    share = pulled_back(step, value, parts[0]) + pulled_back(step, value, parts[1], baseline)
-    dx = value.tensor - beside[value]
-    still = dx == 0
-    multiplier = share / dx.masked_fill_(still, 1)
-    return torch.where(still, pulled_back(step, value, received), multiplier) if still.any() else multiplier
-
-
-def _seen(step: Step, k: int, winners: Beside, values: Beside) -> Tensor:
-    """The values at the winners' places (the routing of pooling, applied forwards by differentiating it backwards)."""
-    with torch.enable_grad():
-        leaves = {one: tensor.detach().requires_grad_() for one, tensor in winners.items()}
-        outputs = step.run(leaves)
-        output = outputs[k] if isinstance(outputs, tuple | list) else outputs
-        probe = torch.zeros_like(output).requires_grad_()
-        routed = torch.autograd.grad(output, list(leaves.values()), probe, create_graph=True)
-        return torch.autograd.grad(routed, probe, list(values.values()))[0]
+    image = {value: value.tensor for value in step.inputs}
+    baseline = {value: beside[value].expand_as(value.tensor) for value in step.inputs}
+    if step.kind == "minimum":
+        y, y_b, m = -y, -y_b, -m
+    change, top = y - y_b, torch.maximum(y, y_b)
+    rounding = 16 * torch.finfo(y.dtype).eps * torch.maximum(y.abs(), y_b.abs())
+    below = candidates(step, image) - y[..., None], candidates(step, baseline) - y_b[..., None]
+    equal = (1e-5 * change.abs() + rounding)[..., None]
+    nearly = (1e-3 * change.abs() + rounding)[..., None]
+    wins, wins_b = (one >= -equal for one in below)  # (*outputs, candidates)
+    both = wins & (below[1] >= -nearly)
+    both = torch.where(both.any(-1, keepdim=True), both, wins_b & (below[0] >= -nearly))
+    settled = both.any(-1)
+    parts = ((both, change * settled), (wins, (top - y_b) * ~settled), (wins_b, (y - top) * ~settled))
+    shares = sum(who * (m * part / who.sum(-1).clamp(min=1))[..., None] for who, part in parts)
+    multipliers = []
+    for value in step.inputs:
+        dx = value.tensor - beside[value]
+        still = dx.abs() <= 4 * torch.finfo(dx.dtype).eps * torch.maximum(
+            value.tensor.abs(), beside[value].abs()
+        )
+        share = shared(step, value, shares, image)
+        multiplier = share / dx.masked_fill(still, 1)
+        slope = pulled_back(step, value, received)
+        multipliers.append((value, torch.where(still, slope, multiplier)))
+    return multipliers
 
 
 def _through_product(step: Step, m: Tensor, beside: Beside) -> Multipliers:

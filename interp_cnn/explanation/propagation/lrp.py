@@ -34,7 +34,7 @@ from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, fold
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, Epsilon, Rule, ZBox
 from interp_cnn.explanation.propagation.lrp_steps import Shares, passed_on
 from interp_cnn.explanation.propagation.operations import MOVES, SUMS
-from interp_cnn.explanation.propagation.tape import Step, Tape, record
+from interp_cnn.explanation.propagation.tape import Step, Tape, check_plain, record
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ def _propagated(
 ) -> Tensor:
     if biases not in ("auto", "contributions", "activations"):
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
+    check_plain(network)
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         tape = record(network, images)

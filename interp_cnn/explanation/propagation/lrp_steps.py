@@ -51,7 +51,7 @@ def passed_on(
         return [(value, pulled_back(step, value, received)) for value in values]
     if kind in operations.MOVES:
         return moved_back(step, received)
-    raise ValueError(f"relevance.lrp has no rule for {step.where}")
+    raise ValueError(f"lrp has no rule for {step.where}")
 
 
 def _shift_by_activation(

@@ -103,12 +103,31 @@ class Tape:
     steps: list[Step]
 
 
+def check_plain(network: nn.Module) -> None:
+    """Refuse networks whose operations nobody sees: scripted, traced and exported modules.
+
+    Raises:
+        ValueError: naming the module.
+    """
+    for name, module in network.named_modules():
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        if scripted or (isinstance(module, torch.fx.GraphModule) and _is_exported(module)):
+            what = f"module {name!r}" if name else "network"
+            how = "scripted or traced (TorchScript)" if scripted else "exported (torch.export)"
+            raise ValueError(f"{what} is {how}; expected plain modules, whose operations can be followed")
+
+
+def _is_exported(module: torch.fx.GraphModule) -> bool:
+    try:
+        module.train(module.training)
+    except NotImplementedError:
+        return True
+    return False
+
+
 @torch.no_grad()
 def record(network: nn.Module, images: Tensor) -> Tape:
     """Run the network (already in evaluation mode) on images (B, C, H, W) and note every operation."""
-    for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(f"network must be plain modules, {name or 'it'!r} is a scripted module")
     recorder = _Recorder(images)
     handles = [handle for name, module in network.named_modules() for handle in recorder.follow(name, module)]
     try:
@@ -185,7 +204,7 @@ class _Recorder(TorchFunctionMode):
             function = out_of_place(function, name)
             kwargs = kwargs | ({"inplace": False} if "inplace" in kwargs else {})
         tensors, options = _mapped((args, kwargs), lambda value: value.tensor)
-        output = function(*tensors, **options)
+        output = _plainly(function, tensors, options)
         found = _tensors(output)
         if not found:
             self._check_harmless(name, output)
@@ -252,6 +271,15 @@ class _Recorder(TorchFunctionMode):
             raise ValueError(
                 f"network reads numbers out of a tensor ({name}) in {self.place}: cannot be followed"
             )
+
+
+def _plainly(function: Callable, args: tuple, kwargs: dict) -> object:
+    """The function's result whatever mode the network's forward has entered: no inference tensors, no autocast."""
+    device = next((one.device.type for one in _tensors(args)), "cpu")
+    if not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled(device)):
+        return function(*args, **kwargs)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        return function(*args, **kwargs)
 
 
 def _place(layer: str, module: nn.Module | None) -> str:
