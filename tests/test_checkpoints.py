@@ -5,47 +5,15 @@ import shutil
 
 import pandas as pd
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from torch.utils.data import DataLoader, TensorDataset
+from pytorch_lightning import Callback
+from small_trainings import BATCHES, epochs_in, train
 
 from interp_cnn.cli import config_text
 from interp_cnn.commands import compare
 from interp_cnn.commands import train as command
-from interp_cnn.runs.folder import load_checkpoint, load_run
-from interp_cnn.training.checkpoints import finished_epochs
-from interp_cnn.training.fit import fit
-
-BATCHES = 3
-CPU = {"accelerator": "cpu", "enable_progress_bar": True}
-
-
-class Numbers(LightningDataModule):
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.zeros(BATCHES, 1)))
-
-    def val_dataloader(self):
-        return DataLoader(TensorDataset(torch.zeros(1, 1)))
-
-
-class Counter(LightningModule):
-    """Its one weight counts the steps; its validation losses are given."""
-
-    def __init__(self, losses):
-        super().__init__()
-        self.losses = losses
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-
-    def training_step(self, batch, batch_index):
-        return -self.weight
-
-    def validation_step(self, batch, batch_index):
-        self.log("val/task_loss", torch.tensor(float(self.losses[self.current_epoch])))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
+from interp_cnn.runs.folder import load_run
 
 
 class Kill(Callback):
@@ -61,22 +29,6 @@ class Kill(Callback):
     def on_train_end(self, *unused):
         if self.step is None:
             raise RuntimeError("killed")
-
-
-def train(folder, losses, **options):
-    options = {"epochs": len(losses), "seed": 0, "gradient_clip": None, "trainer": CPU, **options}
-    return fit(Counter(losses), Numbers(), folder=folder, **options)
-
-
-def epochs_in(folder) -> dict[str, int]:
-    """Checkpoint -> epochs, by its weight and by what it says of itself."""
-    found = {}
-    for path in sorted((folder / "checkpoints").iterdir()):
-        content = load_checkpoint(path)
-        steps = content["state_dict"]["weight"].item()
-        assert steps == BATCHES * finished_epochs(content)
-        found[path.stem] = finished_epochs(content)
-    return found
 
 
 @pytest.mark.parametrize(

@@ -109,11 +109,10 @@ def test_help_with_a_choice_adds_the_settings_of_that_choice(capsys):
 def test_a_choice_that_builds_on_another_shows_its_own_values_and_the_other_ones_words():
     plain = {setting.key: setting for setting in config_text.settings("model/plain")}
     assert plain["mask.enabled"].default == "false"
-    assert (
-        plain["mask.enabled"].comment == config_text.settings("model/interpretable")[-0].comment
-        or "without masks"
-    )
-    assert "mask.beta" in plain
+    base = {setting.key: setting for setting in config_text.settings("model/interpretable")}
+    assert base["mask.enabled"].default == "true" and base["mask.enabled"].comment
+    assert plain["mask.enabled"].comment == base["mask.enabled"].comment
+    assert plain["mask.beta"] == base["mask.beta"]
 
 
 def test_the_version_is_that_of_the_installed_package(capsys):
@@ -321,6 +320,104 @@ def test_a_value_of_another_kind_than_the_default_is_refused(override, part, tra
     assert cli.main(["train", override]) == 2
     assert part in capfd.readouterr().err
     assert train.seen == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["seed=-1"], "seed is -1; expected a whole number from 0 to 4294967295"),
+        (["seed=9223372036854775808"], "seed is 9223372036854775808; expected a whole number"),
+        (["seed=1.5"], "seed is 1.5; expected a whole number"),
+        (["training.epochs=-3"], "training.epochs is -3; expected a whole number of at least 1"),
+        (["training.epochs=0"], "training.epochs is 0"),
+        (["training.epochs=inf"], "training.epochs is inf"),
+        (["training.label_smoothing=1.5"], "training.label_smoothing is 1.5; expected a number from 0 to 1"),
+        (["training.label_smoothing=-0.1"], "training.label_smoothing is -0.1"),
+        (["training.warmup_share=2"], "training.warmup_share is 2"),
+        (["training.learning_rate=-1"], "training.learning_rate is -1"),
+        (["training.learning_rate=nan"], "training.learning_rate is nan"),
+        (["training.patience=0"], "training.patience is 0"),
+        (["data.workers=1000"], "data.workers is 1000; expected a whole number from 0 to"),
+        (["data.workers=-1"], "data.workers is -1"),
+        (["data.batch_size=0"], "data.batch_size is 0"),
+        (["+trainer.logger=false"], "trainer.logger is False, but a training sets it itself; leave it out"),
+        (
+            ["+trainer.max_epochs=3"],
+            "trainer.max_epochs is 3, but a training sets it itself; set training.epochs",
+        ),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run is True"),
+        (
+            ["trainer.precision=bf16-true"],
+            "trainer.precision is bf16-true; expected auto, 32-true, bf16-mixed",
+        ),
+        (["trainer.precision=64-true"], "trainer.precision is 64-true"),
+        (["trainer.precision=half"], "trainer.precision is half"),
+        (["data=image_folder", "data.root=nowhere/at/all"], "nowhere/at/all"),
+        (
+            ["data=image_folder", "data.root=~/no-such-folder-anywhere"],
+            str(Path.home() / "no-such-folder-anywhere"),
+        ),
+        (["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+    ],
+)
+def test_a_value_out_of_its_limits_is_refused_before_anything_starts_and_leaves_no_folder(
+    overrides, part, train, capfd
+):
+    assert cli.main(["train", *overrides]) == 2
+    err = capfd.readouterr().err
+    assert part in err and len(err.splitlines()) == 1
+    assert train.seen == [] and not Path("outputs").exists()
+
+
+def test_a_refusal_leaves_what_was_in_the_folder_before(train, capfd):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("keep")
+    assert cli.main(["train", "hydra.run.dir=mine", "training.epochs=0"]) == 2
+    assert Path("mine/notes.txt").read_text() == "keep"
+
+
+def test_runs_started_in_the_same_second_have_folders_of_their_own(train):
+    for seed in range(5):
+        assert cli.main(["train", f"seed={seed}"]) == 0
+    assert len(list(Path("outputs/train").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.root=~/a b", "data.root=/home/me/a b"),
+        ("runs=[~/a,~/b]", "runs=[/home/me/a,/home/me/b]"),
+        ("run=~", "run=/home/me"),
+        ("data.root=a~b", "data.root=a~b"),
+        ("~data.rotation", "~data.rotation"),
+        ("data.root=a/~/b", "data.root=a/~/b"),
+    ],
+)
+def test_the_home_folder_is_a_tilde_in_every_setting(word, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.with_home(word) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["explain", 'images="data/my photos (1)"'],
+        ["explain", "images='it,s = \u00fcber $HOME'", 'classes="a\'b.txt"'],
+        ["train", "data.categories=[fox,'giant panda']", "model.widths=[4,4]"],
+        ["train", "hydra.run.dir='a;b & c|d'", "+x={a: 1}"],
+        ["explain", 'images="100% `date` \\\\ *?"'],
+    ],
+)
+def test_the_command_for_the_same_again_is_read_by_a_shell_as_it_was_given(words, monkeypatch):
+    from interp_cnn.runs.provenance import provenance
+
+    monkeypatch.setattr(sys, "argv", ["/somewhere/interp-cnn", *words])
+    shown = subprocess.run(
+        ["bash", "-c", provenance()["command"].replace("interp-cnn", "printf '%s\\n'", 1)],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout.splitlines() == words
 
 
 def test_values_of_the_right_kind_and_null_pass(train):

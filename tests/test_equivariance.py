@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from interp_cnn.model.templates import expected_positions, part_templates, position_posterior
-from interp_cnn.training.equivariance import crowding_loss, equivariance_loss, random_view
+from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 
 
 def generator(seed=0):
@@ -137,3 +137,22 @@ def test_a_wrong_weight_or_number_of_views_is_named(options, words):
 
     with pytest.raises(ValueError, match=words):
         Classification(SmallCNN(2), num_classes=2, image_size=(16, 16), channels=3, **options)
+
+
+def test_a_place_that_the_view_does_not_show_counts_nothing():
+    """Filter 0 is followed to a place inside the view, filter 1 lay where the view does not reach."""
+    size = 8
+    posterior = torch.zeros(2, 2, size * size)
+    posterior[0, 0, 4 * size + 6] = posterior[0, 1, 4 * size] = (
+        1.0  # of the image: right of the middle, left edge
+    )
+    posterior[1, 0, 2 * size + 1] = posterior[1, 1, 7 * size + 7] = 1.0  # of the view
+    posterior.requires_grad_()
+    view = View(torch.zeros(1, 1, 32, 32), torch.ones(1, 2), torch.tensor([[0.9, 0.1]]))
+    places = view.places(expected_positions(posterior, size, size)[:1])
+    assert (places[0, 0].abs() < 1).all() and places[0, 1, 0] < -1
+    both = equivariance_loss(posterior, torch.ones(2, 2), view, (size, size))
+    alone = equivariance_loss(posterior[:, :1], torch.ones(2, 1), view, (size, size))
+    assert both > 0 and torch.allclose(both, alone)
+    both.backward()
+    assert posterior.grad[:, 1].abs().max() == 0 < posterior.grad[:, 0].abs().max()

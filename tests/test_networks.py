@@ -9,7 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from interp_cnn.runs.networks import class_names, load_network
+from interp_cnn.model.backbones import IMAGENET_MEAN, IMAGENET_STD, build_network
+from interp_cnn.runs.networks import class_names, load_network, told_apart
 
 NETWORK = """
 import torch
@@ -92,6 +93,44 @@ def test_auxiliary_heads_in_a_weights_file_are_left_out(tmp_path):
     torch.save(body.state_dict(), tmp_path / "weights.pt")
     network = load_network("torchvision:googlenet", weights=str(tmp_path / "weights.pt"))
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("classes", [1000, 4])
+def test_weights_in_a_file_see_the_pixels_that_torchvision_shows_them(name, classes, tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(
+        name, num_classes=classes, transform_input=True, init_weights=False, aux_logits=False
+    ).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    images = torch.rand(1, 3, 80, 80)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = theirs((images - mean) / std)
+        loaded = load_network(f"torchvision:{name}", weights=str(tmp_path / "weights.pt"))
+        assert torch.allclose(loaded(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        if classes == 1000:  # a training that starts from the file, and its checkpoint
+            options = {
+                "num_classes": 1000,
+                "channels": 3,
+                "image_size": (80, 80),
+                "mean": (0.1,),
+                "std": (0.7,),
+            }
+            options |= {
+                "layers": ["conv1" if name == "googlenet" else "Conv2d_1a_3x3"],
+                "mask": {"enabled": False},
+            }
+            started = build_network(name, weights=str(tmp_path / "weights.pt"), **options).eval()
+            assert torch.allclose(started(images), loaded(images), rtol=1e-4, atol=1e-5)
+            again = build_network(name, **options).eval()
+            again.load_state_dict(started.state_dict())
+            assert torch.equal(again(images), started(images))
+
+
+def test_two_classes_of_one_name_are_told_apart():
+    assert told_apart(["crane", "fox", "crane"]) == ("crane (0)", "fox", "crane (2)")
+    assert len(set(class_names("torchvision:resnet18", 1000, weights="DEFAULT"))) == 1000
 
 
 def test_a_factory_in_the_current_folder_builds_the_network(folder):

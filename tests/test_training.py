@@ -226,6 +226,18 @@ def test_both_objectives_agree_on_what_is_right():
         assert module.task_loss(logits, torch.arange(10).roll(1)) > 5
 
 
+def test_class_weights_scale_each_images_loss_and_the_mean_is_over_images():
+    """Not over the weights of the batch: a batch cut in pieces has the same loss, whatever classes lie in each."""
+    weights = torch.linspace(0.2, 5, 10)
+    module = module_for(data(), class_weights=weights)
+    logits, labels = torch.randn(12, 10), torch.tensor([0] * 6 + [9] * 4 + [3, 7])
+    each = [-weights[label] * row.log_softmax(0)[label] for row, label in zip(logits, labels, strict=True)]
+    loss = module.task_loss(logits, labels)
+    assert loss == pytest.approx(float(sum(each)) / 12, rel=1e-5)
+    pieces = [module.task_loss(logits[part], labels[part]) for part in torch.arange(12).chunk(3)]
+    assert loss == pytest.approx(float(sum(pieces)) / 3, rel=1e-5)
+
+
 def test_a_mask_grid_has_a_row_per_image_and_a_column_per_filter():
     picture = mask_grid(torch.rand(3, 1, 16, 16), torch.rand(3, 4, 4, 4))
     assert picture.shape == (3 * 18 - 2, 5 * 18 - 2, 3)

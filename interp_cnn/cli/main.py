@@ -12,6 +12,7 @@ HYDRA_FULL_ERROR=1 shows every traceback.
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from interp_cnn.cli import config_text
+from interp_cnn.cli import config_text, limits
 
 COMMANDS = (
     "compare",
@@ -157,7 +158,7 @@ def _run_with_hydra(command: str, overrides: list[str]) -> int:
     setattr(parser, "error", partial(_refuse_flags, command))  # noqa: B010  (a method, replaced)
     with _errors_left_to_us() as failed:
         _run_hydra(
-            args=parser.parse_intermixed_args(overrides),
+            args=parser.parse_intermixed_args([with_home(word) for word in overrides]),
             args_parser=parser,
             task_function=partial(_job, command),
             config_path=str(config_text.config_folder()),
@@ -170,8 +171,11 @@ def _run_with_hydra(command: str, overrides: list[str]) -> int:
 
 def _job(command: str, config: Any) -> Any:
     try:
-        _refuse_processes_in_a_sweep(config)
-        _refuse_wrong_kinds(command, config)
+        with limits.nothing_left_behind():
+            _refuse_processes_in_a_sweep(config)
+            _refuse_wrong_kinds(command, config)
+            limits.check_folders()
+            limits.check_limits(config)
         if command != "study" and config.get("study") is not None:
             raise ValueError(f"experiment={config.study.name}_study is for the command study, not {command}")
         with _alone(config), _quiet_threads():
@@ -225,6 +229,17 @@ def _refuse_wrong_kinds(command: str, config: Any) -> None:
     for setting in config_text.composed(command, HydraConfig.get().runtime.choices):
         if not setting.key.startswith("trainer."):  # Lightning takes words and numbers alike, and checks them
             config_text.check_kind(setting, OmegaConf.select(config, setting.key))
+
+
+def with_home(word: str) -> str:
+    """An override with `~` for the home folder, also in a list, which neither the shell nor Hydra replaces there.
+
+    Example:
+        >>> with_home("data.root=~/images") == f"data.root={Path.home()}/images"
+        True
+    """
+    home = re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(Path.home()))
+    return re.sub(r"(?<=[=\[,])~(?=[/,\]]|$)", lambda _: home, word)
 
 
 def _refuse_flags(command: str, message: str) -> None:

@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     if options.help:
         print(_USAGE)
         return 0
-    folder = Path(options.folder.removeprefix("run="))
+    folder = Path(options.folder.removeprefix("run=")).expanduser()
     port = None if options.port is None else _port(options.port)
     check_events(folder)
     address = serve(folder, port)

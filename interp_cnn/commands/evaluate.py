@@ -2,6 +2,8 @@
 
     interp-cnn evaluate runs=[outputs/train/a,outputs/train/b]
     interp-cnn evaluate runs=[outputs/train/multirun/SWEEP]      all runs of a sweep, with means over seeds
+    interp-cnn evaluate runs=[outputs/compare/TIME]              both networks of a comparison
+    interp-cnn evaluate runs=[RUN] data=image_folder data.root=DIR   a run whose images were moved
     interp-cnn evaluate network=torchvision:resnet18 weights=FILE layer=layer4 data=animal_parts data.root=DIR
     interp-cnn evaluate data=animal_parts data.root=DIR          what a constant, chance and an oracle score there
 
@@ -10,7 +12,7 @@ Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.jso
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +35,9 @@ from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
+from interp_cnn.runs.inputs import names_in
 from interp_cnn.runs.measuring import measure_run, readout_of
+from interp_cnn.runs.places import moved_root, run_folders
 from interp_cnn.storage.files import write_text
 
 log = logging.getLogger(__name__)
@@ -91,13 +95,13 @@ def _measured_runs(
         readout=config.readout,
         regions=rule,
     )
-    before = None
+    before, root = None, moved_root(config.get("data"))
     measures: list[NetworkMeasures] = []
     seeds = []
     images: Images = {}
     names: list[str] = []
-    for path in track(_run_folders(config.runs), description="measuring filters", transient=True):
-        found = load_run(path, checkpoint=config.checkpoint)
+    for path in track(run_folders(config.runs), description="measuring filters", transient=True):
+        found = load_run(path, checkpoint=config.checkpoint, root=root)
         found.network.to(device)
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
         names.append(name)
@@ -114,23 +118,11 @@ def _pixels(data: PartDataModule) -> Callable[[int], Tensor]:
     return lambda number: data.val_set[number].image
 
 
-def _run_folders(given: list[str]) -> list[Path]:
-    """Run folders themselves, or all the runs inside a sweep's folder."""
-    folders = []
-    for path in map(Path, given):
-        inside = [found.parent for found in path.glob("*/config.yaml")]
-        if (path / "config.yaml").is_file() or not inside:
-            folders.append(path)
-        else:
-            folders += sorted(inside, key=lambda folder: (len(folder.name), folder.name))
-    return folders
-
-
 def _measured_network(
     config: DictConfig, rule: RegionRule, device: torch.device
 ) -> tuple[list[NetworkMeasures], NetworkMeasures | None, Images]:
     """The given network, the same without its weights (random ones, of torchvision or the factory), and its images."""
-    from interp_cnn.runs.networks import load_network
+    from interp_cnn.runs.networks import known_class_names, load_network
 
     if config.get("data") is None:
         raise ValueError(
@@ -156,12 +148,60 @@ def _measured_network(
         seed=config.seed,
     )
     before = None
+    with torch.no_grad():
+        count = network(blank).shape[1]
+    names = (
+        names_in(config.classes)
+        if config.classes
+        else known_class_names(config.network, count, weights=config.weights)
+    )
+    measured = partial(measured, answers=matched_classes(names, data.classes, count))
     if config.untrained and config.weights is not None:
-        with torch.no_grad():
-            count = network(blank).shape[1]
         torch.manual_seed(config.seed)
         before = measured(load_network(config.network, num_classes=count).to(device))
     return [measured(network)], before, {config.network: _pixels(data)}
+
+
+def matched_classes(names: Sequence[str], classes: Sequence[str], count: int) -> Tensor | None:
+    """What a network's classes stand for in the data, by their names.
+
+    Args:
+        names: of the network's classes; empty where nobody knows them.
+        classes: of the data.
+        count: how many classes the network tells apart.
+
+    Returns:
+        (count,) the label of each of the network's classes, -1 for none; None where the network has as many classes as
+        the data and no names of its own, whose order is taken for that of the data.
+
+    Raises:
+        ValueError: another number of names than of classes.
+
+    Example:
+        >>> matched_classes(["Red fox", "cat"], ["cat", "red_fox", "dog"], 2).tolist()
+        [1, 0]
+    """
+    if names and len(names) != count:
+        raise ValueError(f"classes has {len(names)} names, but the network tells {count} classes apart")
+    if not names and count == len(classes):
+        return None
+    label = {_plain_name(name): number for number, name in enumerate(classes)}
+    answers = torch.tensor([label.get(_plain_name(name), -1) for name in names] or [-1] * count)
+    missing = [name for number, name in enumerate(classes) if number not in answers]
+    if len(missing) == len(classes):
+        log.warning(
+            "no accuracy: none of the network's %d classes has the name of a class of the data (%s); "
+            "classes=FILE names them, one on each line",
+            count,
+            ", ".join(classes[:3]),
+        )
+    elif missing:
+        log.warning("accuracy without the images of %s: the network has no such class", ", ".join(missing))
+    return answers
+
+
+def _plain_name(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _layer_of(network: torch.nn.Module, layer: str | None, images: Tensor) -> str:

@@ -43,6 +43,7 @@ from interp_cnn.runs.inputs import (
     spread,
     with_classes,
 )
+from interp_cnn.runs.places import moved_root
 from interp_cnn.runs.provenance import provenance
 from interp_cnn.storage.spelling import nearest
 
@@ -200,7 +201,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     weights = None
     if config.run is not None:
         runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-        root = config.data.get("root") if config.get("data") is not None else None
+        root = moved_root(config.get("data"))
         networks = run_subjects(runs, checkpoint=config.checkpoint, root=root)
     else:
         weights = _weights(config)

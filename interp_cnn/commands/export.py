@@ -31,8 +31,9 @@ from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.runs.folder import Run, load_run
-from interp_cnn.runs.inputs import run_folders, set_pictures, spread
+from interp_cnn.runs.inputs import set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
+from interp_cnn.runs.places import moved_root, run_folders
 from interp_cnn.runs.provenance import provenance
 from interp_cnn.storage.fingerprints import code_of, fingerprint
 from interp_cnn.storage.names import distinct_slugs
@@ -51,13 +52,12 @@ def run(config: DictConfig) -> None:
     """Writes the parts of one run, or of all runs of a comparison."""
     _check(config)
     with computing(config) as device:
-        _export_all(config, run_folders(Path(config.run)), device)
+        _export_all(config, run_folders(config.run), device)
 
 
 def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -> None:
     for folder in folders:
-        overrides = None if config.root is None else {"root": config.root}
-        found = load_run(folder, checkpoint=config.checkpoint, overrides=overrides)
+        found = load_run(folder, checkpoint=config.checkpoint, root=moved_root(config.get("data")))
         found.network.to(device)
         place = folder / "export" if config.to is None else Path(config.to)
         if config.to is not None and len(folders) > 1:
@@ -101,8 +101,6 @@ def _check(config: DictConfig) -> None:
     for name in ("exemplars", "images"):
         if config[name] < 1:
             raise ValueError(f"{name}={config[name]}: expected 1 or more")
-    if config.checkpoint not in ("last", "best"):
-        raise ValueError(f"checkpoint={config.checkpoint}: a run keeps last and best")
     for check, formats in (
         (network.check_formats, config.model_formats),
         (tables.check_formats, config.table_formats),

@@ -23,6 +23,7 @@ from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.report.study import write_study
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, write_json
+from interp_cnn.runs.places import moved_root, run_folders
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
 from interp_cnn.storage.fingerprints import fingerprint
@@ -105,9 +106,8 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
     """The networks to judge: those given, or one trained of each kind."""
     if config.run is not None:
         names = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-        root = config.data.get("root")
-        overrides = None if root is None else OmegaConf.create({"root": root})
-        return [load_run(name, checkpoint="last", overrides=overrides) for name in names]
+        root = moved_root(config.data)
+        return [load_run(folder, root=root) for folder in run_folders(names)]
     alone = config.model.kind == "plain" and kinds == ("plain",)
     configured = {"plain": config} if alone else twins(config)
     images, runs = _training_images(config), []

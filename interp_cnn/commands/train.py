@@ -3,6 +3,7 @@
 Called again on the same folder (`hydra.run.dir=...`), it goes on after the last finished epoch, bit for bit on a CPU.
 """
 
+import copy
 import logging
 import os
 import time
@@ -15,14 +16,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
-from interp_cnn.runs.folder import build_data, load_checkpoint, load_config, load_run, network_for, write_json
+from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, write_json
+from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.storage.files import write_text
-from interp_cnn.training.checkpoints import LAST, PREVIOUS, BestEpoch
+from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.confusion_board import Answers
 from interp_cnn.training.devices import trainer_arguments
@@ -30,14 +33,6 @@ from interp_cnn.training.fit import fit
 from interp_cnn.training.mask_board import Dashboard
 
 log = logging.getLogger(__name__)
-COMPARED_ON_RESUME = ("seed", "data", "model", "training")
-WITHOUT_EFFECT = (
-    "data.workers",
-    "data.pin_memory",
-    "data.cache",
-    "data.quarantine",
-    "data.download",
-)  # on any bit
 
 
 def run(config: DictConfig) -> float | None:
@@ -91,7 +86,7 @@ def train(
             f"ckpt_path={config.ckpt_path} does not exist; a run keeps checkpoints/{LAST}"
         )
     if checkpoint is not None:
-        _check_same_run(resolved, checkpoint)
+        check_same_run(resolved, checkpoint)
         _say_another_device(resolved, checkpoint)
         if checkpoint == folder / "checkpoints" / PREVIOUS:
             checkpoint.with_name(LAST).unlink(
@@ -99,6 +94,8 @@ def train(
             )  # damaged; it would be kept as the previous one
     if resume and (folder / "run.json").is_file():
         return folder
+    if checkpoint is not None and checkpoint.resolve().parent.parent != folder.resolve():
+        check_goes_on(checkpoint, resolved.training.epochs)
     started = time.time()
     images_of = images_of if checkpoint is None else checkpoint.resolve().parent.parent
     data = build_data(resolved.data, images_of=images_of)
@@ -106,9 +103,10 @@ def train(
         log.warning("the training goes on with the images that are there, not bit for bit")
     torch.manual_seed(config.seed)
     network = network_for(resolved.model, data)
+    _check_batch(network, resolved, data)
     module = classification(network, resolved, data)
     if checkpoint is not None:
-        _check_fits(module, checkpoint)
+        check_fits(module, checkpoint)
     if rank_zero_only.rank == 0:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
         if images_of != folder.resolve():  # who goes on keeps the images that the training began with
@@ -146,48 +144,20 @@ def train(
     return folder
 
 
-def sound_checkpoint(path: Path) -> Path | None:
-    """The checkpoint, or the one before it when a last.ckpt is damaged or missing; None where there is none.
-
-    Raises:
-        ValueError: there are checkpoints, but none can be read.
-    """
-    candidates = [path, path.with_name(PREVIOUS)] if path.name == LAST else [path]
-    faults = []
-    for candidate in (one for one in candidates if one.is_file()):
-        try:
-            load_checkpoint(candidate)
-        except ValueError as error:
-            faults.append(error)
-            continue
-        if candidate != path:
-            reason = str(faults[0]) if faults else f"checkpoint {path} does not exist"
-            log.warning("%s; going on from the one before, %s", reason, candidate)
-        return candidate
-    if faults:
-        raise ValueError(f"{faults[0]}; train anew in another folder")
-    return None
-
-
-def _check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
-    """Refuse a checkpoint of other weights, or one without what a training needs to go on."""
-    content = load_checkpoint(checkpoint)
-    own, state = module.state_dict(), content["state_dict"]
-    for name in [*own, *state]:
-        if name not in state or name not in own:
-            raise ValueError(
-                f"{checkpoint}: {name} is {'missing' if name in own else 'unknown to this network'}"
-            )
-        if own[name].shape != state[name].shape:
-            shapes = f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-            raise ValueError(f"{checkpoint} does not fit this network: {name} is {shapes}")
-    for name in ("epoch", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
-        if name not in content:
-            raise ValueError(
-                f"{checkpoint} holds weights, but no {name}: only a training's own can be gone on from"
-            )
-    if not any(name.startswith(BestEpoch.__qualname__) for name in content["callbacks"]):
-        raise ValueError(f"{checkpoint} is of an earlier version, which did not save every epoch; train anew")
+def _check_batch(network: torch.nn.Module, config: DictConfig, data: PartDataModule) -> None:
+    """Refuse steps of one image where a batch norm would see one value per channel, which has no spread."""
+    if min(data.batch_size, len(data.train_set)) * config.training.views > 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).train()(torch.zeros(1, data.channels, *data.image_size))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"data.batch_size is {data.batch_size} with {len(data.train_set)} training images: a batch norm of this "
+            "network needs 2 or more images in a step"
+        ) from error
 
 
 def invert(config: DictConfig, folder: Path) -> Path:
@@ -264,24 +234,6 @@ def _strongest(network: torch.nn.Module, loader: Iterable, layer: str) -> torch.
     return torch.stack([found.images[number] / 255 if number >= 0 else grey for number in numbers])
 
 
-def _check_same_run(config: DictConfig, checkpoint: Path) -> None:
-    """A checkpoint goes on bit for bit only with the settings that it was made with."""
-    folder = checkpoint.resolve().parent.parent
-    if not (folder / "config.yaml").is_file():
-        return
-    before = _flat({key: load_config(folder).get(key) for key in COMPARED_ON_RESUME})
-    now = _flat({key: config.get(key) for key in COMPARED_ON_RESUME})
-    keys = sorted({*before, *now}.difference(WITHOUT_EFFECT))
-    different = [key for key in keys if before.get(key) != now.get(key)]
-    if different:
-        key = different[0]
-        more = f" (and {len(different) - 1} more settings)" if len(different) > 1 else ""
-        raise ValueError(
-            f"ckpt_path={checkpoint} was trained with {key}={before.get(key)}, not {now.get(key)}{more}; "
-            "give the same settings or train anew"
-        )
-
-
 def _say_another_device(config: DictConfig, checkpoint: Path) -> None:
     """A training goes on on any device, but with the same bits on its own alone."""
     folder = checkpoint.resolve().parent.parent
@@ -291,15 +243,3 @@ def _say_another_device(config: DictConfig, checkpoint: Path) -> None:
     now = config.trainer.accelerator
     if before != now:
         log.warning("goes on on %s, begun on %s: with the same images, but other roundings", now, before)
-
-
-def _flat(tree, prefix: str = "") -> dict:
-    if isinstance(tree, DictConfig):
-        tree = OmegaConf.to_container(tree)
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, child in tree.items()
-        for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()
-    }

@@ -30,6 +30,9 @@ TOP_LAYERS = {
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# torchvision's weights of these networks see pixels from -1 to 1; torchvision normalises them as for ImageNet and
+# takes that back inside (`transform_input`), which no file of weights says.
+SYMMETRIC = ("googlenet", "inception_v3")
 
 
 class Normalise(nn.Module):
@@ -87,6 +90,13 @@ class SmallCNN(nn.Module):
         maps = self.pool(self.conv2(maps))
         maps = self.conv5(self.conv4(self.conv3(maps)))  # (B, D, H/4, W/4)
         return self.head(self.scale(self.average(maps)).flatten(1))
+
+
+def statistics_of_weights(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel that torchvision's weights of a network expect, and those tuned from
+    them.
+    """
+    return ((0.5,) * 3, (0.5,) * 3) if name in SYMMETRIC else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def build_network(
@@ -165,7 +175,7 @@ class TorchvisionClassifier(nn.Module):
                 + ", ".join(known for known in TOP_LAYERS if known != "small_cnn")
             )
         if weights is not None:
-            mean, std = IMAGENET_MEAN, IMAGENET_STD
+            mean, std = statistics_of_weights(name)
         self.grey = channels == 1
         self.normalise = Normalise(_per_channel(mean, 3), _per_channel(std, 3))
         self.body = _torchvision_body(name, num_classes, weights)
@@ -192,6 +202,8 @@ def _torchvision_body(name: str, num_classes: int, weights: str | None) -> nn.Mo
             raise ValueError(
                 f"weights {weights!r} are unknown for {name}; expected {choices} or a file"
             ) from error
+    if name in SYMMETRIC:
+        body.transform_input = False  # the normalisation in front has it
     _replace_head(body, num_classes)
     return body
 

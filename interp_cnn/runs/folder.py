@@ -31,12 +31,14 @@ from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
 from interp_cnn.runs.epochs import check_last, epochs_of
 from interp_cnn.runs.images import follow_images
+from interp_cnn.runs.places import CONFIG, only_run
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
 log = logging.getLogger(__name__)
 ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may call: classes of its modules
 SECTIONS = ("seed", "data", "model")
+CHECKPOINTS = ("last", "best")
 LARGEST_CONFIG = 1 << 20  # bytes; a training writes 3 kB
 
 
@@ -81,24 +83,26 @@ class Run:
         return list(template_masks(self.network))
 
 
-def load_run(folder: Path | str, *, checkpoint: str = "best", overrides: DictConfig | None = None) -> Run:
-    """Network, data and configuration of a finished training.
+def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str | None = None) -> Run:
+    """Network, data and configuration of a training.
 
     Args:
-        folder: the run folder.
-        checkpoint: "best" or "last".
-        overrides: values that replace those of the run's data configuration (a moved `root`, say).
+        folder: the run folder, or a folder with this one run in it.
+        checkpoint: "last", or "best", which was chosen on the validation images.
+        root: where the run's images lie now; None: where they lay.
 
     Raises:
         FileNotFoundError: no such folder, or no training in it.
         ValueError: a configuration or checkpoint that does not fit.
     """
-    folder = Path(folder)
+    if checkpoint not in CHECKPOINTS:
+        raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
+    folder = only_run(folder)
     config = load_config(folder)
     if config.training.get("kind") == "inversion":
         raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
-    if overrides is not None:
-        config.data = OmegaConf.merge(config.data, overrides)
+    if root is not None:
+        config.data = OmegaConf.merge(config.data, {"root": str(root)})
     data = build_data(config.data, images_of=folder)
     if isinstance(config.model, DictConfig):
         config.model.weights = None  # those to start from; the checkpoint holds the trained ones
@@ -138,13 +142,10 @@ def untrained(found: Run) -> Run:
 
 def load_config(folder: Path) -> DictConfig:
     """The configuration of a run folder."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"run folder {folder} does not exist")
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
-        nested = sorted(found.parent.name for found in folder.glob("*/config.yaml"))
-        hint = f"; it holds the runs {', '.join(nested)}" if nested else ""
-        raise FileNotFoundError(f"{folder} is no run folder: it has no config.yaml{hint}")
+        only_run(folder)  # says what is missing, or which runs are inside
+        raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
     return _plain_config(path)
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
-from interp_cnn.runs.folder import load_config, load_run
-from interp_cnn.runs.networks import class_names, load_network
+from interp_cnn.runs.folder import load_run
+from interp_cnn.runs.networks import class_names, load_network, told_apart
+from interp_cnn.runs.places import run_folders
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,9 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
     """
     if checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
-    folders = [folder for run in runs for folder in run_folders(Path(run))]
     found: list[Subject] = []
-    for folder in folders:
-        run = load_run(folder, checkpoint=checkpoint, overrides=None if root is None else {"root": root})
+    for folder in run_folders(runs):
+        run = load_run(folder, checkpoint=checkpoint, root=root)
         names = [subject.name for subject in found]
         name = run.kind if run.kind not in names else f"{run.kind} ({folder.name})"
         while name in names:
@@ -98,7 +98,7 @@ def with_classes(
         file: a name on each line, or a JSON list; None: none.
     """
     count = len(subject.classes) or _count_of_classes(subject, size or (224, 224))
-    names = _names_in(file) if file is not None else subject.classes
+    names = told_apart(names_in(file)) if file is not None else subject.classes
     names = names or class_names(subject.name, count, weights=weights)
     if len(names) != count:
         raise ValueError(
@@ -162,15 +162,6 @@ def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
     return logits.shape[1]
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """The run itself, or the runs inside a comparison's folder."""
-    nested = sorted(found.parent for found in folder.glob("*/config.yaml") if found.parent.name != ".hydra")
-    if nested and not (folder / "config.yaml").is_file():
-        return nested
-    load_config(folder)  # says what is missing
-    return [folder]
-
-
 def _shape(subject: Subject) -> str:
     return " x ".join(map(str, (subject.channels, *subject.image_size)))
 
@@ -181,8 +172,9 @@ def _channels(network: nn.Module) -> int:
     return 1 if first is not None and first.in_channels == 1 else 3
 
 
-def _names_in(file: str) -> tuple[str, ...]:
-    path = Path(file)
+def names_in(file: str) -> tuple[str, ...]:
+    """Names of classes from a file: one on each line, or a JSON list."""
+    path = Path(file).expanduser()
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1, 0.5)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""

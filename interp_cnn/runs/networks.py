@@ -3,16 +3,18 @@
     torchvision:resnet50             weights: a file, torchvision's name for them (DEFAULT), or none (random)
     package.module:factory           weights: a file, or none (as the factory built it)
 
-Both take pixels in [0, 1]: torchvision's networks stand behind the ImageNet normalisation, a factory's network
-normalises inside. A factory is called without arguments (with `num_classes`, where it is given and the factory takes
-it); its module is looked for in the current folder too. Weight files are read as tensors only, nothing in them runs.
+Both take pixels in [0, 1]: torchvision's networks stand behind the normalisation that torchvision's weights expect,
+in a file too; a factory's network normalises inside. A factory is called without arguments (with `num_classes`, where
+it is given and the factory takes it); its module is looked for in the current folder too. Weight files are read as
+tensors only, nothing in them runs.
 """
 
 import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +23,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from interp_cnn.model.backbones import TorchvisionClassifier
+from interp_cnn.model.backbones import TorchvisionClassifier, statistics_of_weights
 from interp_cnn.storage.tensors import read_tensors
 
 IMAGENET_CLASSES = 1000
@@ -58,13 +60,28 @@ def load_network(spec: str, *, weights: str | None = None, num_classes: int | No
 
 
 def class_names(spec: str, count: int, *, weights: str | None = None) -> tuple[str, ...]:
-    """Names of a network's K classes: ImageNet's for torchvision's networks with 1000 trained ones, else numbers."""
+    """Names of a network's K classes, all different: ImageNet's for torchvision's networks with 1000 trained ones, else
+    numbers.
+    """
+    return told_apart(known_class_names(spec, count, weights=weights)) or tuple(
+        f"class {number}" for number in range(count)
+    )
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes; those that several share with the number of the class, as in "crane (134)"."""
+    several = {name for name, count in Counter(names).items() if count > 1}
+    return tuple(f"{name} ({number})" if name in several else name for number, name in enumerate(names))
+
+
+def known_class_names(spec: str, count: int, *, weights: str | None = None) -> tuple[str, ...]:
+    """Names of a network's K classes as its weights have them, empty where nobody knows."""
     package, _, name = spec.partition(":")
     if package == "torchvision" and weights is not None and count == IMAGENET_CLASSES:
         for known in torchvision.models.get_model_weights(name):
             if len(known.meta.get("categories", ())) == count:
                 return tuple(known.meta["categories"])
-    return tuple(f"class {number}" for number in range(count))
+    return ()
 
 
 def _torchvision_names() -> list[str]:
@@ -90,7 +107,8 @@ def _torchvision_network(name: str, weights: str | None, num_classes: int | None
     found = _classes_in(state, name)
     if found and num_classes not in (None, found):
         raise ValueError(f"num_classes={num_classes}, but the weights file {weights} knows {found} classes")
-    network = TorchvisionClassifier(name, found or num_classes or IMAGENET_CLASSES)
+    mean, std = statistics_of_weights(name)
+    network = TorchvisionClassifier(name, found or num_classes or IMAGENET_CLASSES, mean=mean, std=std)
     # networks with an auxiliary head use it in training only; files may hold it or not
     state = {
         key: value

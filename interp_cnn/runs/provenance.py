@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def provenance() -> dict:
 
     packages = ("interp-cnn", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
     return {
-        "command": " ".join(["interp-cnn", *sys.argv[1:]]),
+        "command": shlex.join(["interp-cnn", *sys.argv[1:]]),  # runs when it is pasted into a shell
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "git_commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "

@@ -103,3 +103,13 @@ def finished_epochs(checkpoint: dict[str, Any]) -> int:
     if not isinstance(epoch, int):
         raise ValueError(f"epoch is {epoch!r}; expected the number of the last one, as a training writes it")
     return epoch + 1
+
+
+def is_over(checkpoint: dict[str, Any], epochs: int) -> bool:
+    """Whether a training of so many epochs has ended with this checkpoint, by their number or by its patience."""
+    waits = (
+        state for name, state in checkpoint["callbacks"].items() if name.startswith(Patience.__qualname__)
+    )
+    return finished_epochs(checkpoint) >= epochs or any(
+        state["wait_count"] >= state["patience"] for state in waits
+    )

@@ -29,6 +29,7 @@ from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.templates import position_posterior
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 from interp_cnn.training.loss_weight import LossWeight
+from interp_cnn.training.schedule import one_cycle_schedule
 
 OBJECTIVES = ("softmax", "logistic")
 
@@ -196,15 +197,10 @@ class Classification(LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.learning_rate,
-            total_steps=steps,
-            pct_start=self.warmup_share,
-            cycle_momentum=False,
+        schedule = one_cycle_schedule(
+            optimizer, steps=int(self.trainer.estimated_stepping_batches), warmup_share=self.warmup_share
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def filter_categories(self) -> dict[str, Tensor]:
         """(D,) category of every filter, by layer."""

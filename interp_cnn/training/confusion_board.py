@@ -102,7 +102,7 @@ def confusion_counts(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def probability_counts(probabilities: Tensor, labels: Tensor) -> Tensor:
     """(2, K, BINS) int64: how many probabilities (B, K) lie in each bin, of other images and of the class's own."""
-    bins = (probabilities.clamp(0, 1) * (BINS - 1)).long()  # (B, K)
+    bins = (probabilities.nan_to_num(0).clamp(0, 1) * (BINS - 1)).long()  # (B, K)
     own = torch.nn.functional.one_hot(labels, probabilities.shape[1])
     counts = torch.zeros(2 * probabilities.shape[1] * BINS, dtype=torch.int64)
     columns = torch.arange(probabilities.shape[1])

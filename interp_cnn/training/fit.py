@@ -23,6 +23,7 @@ from torch import distributed
 from interp_cnn.storage.files import replacing
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 from interp_cnn.training.devices import cudnn_as_it_was
+from interp_cnn.training.divergence import FiniteLoss
 from interp_cnn.training.throughput import Throughput
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
@@ -60,6 +61,9 @@ def fit(
         label: what the progress bar says.
         callbacks: further callbacks, such as the dashboard.
         trainer: arguments of Lightning's Trainer (accelerator, devices, precision, ...).
+
+    Raises:
+        ValueError: epochs or patience below 1, or a loss that became NaN or infinite.
     """
     if epochs < 1:
         raise ValueError(f"training.epochs is {epochs}; expected at least 1")
@@ -68,6 +72,7 @@ def fit(
     quiet_lightning()
     checkpoints = folder / "checkpoints"
     every = [
+        FiniteLoss(monitor),
         EpochSeed(seed),
         MetricsTable(folder / "metrics.csv"),
         ProgressBar(label),
@@ -195,6 +200,10 @@ class ProgressBar(TQDMProgressBar):
         """Closes the bar."""
         if self.total_bar is not None:
             self.total_bar.close()
+
+    def on_exception(self, trainer: Trainer, *unused) -> None:
+        """Closes the bar, so that what is said next begins a line of its own."""
+        self.on_train_end(trainer)
 
     def on_train_epoch_start(self, *unused) -> None:
         """No bar per epoch."""

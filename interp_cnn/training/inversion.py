@@ -21,6 +21,7 @@ from interp_cnn.model.distributed import world_size
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.upconvolution import Upconvolution, random_masks
 from interp_cnn.training.classification import over_ranks, own_images
+from interp_cnn.training.schedule import one_cycle_schedule
 
 BEYOND = 0.1  # weight of pixels that are further than a cell from all kept ones
 
@@ -123,11 +124,11 @@ class Inversion(LightningModule):
     def configure_optimizers(self):
         """Adam with a one-cycle learning rate, for the decoder."""
         optimizer = torch.optim.Adam(self.decoder.parameters(), lr=self.learning_rate)
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=steps, cycle_momentum=False
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": one_cycle_schedule(optimizer, steps=steps, warmup_share=0.3),
+        }
 
     def _total(self, split: str, images: Tensor, maps: Tensor, masks: Tensor) -> Tensor:
         pixel_error, feature_error = self.losses(images, maps, masks)

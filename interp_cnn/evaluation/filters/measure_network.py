@@ -56,7 +56,7 @@ class NetworkMeasures:
         name: as shown in tables.
         kind: e.g. "interpretable", "plain", "mask only", "untrained".
         layer: dotted module name.
-        accuracy: on all images.
+        accuracy: on all images of a class that the network has.
         filters: one row per filter.
         summary: measure to estimate, means over the filters that have it.
         coverage: part name to number of filters that track it, at a false-discovery rate of 5 % over filters.
@@ -96,6 +96,7 @@ def measure_network(
     image_size: tuple[int, int],
     background: int | None = None,
     filter_categories: Tensor | None = None,
+    answers: Tensor | None = None,
     probes: bool = True,
     readout: Readout | None = None,
     regions: RegionRule | None = None,
@@ -119,6 +120,8 @@ def measure_network(
         background: index of the class without objects, which gets no filters.
         filter_categories: (D,) int64, -1 for none. Without it each filter gets the category on whose images
             its mean score is highest.
+        answers: (K',) int64, of a network with classes of its own: the label that each stands for, -1 for none; the
+            accuracy is that on images of labels among them. None: the labels themselves.
         probes: also measure on a random view and a noisy copy of every image (three times the work).
         readout: maps (B, D, h, w) to the row-major cells (B, D) where they say that their part is; None: their
             maxima.
@@ -130,7 +133,7 @@ def measure_network(
     reader = Reader(network, loader, layer, image_size, readout)
     rule = regions or RegionRule()
     seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
-    observed = seen.images
+    observed = seen.images if answers is None else seen.images.with_classes_of(answers)
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
     judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
@@ -142,7 +145,9 @@ def measure_network(
     figures = tracking_figures(judgement, draws, n)
     tracks = tracks_a_part(figures["offset_gain"], len(parts))
     part = best_part(judgement.offset_gain)[1]
-    samples = {"accuracy": Sampled.from_rows(weighted_mean(observed.correct, draws.rows), draws)}
+    correct = observed.correct
+    judged = int(correct.isfinite().sum())
+    samples = {"accuracy": Sampled.from_rows(weighted_mean(correct, draws.rows), draws, judged)}
     samples |= _other_rules(observed, judge, highest, draws, n)
     samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
     if probes:

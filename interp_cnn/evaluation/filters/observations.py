@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,9 @@ class Block(NamedTuple):
     scores: Tensor  # (N, d) float32, the peaks' values
 
 
+UNKNOWN = -2
+
+
 @dataclass(frozen=True)
 class Observations:
     """A network's answers on N images: on the disk 8 bytes per image and filter, in memory what is per image.
@@ -37,7 +40,7 @@ class Observations:
         answers: cells and scores of D filters.
         landmarks: (N, P, 2) pixels, NaN where unknown.
         labels: (N,) int64.
-        predictions: (N,) int64.
+        predictions: (N,) int64; `UNKNOWN` on images of a class that the network does not have.
         names: the images, in order.
         field: receptive field of the layer.
     """
@@ -66,8 +69,17 @@ class Observations:
 
     @property
     def correct(self) -> Tensor:
-        """(N,) float64: 1 where the prediction is right."""
-        return (self.labels == self.predictions).double()
+        """(N,) float64: 1 where the prediction is right; NaN where the network has no such class."""
+        return (self.labels == self.predictions).double().where(self.predictions != UNKNOWN, torch.nan)
+
+    def with_classes_of(self, answers: Tensor) -> Observations:
+        """The same images where the network numbers its classes otherwise.
+
+        Args:
+            answers: (K',) int64: the label that each of the network's classes stands for, -1 for none.
+        """
+        known = torch.isin(self.labels, answers)
+        return replace(self, predictions=answers[self.predictions].where(known, UNKNOWN))
 
     def block(self, filters: Tensor) -> Block:
         """The answers of some `filters` (d,)."""

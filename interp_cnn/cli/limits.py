@@ -1,0 +1,138 @@
+"""What settings may be, as far as that is known before anything starts: no torch, no folder left behind.
+
+Rooms check what they take; here stands what would otherwise be found out late (after minutes of reading images), not at
+all, or too late (a thousand loader processes fill the memory before the first image is read).
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+LARGEST_SEED = 2**32 - 1  # NumPy's
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+# setting: the smallest and the largest value, and whether it is a whole number
+BOUNDS: dict[str, tuple[float, float, bool]] = {
+    "seed": (0, LARGEST_SEED, True),
+    "data.seed": (0, LARGEST_SEED, True),
+    "data.batch_size": (1, math.inf, True),
+    "training.batch_size": (1, math.inf, True),
+    "training.epochs": (1, math.inf, True),
+    "training.patience": (1, math.inf, True),
+    "training.learning_rate": (0, math.inf, False),
+    "training.weight_decay": (0, math.inf, False),
+    "training.gradient_clip": (0, math.inf, False),
+    "training.warmup_share": (0, 1, False),
+    "training.mask_growth": (0, 1, False),
+    "training.label_smoothing": (0, 1, False),
+    "training.views": (1, 2, True),
+}
+FOLDERS = ("run", "training.run", "data.root", "images", "ckpt_path")  # read, never made
+# arguments of Lightning's Trainer that a training sets itself, and what to give instead
+OURS = {
+    "max_epochs": "training.epochs",
+    "gradient_clip_val": "training.gradient_clip",
+    "logger": None,
+    "callbacks": None,
+    "plugins": None,
+    "enable_checkpointing": None,
+    "fast_dev_run": None,
+    "barebones": None,
+    "default_root_dir": "hydra.run.dir",
+    "num_sanity_val_steps": None,
+}
+
+
+def check_limits(config: "DictConfig") -> None:
+    """Refuse values outside their limits, and arguments of the Trainer that are not the user's to set.
+
+    Raises:
+        ValueError: the first such setting, its value, and what was expected.
+    """
+    from omegaconf import OmegaConf
+
+    for key, (low, high, whole) in BOUNDS.items():
+        value = OmegaConf.select(config, key)
+        if _is_number(value):
+            _check(key, value, low, high, whole)
+    workers = OmegaConf.select(config, "data.workers")
+    if _is_number(workers):
+        _check(
+            "data.workers",
+            workers,
+            0,
+            most_workers(),
+            True,
+            f"twice the cores of this machine ({os.cpu_count()})",
+        )
+    trainer = config.get("trainer")
+    if trainer is not None:
+        _check_trainer(trainer)
+
+
+def most_workers() -> int:
+    """How many loader processes are no mistake: each holds a copy of the program."""
+    return max(8, 2 * (os.cpu_count() or 1))
+
+
+def _check(key: str, value: float, low: float, high: float, whole: bool, why: str = "") -> None:
+    if low <= value <= high and math.isfinite(value) and (not whole or float(value).is_integer()):
+        return
+    kind = "a whole number" if whole else "a number"
+    limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    raise ValueError(
+        f"{key} is {value}; expected {kind} {limits}" + (f", {why}" if why and value > high else "")
+    )
+
+
+def _check_trainer(trainer: "DictConfig") -> None:
+    for name in trainer:
+        if name in OURS:
+            instead = OURS[name]
+            hint = f"set {instead}" if instead else "leave it out"
+            raise ValueError(f"trainer.{name} is {trainer[name]}, but a training sets it itself; {hint}")
+    precision = trainer.get("precision")
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise ValueError(f"trainer.precision is {precision}; expected {', '.join(PRECISIONS)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes."""
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        yield
+    except (ValueError, OSError):
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
+        if all(path.suffix == ".log" and path.stat().st_size == 0 for path in written):
+            shutil.rmtree(folder / ".hydra", ignore_errors=True)
+            for path in written:
+                path.unlink(missing_ok=True)
+            inside = [one for one in folder.parents if Path.cwd() in one.parents]
+            with suppress(OSError):  # until one that is not empty, such as the folder of other runs
+                for empty in (folder, *inside):
+                    empty.rmdir()
+        raise
+
+
+def check_folders() -> None:
+    """A run or a folder of images that the command line names and that is not there, before torch is imported."""
+    from hydra.core.hydra_config import HydraConfig
+
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+").partition("=")
+        plain = value not in ("", "null") and not any(mark in value for mark in "\"'[,$\\")
+        if key in FOLDERS and plain and not Path(value).exists():
+            raise FileNotFoundError(2, f"{key}: No such file or directory", value)

@@ -1,0 +1,54 @@
+"""What a run is on disk: a run folder, or a folder that holds some (a comparison's, a sweep's), which stands for them.
+
+Every command that takes runs takes either, and the same settings for images that were moved: data=... data.root=DIR.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+CONFIG = "config.yaml"
+
+
+def run_folders(places: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The run folders that places stand for: themselves, or those inside.
+
+    Args:
+        places: one or several; `~` is the home folder.
+
+    Raises:
+        FileNotFoundError: no such folder, or neither a run nor runs in it.
+    """
+    if isinstance(places, str | Path):
+        places = [places]
+    return [folder for place in places for folder in _runs_of(Path(place).expanduser())]
+
+
+def only_run(place: str | Path) -> Path:
+    """The one run folder that a place stands for.
+
+    Raises:
+        ValueError: it holds several.
+    """
+    folders = run_folders(place)
+    if len(folders) > 1:
+        names = ", ".join(str(folder) for folder in folders)
+        raise ValueError(f"{place} holds {len(folders)} runs; give one of them: {names}")
+    return folders[0]
+
+
+def moved_root(data: DictConfig | None) -> str | None:
+    """Where the images of runs lie now, by data=... data.root=DIR; None: where they lay."""
+    return None if data is None else data.get("root")
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder {folder} does not exist")
+    if (folder / CONFIG).is_file():
+        return [folder]
+    inside = [found.parent for found in folder.glob(f"*/{CONFIG}") if not found.parent.name.startswith(".")]
+    if not inside:
+        raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}, and no folder in it has one")
+    return sorted(inside, key=lambda run: (len(run.name), run.name))  # 2 before 10
