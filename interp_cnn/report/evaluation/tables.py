@@ -26,6 +26,7 @@ from interp_cnn.report.album import places
 from interp_cnn.report.baselines import baseline
 from interp_cnn.report.evaluation.ranked_filters import ranked_filters
 from interp_cnn.report.measures import measure, shown_in
+from interp_cnn.report.numbers import p_value
 from interp_cnn.storage.files import write_text
 
 SHOWN = 24  # filters on a sheet of positions
@@ -68,8 +69,10 @@ def markdown(comparison: Comparison) -> str:
     notes = ["", "95 % intervals by resampling the n images.", ""]
     notes += [f"- {one.name}: {coverage_line(one)}" for one in comparison.networks if one.coverage]
     for one in comparison.differences:
-        sign = "<=" if one.bounded else "="
-        size = f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, p {sign} {one.p:.3g} ({one.test})"
+        p = p_value(one).replace("\u00a0", " ")
+        size = (
+            f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, {p or 'p unknown'} ({one.test})"
+        )
         note = f"; {one.note}" if one.note else ""
         notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}{note}")
     return "\n".join(lines + notes) + "\n"
