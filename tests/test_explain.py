@@ -658,10 +658,10 @@ def test_images_of_one_name_keep_folders_of_their_own(tmp_path):
         )
 
 
-@pytest.mark.parametrize(("outliers", "held"), [(50, True), (51, False)])
+@pytest.mark.parametrize(("outliers", "held"), [(49, True), (51, False)])
 def test_a_maps_colours_span_all_but_half_a_per_cent_of_its_values(outliers, held):
     values = torch.ones(101, 99)
-    values.view(-1)[:outliers] = -1000.0  # of 9,999 values: the quantile of .995 leaves out 49.99
+    values.view(-1)[:outliers] = -1000.0  # of 9,999 values: 49.99 lie beyond the quantile of .995
     question = SimpleNamespace(options=Options(), grain=1)
     record = _map_record("occlusion", ImageMap(values, 0.0, None, 0.0, 0.0, ""), question, ["a", "b"])
     assert (record.scale == 1.0) == held and record.low == -1000.0
