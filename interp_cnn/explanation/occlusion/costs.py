@@ -100,3 +100,9 @@ def dense_batch(images: Tensor) -> int:
     if most * per_image <= LITTLE:
         return most
     return max(1, min(most, free_memory(images.device) // 4 // per_image))
+
+
+def is_full_memory(error: Exception) -> bool:
+    """True if an error says that memory ran out."""
+    full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return full or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

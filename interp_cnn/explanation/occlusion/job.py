@@ -10,7 +10,8 @@
 Which engine computes a batch is decided here: "incremental" (exact, only the changed part is recomputed, see
 `incremental`), "one_batch" (the same, all windows together, for GPUs: see `one_batch`), "dense" (one forward pass per
 window) or "auto": incremental on a processor, and on a GPU the faster of the other two by the clock (`choice`), where
-it pays and where the network can be traced, after one window has been checked against a plain forward pass.
+it pays and where the network can be traced. Some windows of every few images are held against plain forward passes
+(`checks`). Whatever stops an engine leads to plain passes and one log line under "auto", else to one sentence.
 """
 
 from __future__ import annotations
@@ -28,17 +29,24 @@ from interp_cnn.explanation.network import feature_maps as activations
 from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.network.precision import precision as precision_of
 from interp_cnn.explanation.network.precision import precision_now, rounding
+from interp_cnn.explanation.occlusion.checks import (
+    Unfaithful,
+    compare,
+    in_words,
+    logits_of,
+    windows_to_check,
+)
 from interp_cnn.explanation.occlusion.choice import PLANNING, faster_than_plain, plain_seconds
 from interp_cnn.explanation.occlusion.costs import (
     OcclusionCost,
     PlainWork,
     Progress,
     dense_batch,
+    is_full_memory,
 )
 from interp_cnn.explanation.occlusion.fills import Fill, as_fill
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
 from interp_cnn.explanation.occlusion.incremental.engine import Clean, IncrementalOcclusion
-from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.one_batch.engine import CleanImages, OneBatchOcclusion
 from interp_cnn.explanation.occlusion.windows import Window, window_grid
@@ -96,12 +104,13 @@ class OcclusionJob:
         self.known = torch.zeros(everywhere, dtype=torch.bool)
         self.done = 0  # batches finished
         with torch.no_grad(), evaluation_mode(network, self.images), PlainWork(network) as work:
-            logits = torch.cat([logits_of(network, part) for part in self.images.split(32)])
+            logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
-        with torch.no_grad(), activations.evaluation_mode(network):
-            dense = engine == "dense" or (engine == "auto" and self._is_light(work))
-            self._incremental = None if dense else self._prepare(engine)
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
+        self._asked, self._incremental = engine, None
+        with torch.no_grad(), activations.evaluation_mode(network):
+            if engine != "dense" and not (engine == "auto" and self._is_light(work)):
+                self._prepare()
 
     @property
     def engine(self) -> str:
@@ -133,29 +142,65 @@ class OcclusionJob:
     def run(self) -> Iterator[Progress]:
         """Compute batch after batch, from where the job stands."""
         start, begun = time.perf_counter(), self.done
-        parts = self._parts()
-        total = sum(len(batches) for _, batches in parts) * self.fill.samples
-        number = 0
+        unfinished = True
+        while unfinished:
+            unfinished, parts = False, self._parts()
+            total = sum(len(batches) for _, batches in parts) * self.fill.samples
+            for images, batches in parts:
+                try:
+                    for _ in self._run_part(images, batches, parts):
+                        yield Progress(self.done - begun, total - begun, time.perf_counter() - start)
+                except (
+                    Exception
+                ) as reason:  # of the engine; where a plain pass fails there is nothing else to try
+                    self._go_on_plainly(images, reason)
+                    begun, unfinished = min(begun, self.done), True
+                    break
+
+    def _run_part(self, images: range, batches: list, parts: list) -> Iterator[None]:
+        """Compute the batches of some images that are not done yet."""
+        before = sum(len(each) for some, each in parts if some.start < images.start) * self.fill.samples
+        if self.done >= before + len(batches) * self.fill.samples:
+            return
         # that the network answers for each image alone was watched when its logits were computed
-        for images, batches in parts:
-            clean = None
-            for sample in range(self.fill.samples):
-                if number + len(batches) <= self.done:
-                    number += len(batches)
+        with self._computing():
+            clean = None if self._incremental is None else self._clean(images)
+        for sample in range(self.fill.samples):
+            with self._computing():
+                occluders = self._occluders(images, sample)
+            last = sample == self.fill.samples - 1
+            for number, batch in enumerate(batches, before + sample * len(batches) + 1):
+                if number <= self.done:
                     continue
-                with self._computing():
-                    occluders = self._occluders(images, sample)
-                    if clean is None and self._incremental is not None:
-                        clean = self._clean(images)
-                for batch in batches:
-                    number += 1
-                    if number <= self.done:
-                        continue
-                    # not around the yield, which is the caller's
-                    with self._computing(), self._own_precision():
-                        self._add(batch, images, occluders, clean, last=sample == self.fill.samples - 1)
-                    self.done = number
-                    yield Progress(number - begun, total - begun, time.perf_counter() - start)
+                # not around the yield, which is the caller's
+                with self._computing(), self._own_precision():
+                    self._add(batch, images, occluders, clean, last=last)
+                    if (
+                        self._incremental is not None
+                        and last
+                        and number == before + len(batches) * (sample + 1)
+                    ):
+                        self._check(images)
+                self.done = number
+                yield
+
+    def _go_on_plainly(self, images: range, reason: Exception) -> None:
+        """Compute these images, and those after them, by plain passes; what came before them was checked."""
+        if self._incremental is None or is_full_memory(reason):
+            raise reason
+        self._refuse(reason)
+        some = slice(images.start, None)
+        self.drops[some], self.known[some] = 0.0, False
+        before = [len(batches) for part, batches in self._parts() if part.start < images.start]
+        self.done = sum(before) * self.fill.samples
+
+    def _refuse(self, reason: Exception) -> None:
+        """No engine of our own, for this reason: one log line, or a ValueError where it was asked for."""
+        words = in_words(reason)
+        if self._asked != "auto":
+            raise ValueError(f"network cannot be occluded incrementally: {words}") from reason
+        logger.warning("occlusion: one forward pass per window, because %s", words)
+        self._incremental = None
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -178,30 +223,28 @@ class OcclusionJob:
         Raises:
             ValueError: the state is that of other images, another network or another engine.
         """
+        if state["engine"] == "dense" and self._asked == "auto":
+            self._incremental = None  # as the other job found out
         same = state["drops"].shape == self.drops.shape and state["engine"] == self.engine
         if not same or not torch.allclose(state["logits"].to(self.logits), self.logits, rtol=1e-3, atol=1e-4):
             raise ValueError("state must come from a job with the same network, images and options")
         self.drops, self.done = state["drops"].to(self.drops).clone(), state["done"]
         self.known = state["known"].clone()
 
-    def _prepare(self, engine: str) -> IncrementalOcclusion | OneBatchOcclusion | None:
-        """The engine that works on frames, or None where the plain method is to be used."""
+    def _prepare(self) -> None:
+        """Make the engine that works on frames, or refuse it where the plain method is to be used."""
         try:
-            incremental = self._made(engine)
-            if engine == "auto" and not incremental.pays:
-                return None
-            if engine == "auto" and self.precision == "float32":
-                self._check(incremental)
-            if engine == "auto" and isinstance(incremental, OneBatchOcclusion):
+            made = self._made(self._asked)
+            pays = self._asked != "auto" or made.pays
+            if pays and self._asked == "auto" and isinstance(made, OneBatchOcclusion):
                 with self._own_precision():
-                    faster = faster_than_plain(incremental, self.network, self._occluders(range(1), 0))
-                return incremental if faster else None
-            return incremental
-        except Untraceable as reason:
-            if engine in ("incremental", "one_batch"):
-                raise ValueError(f"network cannot be occluded incrementally: {reason}") from reason
-            logger.warning("occlusion: one forward pass per window, because %s", reason)
-            return None
+                    pays = faster_than_plain(made, self.network, self._occluders(range(1), 0))
+        except Exception as reason:  # the network's own code runs in there, in ways it was not written for
+            if is_full_memory(reason):
+                raise
+            self._refuse(reason)
+        else:
+            self._incremental = made if pays else None
 
     def _made(self, engine: str) -> IncrementalOcclusion | OneBatchOcclusion:
         """The engine for the device, or the one that was asked for."""
@@ -228,26 +271,46 @@ class OcclusionJob:
         bfloat16_frames = self.precision == "bfloat16" and self._incremental is not None
         return precision_of("float32") if bfloat16_frames else nullcontext()
 
-    def _check(self, incremental: IncrementalOcclusion | OneBatchOcclusion) -> None:
-        """Compare one batch of windows of the first image, or a few of them, with plain forward passes."""
-        occluders = self._occluders(range(1), 0)
-        batch = incremental.first_window()
-        (found,) = incremental.drops(incremental.first_clean, batch, incremental.changes_of(occluders))
-        occluded = occluders.occluded(0, [(found.rows[0], found.columns[0])])
-        expected = self.logits[0] - logits_of(self.network, occluded)[0]
-        allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[0].abs().max().clamp(min=1e-6)
-        if not bool(((found.drops[0].flatten() - expected).abs() <= allowed).all()):
-            raise Untraceable("a window came out differently in a plain forward pass")
+    def _check(self, images: range) -> None:
+        """Hold some windows of these images against plain passes.
+
+        Raises:
+            Unfaithful: one came out differently.
+        """
+        engine, some = self._incremental, slice(images.start, images.stop)
+        changes = self._occluders(images, 0).strengths() * self.known[some]
+        each = max(sum(dense_products(step) for step in engine.graph.steps.values()), 1)
+        work = engine.products() / each * float((changes > 0).sum()) / len(self.grid) * self.fill.samples
+        windows = windows_to_check(engine.groups, changes, work, images.start)
+        if not windows:
+            return
+        clean, chosen = self.logits[some], [image for image, _, _ in windows]
+        if self.precision == "tf32":  # what is subtracted must carry the same rounding
+            clean = logits_of(self.network, self.images[some].clone())
+        plain = torch.zeros_like(clean[chosen])
+        for sample in range(self.fill.samples):
+            occluders = self._occluders(images, sample)
+            occluded = torch.cat(
+                [occluders.occluded(image, [(row, column)]) for image, row, column in windows]
+            )
+            size = dense_batch(occluded)
+            plain += (
+                torch.cat([logits_of(self.network, part) for part in occluded.split(size)])
+                / self.fill.samples
+            )
+        found = torch.stack([self.drops[some][image, :, row, column] for image, row, column in windows])
+        kind = "tf32" if self.precision == "tf32" else str(engine.dtype).removeprefix("torch.")
+        compare(found, clean[chosen] - plain, windows, clean, kind)
 
     def _clean(self, images: range) -> Clean | CleanImages:
         some = slice(images.start, images.stop)
         first, self._incremental.first_clean = self._incremental.first_clean, None
-        if images == range(1):
-            return first or self._incremental.clean(self.images[some])
+        if images == range(1) and first is not None:
+            return first
         clean = self._incremental.clean(self.images[some])
         allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
-            raise ValueError('network does not compute what its graph says; use engine="dense"')
+            raise Unfaithful("its traced graph gives other logits than the network itself")
         return clean
 
     def _parts(self) -> list[tuple[range, list]]:
@@ -292,12 +355,3 @@ class OcclusionJob:
             rows, columns = part.index()
             self.drops[here, :, rows, columns] += part.drops / self.fill.samples
             self.known[here, rows, columns] = last
-
-
-def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """(B, K) logits, or one sentence about what came instead."""
-    logits = network(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"network must return logits ({len(images)}, K), got {kind}")
-    return logits

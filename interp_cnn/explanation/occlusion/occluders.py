@@ -92,6 +92,18 @@ class Occluders:
         right = column_starts[:, None] + torch.arange(self.grid.size[1])
         return (down[:, :, None] * self.difference.shape[2] + right[:, None]).flatten()
 
+    def strengths(self) -> Tensor:
+        """How much each window changes each image, (B, rows, columns), on the CPU.
+
+        The squared change summed over the window; for a fill that looks at what is hidden, which is computed window by
+        window, the squared distance of the hidden pixels from the image's mean instead.
+        """
+        if self.fill.reach is None:
+            change = self.replacement - self.images
+        else:
+            change = self.images - self.images.mean((2, 3), keepdim=True)
+        return self.grid.gather(change.double().square().sum(1).cpu())
+
     def occluded(self, index: int, windows: list[tuple[int, int]]) -> Tensor:
         """(N, C, H, W): image `index` with one of the windows (row, column) hidden in each copy."""
         image = self.images[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class Call:
     forms: list[str]
     output: Tensor
     constants: dict[fx.Node, Any]
+    parts_of: Call | None = None  # the call whose parts this one takes one of
 
     @classmethod
     def of(
@@ -54,6 +56,31 @@ class Call:
         return fx.node.map_arg(argument, lambda node: self.constants.get(node, node))
 
     @property
+    def again(self) -> Callable[[Tensor], Any]:
+        """The same call for another value of its only varying input; holds none of the recorded values."""
+        before = None if self.parts_of is None else self.parts_of.again
+        node, module, constants = self.node, self.module, self.constants
+
+        def again(value: Tensor) -> Any:
+            if before is not None:
+                value = before(value)
+            elif node.meta["overwrites"]:
+                value = value.clone()
+
+            def argument(source: fx.Node) -> Any:
+                return constants.get(source, value)
+
+            arguments = fx.node.map_arg(node.args, argument)
+            keywords = fx.node.map_arg(node.kwargs, argument)
+            if module is not None:
+                return module(*arguments, **keywords)
+            if node.op == "call_method":
+                return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
+            return node.target(*arguments, **keywords)
+
+        return again
+
+    @property
     def alone(self) -> bool:
         """True if exactly the first argument depends on the image."""
         others = [*self.arguments[1:], *self.keywords.values()]
@@ -72,7 +99,8 @@ def _name(node: fx.Node) -> str:
         return ""
     named = {operator.add: "add", operator.iadd: "add", operator.sub: "sub", operator.isub: "sub"}
     named |= {operator.mul: "mul", operator.imul: "mul", operator.truediv: "div", operator.itruediv: "div"}
-    named |= {operator.neg: "neg", torch.adaptive_avg_pool1d: "", torch.cat: "cat", torch.concat: "cat"}
+    named |= {operator.neg: "neg", operator.pow: "pow", operator.getitem: "getitem"}
+    named |= {torch.concatenate: "cat", torch.adaptive_avg_pool1d: "", torch.cat: "cat", torch.concat: "cat"}
     return named.get(node.target, getattr(node.target, "__name__", "").rstrip("_"))
 
 

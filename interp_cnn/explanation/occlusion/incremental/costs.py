@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from interp_cnn.explanation.occlusion.incremental.convolution import CALL, CELL, PRODUCT
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.incremental.frames import Span, Spans
-from interp_cnn.explanation.occlusion.incremental.graph import Graph, Step
+from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.incremental.groups import Run
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
 

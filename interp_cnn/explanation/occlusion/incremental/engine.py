@@ -2,7 +2,7 @@
 
 Hiding a window changes only a cone of values. The engine keeps the clean values of every layer and sends, for
 many windows at once, the *difference* of the small changed part through the network (the delta form: see
-`incremental_operations`), on frames that grow from layer to layer (`incremental_frames`, `incremental_plan`).
+`operations`), on frames that grow from layer to layer (`frames`, `plan`).
 Where the cone covers the whole map, or where an operation has no delta rule, the rest of the network runs densely
 on the changed maps. The result is exact: the same numbers as one forward pass per window, up to rounding.
 
@@ -24,9 +24,11 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network.precision import precision, rounding
 from interp_cnn.explanation.occlusion.costs import free_memory
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
-from interp_cnn.explanation.occlusion.incremental.graph import Graph, Step, graph_of
+from interp_cnn.explanation.occlusion.incremental.graph import Graph, graph_of
 from interp_cnn.explanation.occlusion.incremental.groups import Run
+from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
 from interp_cnn.explanation.occlusion.incremental.operations import Site
 from interp_cnn.explanation.occlusion.incremental.plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
@@ -143,10 +145,11 @@ class IncrementalOcclusion:
         """See `batches`, in pieces that fit a processor's caches."""
         return self.batches(images, min(BUDGET, free_memory(device) // 8), wanted)
 
-    def first_window(self) -> list[Piece]:
-        """A batch of one window of the first image."""
-        piece = self.batches(1)[0][0]
-        return [Piece(piece.rows, piece.columns, Chunk(range(1), range(1), range(1)))]
+    @property
+    def groups(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        """Rows, and columns, of windows that are computed alike."""
+        rows, columns = ([run.windows for run in axis] for axis in self.plan.runs)
+        return rows, columns
 
     @staticmethod
     def changes_of(occluders: Occluders) -> Changes:
@@ -162,10 +165,11 @@ class IncrementalOcclusion:
         logits = values[graph.output].to(images)
         inside = {}
         for name in (*plan.moving, *plan.joint):
-            inside[name] = self._channels_last(name, values.pop(name)).to(images.dtype)
+            form = graph.steps[name].form
+            inside[name] = channels_last(values.pop(name), form).contiguous().to(images.dtype)
         if plan.dense:
             # what is subtracted from densely computed logits must carry the same rounding
-            known = {n: _as_written(inside[n], graph.steps[n].form) for n in plan.frontier}
+            known = {n: _written(inside[n], graph.steps[n]) for n in plan.frontier}
             logits = graph.dense(known, [graph.output])[graph.output]
         return Clean(logits, CleanMaps(inside, self.dtype, self.margins))
 
@@ -201,13 +205,6 @@ class IncrementalOcclusion:
             for p, part in zip(batch, parts, strict=True)
         ]
 
-    def _channels_last(self, name: str, value: Tensor) -> Tensor:
-        """(I, h, w, C) of a clean value."""
-        form = self.graph.steps[name].form
-        if form == "map":
-            return value.permute(0, 2, 3, 1).contiguous()
-        return value if form == "last" else value[:, None, None, :]
-
     def _moving(self, piece: Piece, maps: CleanMaps, change: Tensor) -> dict[str, Tensor]:
         """Frames that move with the window; what others read of them, as whole maps (I, A B, 1, h, w, C)."""
         plan, image = self.plan, self.graph.image
@@ -236,6 +233,9 @@ class IncrementalOcclusion:
     ) -> None:
         """Send deltas through the named steps; without runs all frames are whole maps."""
         steps = self.graph.steps
+        foreign = (
+            [deltas[self.graph.image]] if self.graph.image in deltas else []
+        )  # it lies in the fill's pixels
         unread = dict.fromkeys(steps, 0)
         for name in names:
             for source in steps[name].inputs:
@@ -256,14 +256,14 @@ class IncrementalOcclusion:
                     place(deltas[source], (rows.spans[source], columns.spans[source]), wanted, chunk)
                     for source, wanted in zip(step.inputs, sources, strict=True)
                 ]
-            copied = inputs[0] is not deltas[step.inputs[0]]
             for source in step.inputs:
                 unread[source] -= 1
-            free = [source for source in set(step.inputs) if unread[source] == 0 and source not in kept]
-            reusable = copied or (step.inputs[0] in free and step.inputs[0] != self.graph.image)
+            for source in set(step.inputs):
+                if unread[source] == 0 and source not in kept:
+                    del deltas[source]
+            # a rule may overwrite memory that no other delta, by whatever name, lies in
+            reusable = _is_owned(inputs[0], [*inputs[1:], *deltas.values(), *foreign])
             site = Site(name, step.inputs, sources, spans, chunk, maps, reusable)
-            for source in free:
-                del deltas[source]
             deltas[name] = step.operation.delta(site, *inputs)
             del inputs
 
@@ -280,7 +280,7 @@ class IncrementalOcclusion:
             step = self.graph.steps[name]
             before = clean.maps.values[name][images.start : images.stop, None, None]
             changed = deltas.pop(name).to(before.dtype) + before
-            known[name] = _as_written(changed.flatten(0, 2), step.form)
+            known[name] = _written(changed.flatten(0, 2), step)
         occluded = self.graph.dense(known, [output])[output].to(clean.logits.dtype)
         return clean.logits[images.start : images.stop, None] - occluded.unflatten(0, (len(images), number))
 
@@ -298,7 +298,7 @@ def faithful_graph(
     Raises:
         Untraceable: with the reason.
     """
-    expected = network(example) if logits is None else logits[:1]
+    expected = network(example.clone()) if logits is None else logits[:1]
     for careful in (False, True):
         graph = graph_of(network, example, careful)
         values = clean_values(graph, example)
@@ -326,8 +326,11 @@ def _whole_spans(step: Step) -> Spans:
     return Span(0, 0, step.size[0], step.size[0]), Span(0, 0, step.size[1], step.size[1])
 
 
-def _as_written(value: Tensor, form: str) -> Tensor:
+def _written(value: Tensor, step: Step) -> Tensor:
     """(N, h, w, C) in the axes the network uses at this step."""
-    if form == "map":
-        return value.permute(0, 3, 1, 2)
-    return value if form == "last" else value[:, 0, 0]
+    return as_written(value, step.form, step.shape)
+
+
+def _is_owned(tensor: Tensor, others: list[Tensor]) -> bool:
+    memory = tensor.untyped_storage().data_ptr()
+    return all(other.untyped_storage().data_ptr() != memory for other in others)

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,8 +49,26 @@ class Span:
 Spans = tuple[Span, Span]
 
 
+class AxisReach:
+    """Which outputs along one axis read which cells. An output frame moves by `rate / stride` of the input's step."""
+
+    stride: int = 1
+    rate: int = 1
+
+    def outputs(self, low, high):
+        """First output that reads any cell of [low, high), and the first after the last; numbers or arrays.
+
+        Not cut at the map's border; first >= last where no output reads them.
+        """
+        raise NotImplementedError
+
+    def moved(self, step: int) -> int | None:
+        """Output cells that a frame moves by when the input's moves by `step`; None where that is no whole number."""
+        return None if step * self.rate % self.stride else step * self.rate // self.stride
+
+
 @dataclass(frozen=True)
-class Reach:
+class Reach(AxisReach):
     """A sliding operation along one axis: output t reads the cells t * stride - padding + dilation * i, i < kernel."""
 
     kernel: int = 1
@@ -57,16 +76,60 @@ class Reach:
     padding: int = 0
     dilation: int = 1
 
-    def outputs(self, low: int, high: int) -> tuple[int, int]:
-        """Outputs that read any cell of [low, high); not cut at the map's border, at least one."""
+    def outputs(self, low, high):
         first = -((self.dilation * (self.kernel - 1) - low - self.padding) // self.stride)
-        last = (high - 1 + self.padding) // self.stride + 1
-        return first, max(last, first + 1)
+        return first, (high - 1 + self.padding) // self.stride + 1
 
     def inputs(self, low: int, high: int) -> tuple[int, int]:
         """Cells that the outputs [low, high) read."""
         first = low * self.stride - self.padding
         return first, (high - 1) * self.stride - self.padding + self.dilation * (self.kernel - 1) + 1
+
+
+@dataclass(frozen=True)
+class Spread(AxisReach):
+    """A transposed one: cell i is read by the outputs i * rate - padding + dilation * j, j < kernel."""
+
+    kernel: int = 1
+    rate: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def outputs(self, low, high):
+        last = (high - 1) * self.rate - self.padding + self.dilation * (self.kernel - 1) + 1
+        return low * self.rate - self.padding, last
+
+
+@dataclass(frozen=True)
+class Picked(AxisReach):
+    """Output t copies the cell `cells[t]`, or is a constant where that is -1: padding, slices, nearest neighbours."""
+
+    cells: tuple[int, ...]
+    stride: int = 1
+    rate: int = 1
+
+    @classmethod
+    def of(cls, cells: list[int]) -> Picked:
+        """With stride and rate read off the cells: 0 2 4: stride 2; 0 0 1 1: rate 2; backwards or uneven: neither."""
+        inside = np.array([cell for cell in cells if cell >= 0])
+        rises = np.diff(inside)
+        usual = int(np.bincount(rises[rises > 0]).argmax()) if (rises > 0).any() else 1
+        repeats = int(np.bincount(inside).max()) if usual == 1 and len(inside) else 1
+        even = repeats == 1 or bool((np.diff(np.flatnonzero(np.diff(np.array(cells)))) == repeats).all())
+        return cls(tuple(cells), usual, repeats if even else 1)
+
+    @property
+    def straight(self) -> bool:
+        """True if every cell is its own copy."""
+        return self.cells == tuple(range(len(self.cells)))
+
+    def outputs(self, low, high):
+        cells, low, high = np.array(self.cells), np.asarray(low)[..., None], np.asarray(high)[..., None]
+        reads = (cells >= np.maximum(low, 0)) & (cells < high)
+        any_reads, count = reads.any(-1), len(cells)
+        first = np.where(any_reads, reads.argmax(-1), 0)
+        last = np.where(any_reads, count - reads[..., ::-1].argmax(-1), 0)
+        return (first, last) if first.ndim else (int(first), int(last))
 
 
 SAME = Reach()

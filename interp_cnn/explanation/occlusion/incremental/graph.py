@@ -1,70 +1,46 @@
 """From a network to a list of steps whose delta rules are known.
 
-`torch.fx` writes the network down as a graph (`incremental_trace`), so functional operations and modules used
+`torch.fx` writes the network down as a graph (`tracing`), so functional operations and modules used
 twice are seen as what they are. Then
-- every call gets its delta rule, if one knows it (`incremental_rules`);
+- every call gets its delta rule, if one knows it (`rules`);
 - batch norm (evaluation mode) and other per-channel scales that follow a convolution are folded into it;
 - max-pool moves before relu (they commute), so that relu sees the smaller map;
 - what no rule knows keeps its original call: it, and all that reads it, runs densely.
 
-A step's `form` says which axes its value has: "map" (N, C, H, W), "last" (N, H, W, C), "vector" (N, F), "other".
+A step's `form` says which axes its value has (`layouts`): "map" (N, C, H, W), "last" (N, H, W, C), "vector" (N, F),
+axes spelled out, or "other".
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from interp_cnn.explanation.occlusion.incremental.calls import Call
+from interp_cnn.explanation.occlusion.incremental.evaluation import Evaluation, Step
 from interp_cnn.explanation.occlusion.incremental.operations import (
     Affine,
+    Chain,
     Convolution,
     Linear,
-    Operation,
     Relu,
 )
 from interp_cnn.explanation.occlusion.incremental.pooling import MaxPool
+from interp_cnn.explanation.occlusion.incremental.rearranging import PARTS
 from interp_cnn.explanation.occlusion.incremental.rules import operation_of
 from interp_cnn.explanation.occlusion.incremental.tracing import (
-    Tracer,
     Untraceable,
-    call,
     constants,
     record,
-    replace_in_place,
+    traced,
     varying_inputs,
-    works_in_place,
 )
 
 VERY_DEEP = 30  # convolutions beyond which only the smallest tiles keep a drop exact to 1e-5
 DEEP = 8  # layers from which rounding counts: exact clean maps, small tiles
-
-
-@dataclass
-class Step:
-    """One operation of the network on values that depend on the image."""
-
-    name: str
-    node: fx.Node
-    inputs: tuple[str, ...]
-    form: str
-    shape: tuple[int, ...]
-    operation: Operation | None = None  # None: no rule, runs densely
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the map; (1, 1) for a vector."""
-        if self.form == "map":
-            return self.shape[2], self.shape[3]
-        return (self.shape[1], self.shape[2]) if self.form == "last" else (1, 1)
-
-    @property
-    def channels(self) -> int:
-        return self.shape[1] if self.form in ("map", "vector") else self.shape[-1]
 
 
 @dataclass
@@ -116,67 +92,7 @@ class Graph:
             wanted: names to compute.
             keep: keep every value on the way, not only the wanted ones.
         """
-        return _Evaluation(self, known, set(wanted), keep).run()
-
-
-class _Evaluation:
-    """One dense evaluation of the graph; values are freed after their last reader."""
-
-    def __init__(self, graph: Graph, known: dict[str, Tensor], wanted: set[str], keep: bool) -> None:
-        self.graph, self.wanted, self.keep = graph, wanted, keep
-        self.batch = len(next(iter(known.values())))
-        self.known = known
-        self.constants: dict[fx.Node, Any] = {}
-
-    def run(self) -> dict[str, Tensor]:
-        needed, stack = [], list(self.wanted)
-        seen = set(self.known)
-        while stack:
-            name = stack.pop()
-            if name not in seen:
-                seen.add(name)
-                needed.append(name)
-                stack.extend(self.graph.steps[name].inputs)
-        order = [name for name in self.graph.steps if name in set(needed)]
-        last_reader = {name: reader for reader in order for name in self.graph.steps[reader].inputs}
-        values = dict(self.known)
-        for name in order:
-            values[name] = self._value(self.graph.steps[name], values)
-            if not self.keep:
-                for used in set(self.graph.steps[name].inputs):
-                    if last_reader[used] == name and used not in self.wanted:
-                        del values[used]
-        return values
-
-    def _value(self, step: Step, values: dict[str, Tensor]) -> Tensor:
-        if step.operation is not None:
-            return step.operation.forward(*(values[name] for name in step.inputs))
-        alias = dict(zip(varying_inputs(step.node), step.inputs, strict=True))
-        # a step without a rule brings its own parameters: it works in the number type of the network
-        own = self.graph.dtype
-        known = [values[name] for name in step.inputs]
-        given = next((value.dtype for value in known if isinstance(value, Tensor)), own)
-
-        def argument(node: fx.Node) -> Any:
-            if node not in alias:
-                return self._constant(node)
-            value = values[alias[node]]
-            value = value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
-            return value.clone() if works_in_place(step.node, self.graph.module) else value
-
-        result = call(self.graph.module, step.node, argument)
-        floating = isinstance(result, Tensor) and result.is_floating_point()
-        return result.to(given) if floating else result
-
-    def _constant(self, node: fx.Node) -> Any:
-        """Parameters, and sizes of values (which depend on the batch size only)."""
-        if node not in self.constants:
-            if node.meta["varies"]:
-                shape = (self.batch, *node.meta["value"].shape[1:])
-                self.constants[node] = node.meta["value"].new_empty(1).expand(shape)
-            else:
-                self.constants[node] = call(self.graph.module, node, self._constant)
-        return self.constants[node]
+        return Evaluation(self.module, self.steps, self.dtype, known, set(wanted), keep).run()
 
 
 def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph:
@@ -190,32 +106,19 @@ def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph
     Raises:
         Untraceable: with the reason.
     """
-    try:
-        module = fx.GraphModule(network, Tracer().trace(network))
-    except Exception as error:  # user code runs on proxies: anything may be raised
-        raise Untraceable(f"torch.fx cannot trace it ({type(error).__name__}: {error})") from error
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    if len(placeholders) != 1 and any(not node.args for node in placeholders[1:]):
-        raise Untraceable(f"it takes {len(placeholders)} inputs")
-    replace_in_place(module)
-    record(module, images)
-    steps: dict[str, Step] = {}
-    for node in module.graph.nodes:
-        if node.op == "output" or not node.meta["varies"]:
-            continue
-        inputs = tuple(source.name for source in varying_inputs(node))
-        value = node.meta["value"]
-        shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-        step = Step(node.name, node, inputs, "other", shape)
-        step.form = _form(step, steps)
-        if inputs and step.form != "other" and all(steps[name].form != "other" for name in inputs):
-            sources = [source.meta["value"] for source in varying_inputs(node)]
-            forms = [steps[name].form for name in inputs]
-            step.operation = operation_of(Call.of(module, node, sources, forms, constants(node)), careful)
-        steps[node.name] = step
+    with torch.inference_mode(False), torch.no_grad():
+        module = traced(network)
+        record(module, images.clone())
+        steps = {}
+        for node in module.graph.nodes:
+            if node.op != "output" and node.meta["varies"]:
+                steps |= {step.name: step for step in _steps_of(_step(module, node, steps, careful))}
     (result,) = next(node for node in module.graph.nodes if node.op == "output").args
     if not isinstance(result, fx.Node) or not isinstance(result.meta["value"], Tensor):
         raise Untraceable("it does not return one tensor")
+    if not result.meta["varies"]:
+        raise Untraceable("its logits do not depend on the image")
+    steps = _read(steps, result.name)
     for node in module.graph.nodes:  # only shapes are needed from here on
         value = node.meta.get("value")
         if isinstance(value, Tensor) and node.meta["varies"]:
@@ -229,12 +132,63 @@ def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph
     return graph
 
 
+def _step(module: fx.GraphModule, node: fx.Node, steps: dict[str, Step], careful: bool) -> Step:
+    """The step of a node, with its operation if a rule knows it."""
+    value, sources = node.meta["value"], varying_inputs(node)
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    step = Step(node.name, node, tuple(source.name for source in sources), "other", shape)
+    step.form = _form(step, steps)
+    if not sources or not isinstance(value, Tensor):
+        return step
+    given = Call.of(module, node, [s.meta["value"] for s in sources], [], constants(node))
+    inputs = step.inputs
+    if given.name == "getitem" and len(sources) == 1 and not isinstance(sources[0].meta["value"], Tensor):
+        whole = varying_inputs(sources[0])  # a part of what chunk or split gives is a part of their input
+        before = Call.of(module, sources[0], [s.meta["value"] for s in whole], [], constants(sources[0]))
+        if len(whole) != 1 or before.name not in PARTS:
+            return step
+        given.parts_of, given.sources, inputs = before, before.sources, steps[sources[0].name].inputs
+    given.forms = [steps[name].form for name in inputs]
+    if "other" not in given.forms:
+        step.operation = operation_of(given, careful)
+    if step.operation is not None:
+        step.inputs = inputs
+        step.form = step.operation.form or step.form
+        if step.form == "other":
+            step.operation = None
+    return step
+
+
+def _steps_of(step: Step) -> list[Step]:
+    """Two steps for two operations in one call."""
+    chain = step.operation
+    if not isinstance(chain, Chain):
+        return [step]
+    first = Step(f"{step.name}:before", step.node, step.inputs, "map", chain.between, chain.first)
+    step.operation, step.inputs = chain.second, (first.name,)
+    return [first, step]
+
+
+def _read(steps: dict[str, Step], output: str) -> dict[str, Step]:
+    """The steps that the output depends on, in order, and the image."""
+    needed, stack = {next(iter(steps))}, [output]
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            stack.extend(steps[name].inputs)
+    return {name: step for name, step in steps.items() if name in needed}
+
+
 def _form(step: Step, steps: dict[str, Step]) -> str:
     """Which axes the value has; a permutation is recognised by its call, everything else keeps its input's form."""
-    if not isinstance(step.node.meta["value"], Tensor) or len(step.shape) not in (2, 4):
+    if not isinstance(step.node.meta["value"], Tensor):
         return "other"
     if not step.inputs:
         return "map" if len(step.shape) == 4 else "other"
+    alike = {steps[name].form for name in step.inputs if steps[name].shape == step.shape}
+    if len(step.shape) not in (2, 4):  # as spelled out by a rule, and kept by what does not change the shape
+        return next(iter(alike)) if len(alike) == 1 else "other"
     if len(step.shape) == 2:
         return "vector"
     forms = {steps[name].form for name in step.inputs if len(steps[name].shape) == 4}

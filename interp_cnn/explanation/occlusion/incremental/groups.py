@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
-from interp_cnn.explanation.occlusion.incremental.frames import Span, whole
+from interp_cnn.explanation.occlusion.incremental.frames import SAME, AxisReach, Picked, Span, whole
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
@@ -76,9 +77,7 @@ def _exact(graph: Graph, names: list[str], windows: AxisWindows) -> dict[str, tu
                 np.where(empty, other_high, np.where(other_empty, high, np.maximum(high, other_high))),
             )
         changed = low < high
-        first = -((reach.dilation * (reach.kernel - 1) - low - reach.padding) // reach.stride)
-        last = (high - 1 + reach.padding) // reach.stride + 1
-        first, last = np.clip(first, 0, length), np.clip(last, 0, length)
+        first, last = (np.clip(end, 0, length) for end in reach.outputs(low, high))
         changed &= first < last
         exact[name] = np.where(changed, first, 0), np.where(changed, last, 0)
     return exact
@@ -108,7 +107,7 @@ def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) ->
         # a frame that is nearly the whole map is taken as the whole map by who reads it
         found = [whole(span) if span.size >= SETTLED * span.length else span for span in found]
         reach = None if step.operation.reach is None else step.operation.reach[axis]
-        stuck = reach is not None and any(span.step % reach.stride for span in found)
+        stuck = reach is not None and any(reach.moved(span.step) is None for span in found)
         mixed = len({(span.step, span.length) for span in found}) > 1
         if step.operation.needs_whole or stuck or mixed:
             found = [whole(span) for span in found]
@@ -116,18 +115,22 @@ def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) ->
         if reach is None or any(span.whole for span in found):
             run.spans[name] = Span(0, 0, length, length)
         else:
-            changed = union(name, found[0].step // reach.stride)
+            changed = union(name, reach.moved(found[0].step))
             run.spans[name] = _frame(tuple(found), reach, length, changed)
     return run
 
 
-def _frame(sources: tuple[Span, ...], reach, length: int, changed: tuple[int, int] | None) -> Span:
+def _frame(sources: tuple[Span, ...], reach: AxisReach, length: int, changed: tuple[int, int] | None) -> Span:
     low = min(span.start for span in sources)
     high = max(span.start + span.size for span in sources)
     first, last = reach.outputs(low, high)
-    if changed is not None and max(first, changed[0]) < min(last, changed[1]):
+    if isinstance(
+        reach, Picked
+    ):  # other windows of the run may be copied to other places: what changes counts
+        first, last = changed or (0, 1)
+    elif changed is not None and max(first, changed[0]) < min(last, changed[1]):
         first, last = max(first, changed[0]), min(last, changed[1])
-    return Span(first, sources[0].step // reach.stride, last - first, length)
+    return Span(first, reach.moved(sources[0].step), max(last - first, 1), length)
 
 
 def runs_of(
@@ -143,16 +146,16 @@ def runs_of(
         costs: nanoseconds per window and step.
         price: nanoseconds that one more batch costs.
     """
-    factor, modulus = {names[0]: 1}, 1
+    factor, modulus = {names[0]: Fraction(1)}, 1  # pixels to a cell
     for name in names[1:]:
         step = graph.steps[name]
-        reach = 1 if step.operation.reach is None else step.operation.reach[windows.axis].stride
-        factor[name] = max(factor[source] for source in step.inputs) * reach
-        if reach > 1 and not any(span.whole for span in probe.sources[name]):
-            modulus = math.lcm(modulus, factor[name])
+        reach = SAME if step.operation.reach is None else step.operation.reach[windows.axis]
+        factor[name] = max(factor[source] for source in step.inputs) * Fraction(reach.stride, reach.rate)
+        if reach.stride > 1 and not any(span.whole for span in probe.sources[name]):
+            modulus = math.lcm(modulus, factor[name].numerator)
     pixels = math.lcm(windows.stride, modulus)
     every = pixels // windows.stride
-    steps = {name: 0 if probe.spans[name].whole else pixels // factor[name] for name in names}
+    steps = {name: 0 if probe.spans[name].whole else int(pixels / factor[name]) for name in names}
     runs = []
     for first in range(min(every, len(windows.intervals))):
         group = list(range(first, len(windows.intervals), every))

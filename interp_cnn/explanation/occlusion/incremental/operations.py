@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.convolution import FrameConvolution
 from interp_cnn.explanation.occlusion.incremental.frames import (
     SAME,
+    AxisReach,
     Chunk,
     CleanMaps,
     Reach,
     Spans,
-    place,
     trim,
     whole,
 )
@@ -44,7 +44,7 @@ class Site:
     spans: Spans
     chunk: Chunk
     clean: CleanMaps
-    reusable: bool  # nobody else reads the first delta: it may be overwritten
+    reusable: bool  # nobody else holds the memory of the first delta: it may be overwritten
 
     def before(self, number: int = 0, spans: Spans | None = None, **derived) -> Tensor:
         """Clean values of an input under the frames."""
@@ -70,9 +70,10 @@ class Site:
 class Operation:
     """What all operations share; the defaults are those of a pointwise one."""
 
-    reach: Axes | None = (SAME, SAME)
+    reach: tuple[AxisReach, AxisReach] | None = (SAME, SAME)
     needs_whole = False
     passes = 3
+    form: str | None = None  # the axes of the output, where they are not those of the input, see `layouts`
 
     def forward(self, *values: Tensor) -> Tensor:
         raise NotImplementedError
@@ -111,11 +112,11 @@ class Pointwise(Operation):
 
     passes = 4
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function = function
-
-    def forward(self, value: Tensor) -> Tensor:
-        return self.function(value)
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], forward: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """Keep the function on (..., C), and as the network writes it where that differs."""
+        self.function, self.forward = function, forward or function
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
         changed = delta.add_(site.before()) if site.reusable else delta + site.before()
@@ -186,65 +187,15 @@ class Convolution(Operation):
         return trim(out.unflatten(0, lead), site.spans, site.chunk)
 
 
-class Add(Operation):
-    """a + sign * b, both changing."""
+class Chain(Operation):
+    """Two operations in one call, such as a convolution that pads by reflection; the graph makes two steps of it."""
 
-    passes = 1
+    def __init__(self, first: Operation, second: Operation, between: tuple[int, ...]) -> None:
+        self.first, self.second = first, second
+        self.between = between  # shape of the value
 
-    def __init__(self, sign: float = 1.0) -> None:
-        self.sign = sign
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return first + self.sign * second if self.sign != 1 else first + second
-
-    def delta(self, site: Site, first: Tensor, second: Tensor) -> Tensor:
-        if site.sources[0] == site.spans and site.reusable:
-            total = first
-        else:
-            total = place(first, site.sources[0], site.spans, site.chunk)
-            total = total.clone() if total is first else total
-        if site.sources[1] == site.spans:
-            return total.add_(second, alpha=self.sign)
-        inside = tuple(
-            slice(inner.start - outer.start, inner.start - outer.start + inner.size)
-            for inner, outer in zip(site.sources[1], site.spans, strict=True)
-        )
-        if all(inner.step == outer.step for inner, outer in zip(site.sources[1], site.spans, strict=True)):
-            total[:, :, :, inside[0], inside[1]].add_(second, alpha=self.sign)
-            return total
-        return total.add_(place(second, site.sources[1], site.spans, site.chunk), alpha=self.sign)
-
-
-class Multiply(Operation):
-    """a * b, both changing, of one size; or b is one cell that scales the whole map (squeeze and excitation)."""
-
-    passes = 5
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return first * second
-
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
-        one_cell = [
-            all(a.length == 1 < b.length for a, b in zip(source, site.spans, strict=True))
-            for source in site.sources
-        ]
-        targets = [source if one else site.spans for source, one in zip(site.sources, one_cell, strict=True)]
-        first, second = (
-            place(*given, site.chunk) for given in zip(deltas, site.sources, targets, strict=True)
-        )
-        # (a + da)(b + db) - a b, without the difference of two products
-        return first * (second + site.before(1, targets[1])) + site.before(0, targets[0]) * second
-
-
-class Concatenate(Operation):
-    passes = 1
-
-    def forward(self, *values: Tensor) -> Tensor:
-        return torch.cat(values, 1)
-
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
-        placed = [place(d, s, site.spans, site.chunk) for d, s in zip(deltas, site.sources, strict=True)]
-        return torch.cat(placed, -1)
+    def forward(self, value: Tensor) -> Tensor:
+        return self.second.forward(self.first.forward(value))
 
 
 class Flatten(Operation):
@@ -274,22 +225,42 @@ class Linear(Operation):
 
 
 class WholeMap(Operation):
-    """A module on whole maps: the template mask, whose peak may move."""
+    """Any function of whole maps (N, C, H, W), such as the largest value of each."""
 
     reach = None
     needs_whole = True
     passes = 8
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def forward(self, value: Tensor) -> Tensor:
-        return self.module(value)
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        self.forward = forward
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
-        before = tuple(whole(span) for span in site.sources[0])
-        changed = (delta + site.before(spans=before)).flatten(0, 2)
-        return self._masked(changed).unflatten(0, delta.shape[:3]) - site.after(self._masked)
+        before = site.before(spans=(whole(site.sources[0][0]), whole(site.sources[0][1])))
+        changed = self.changed(delta, before).flatten(0, 2)
+        return self._last(changed).unflatten(0, delta.shape[:3]) - site.after(self._last)
 
-    def _masked(self, value: Tensor) -> Tensor:
-        return self.module(value.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    def changed(self, delta: Tensor, before: Tensor) -> Tensor:
+        """The changed maps (I, A, B, h, w, C)."""
+        return delta + before
+
+    def _last(self, value: Tensor) -> Tensor:
+        return self.forward(value.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class PeakMask(WholeMap):
+    """The template mask, whose peak may move; of equal values the first is the peak.
+
+    Where pixels or activations are constant (a black background, a clamp) the network computes equal values, and so the
+    first of them is the peak; `clean + delta` rounds, and would make a later one the largest. A changed value that is
+    the largest one up to rounding is therefore taken as equal to it.
+    """
+
+    def changed(self, delta: Tensor, before: Tensor) -> Tensor:
+        changed, moved = delta + before, delta != 0
+        rounding = min(256 * torch.finfo(delta.dtype).eps, 0.004)
+        still = changed.masked_fill(moved, -torch.inf).amax((3, 4), keepdim=True)
+        for largest in (still, None):  # first of what does not change, then of all
+            top = changed.amax((3, 4), keepdim=True) if largest is None else largest
+            near = moved & top.isfinite() & ((changed - top).abs() <= rounding * top.abs())
+            changed = torch.where(near, top, changed)
+        return changed

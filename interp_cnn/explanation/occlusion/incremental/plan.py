@@ -70,6 +70,10 @@ class Plan:
         rest = [self.graph.steps[name] for name in self.joint] + self.dense
         return total + len(self.grid) * sum(dense_products(step) for step in rest)
 
+    def passes(self) -> float:
+        """The same in units of one forward pass."""
+        return self.products() / max(sum(dense_products(step) for step in self.graph.steps.values()), 1)
+
     def moving_bytes(self, rows: Run, columns: Run, item: int) -> int:
         """Rough peak of one window's moving frames."""
         peak = 1

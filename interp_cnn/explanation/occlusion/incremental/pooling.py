@@ -43,7 +43,7 @@ class MaxPool(Operation):
         return gap
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
-        field = _inputs_of(self.reach, site.sources[0], site.spans)
+        field = inputs_of(self.reach, site.sources[0], site.spans)
         if self.tiling:
             clean = site.before(spans=field, derived="gap", make=self._gap, margin_value=-math.inf)
         else:
@@ -63,7 +63,7 @@ class AveragePool(Operation):
         self.share = share  # (1, h, w, 1): one over the divisor of each output
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
-        field = _inputs_of(self.reach, site.sources[0], site.spans)
+        field = inputs_of(self.reach, site.sources[0], site.spans)
         summed = _slide(place(delta, site.sources[0], field, site.chunk), self.reach, site.spans, torch.add)
         share = self.share.expand(len(site.clean.values[site.name]), -1, -1, -1)
         return summed * site.clean.view(
@@ -71,20 +71,34 @@ class AveragePool(Operation):
         )
 
 
-class GlobalAverage(Operation):
-    reach = None
+class Mean(Operation):
+    """The mean, or the sum, over some axes: rows, columns, channels."""
+
     passes = 1
 
-    def __init__(self, cells: int, forward: Callable[[Tensor], Tensor]) -> None:
-        self.cells, self.forward = cells, forward
+    def __init__(self, over: str, cells: int, form: str, forward: Callable[[Tensor], Tensor]) -> None:
+        """Keep what it needs.
+
+        Args:
+            over: of the letters h, w and c.
+            cells: the sum is divided by so many.
+            form: of the output.
+            forward: as the network calls it.
+        """
+        self.over, self.cells, self.form, self.forward = over, cells, form, forward
+        if "h" in over or "w" in over:
+            self.reach = None
+            self.needs_whole = not ("h" in over and "w" in over)
 
     def delta(self, site: Site, delta: Tensor) -> Tensor:
-        # one axis after the other is several times faster than both at once
-        return delta.sum(3, keepdim=True).sum(4, keepdim=True) / self.cells
+        for letter, axis in (("h", 3), ("w", 4), ("c", 5)):
+            if letter in self.over:
+                delta = delta.sum(axis, keepdim=True)  # one axis after the other: several times faster
+        return delta / self.cells
 
 
 class Resample(Operation):
-    """A linear map of rows and one of columns: adaptive average pooling whose sides do not divide."""
+    """A linear map of rows and one of columns: interpolation, adaptive average pooling whose sides do not divide."""
 
     reach = None
     needs_whole = True
@@ -97,7 +111,7 @@ class Resample(Operation):
         return torch.einsum("yh,xw,iabhwc->iabyxc", rows, columns, delta)
 
 
-def _inputs_of(axes: Axes, source: Spans, spans: Spans) -> Spans:
+def inputs_of(axes: Axes, source: Spans, spans: Spans) -> Spans:
     """The cells that the output frames read."""
     fields = []
     for axis, inner, outer in zip(axes, source, spans, strict=True):

@@ -17,62 +17,37 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from interp_cnn.explanation.network.part_mask import is_part_mask
-from interp_cnn.explanation.occlusion.incremental import operations
+from interp_cnn.explanation.occlusion.incremental import joining, operations
 from interp_cnn.explanation.occlusion.incremental.calls import Call
 from interp_cnn.explanation.occlusion.incremental.layer_rules import (
-    adaptive_average,
     batch_norm,
     channel_norm,
     convolution,
     linear,
+    shuffle,
+    transposed_convolution,
+)
+from interp_cnn.explanation.occlusion.incremental.layouts import letters_of
+from interp_cnn.explanation.occlusion.incremental.pool_rules import (
+    adaptive_average,
+    adaptive_maximum,
+    interpolation,
+    mean,
     pool,
 )
+from interp_cnn.explanation.occlusion.incremental.rearranging import rearranging
 
 POINTWISE_MODULES = (
     *(nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU),
     *(nn.SELU, nn.CELU, nn.Softplus, nn.Mish, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Tanhshrink),
     *(nn.Hardshrink, nn.Softshrink),
 )
-POINTWISE_NAMES = {
-    *(
-        "relu6",
-        "silu",
-        "gelu",
-        "hardswish",
-        "hardsigmoid",
-        "sigmoid",
-        "tanh",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-    ),
-    *(
-        "softplus",
-        "mish",
-        "softsign",
-        "logsigmoid",
-        "hardtanh",
-        "tanhshrink",
-        "hardshrink",
-        "softshrink",
-        "exp",
-    ),
-    *(
-        "abs",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "log1p",
-        "clamp",
-        "clip",
-        "clamp_min",
-        "clamp_max",
-        "sin",
-        "cos",
-        "erf",
-    ),
-}
+POINTWISE_NAMES = frozenset(
+    """
+    relu6 silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu softplus mish softsign
+    logsigmoid hardtanh tanhshrink hardshrink softshrink exp abs square sqrt rsqrt log1p clamp clip
+    clamp_min clamp_max sin cos erf """.split()  # noqa: SIM905 - a list of words reads better as words
+)
 IDENTITY_MODULES = (
     nn.Identity,
     nn.Dropout,
@@ -81,15 +56,9 @@ IDENTITY_MODULES = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-IDENTITY_NAMES = {
-    "contiguous",
-    "clone",
-    "detach",
-    "dropout",
-    "dropout2d",
-    "alpha_dropout",
-    "stochastic_depth",
-}
+IDENTITY_NAMES = frozenset(
+    "contiguous clone detach dropout dropout2d alpha_dropout stochastic_depth to float double type type_as".split()  # noqa: SIM905
+)
 
 
 def operation_of(call: Call, careful: bool = False) -> operations.Operation | None:
@@ -100,6 +69,9 @@ def operation_of(call: Call, careful: bool = False) -> operations.Operation | No
         careful: compute it and compare with what the network gave; a module that does something else than its
             type says (a hook, say) is then not recognised.
     """
+    values = (*call.sources, call.output)
+    if not all(value.is_floating_point() and value.dtype == call.output.dtype for value in values):
+        return None
     if call.output.shape[:1] != call.sources[0].shape[:1]:
         return None
     for rule in RULES:
@@ -135,19 +107,35 @@ def _pointwise(call: Call) -> operations.Operation | None:
         module = copy.copy(call.module)
         module.inplace = False
         return operations.Pointwise(module)
-    if call.name in POINTWISE_NAMES:
-        rest, keywords = call.arguments[1:], call.keywords
-        is_method = call.node.op == "call_method"
-        function = getattr(Tensor, call.name) if is_method else _out_of_place(call.node.target)
-        return operations.Pointwise(lambda value: function(value, *rest, **keywords)) if function else None
-    return None
+    others = (*call.arguments[1:], *call.keywords.values())
+    numbers = not any(isinstance(other, Tensor) and other.numel() > 1 for other in others)
+    return operations.Pointwise(call.again) if call.name in POINTWISE_NAMES and numbers else None
 
 
-def _out_of_place(function: Callable) -> Callable | None:
-    name = getattr(function, "__name__", "")
-    if not name.endswith("_"):
-        return function
-    return getattr(F, name.rstrip("_"), None) or getattr(torch, name.rstrip("_"), None)
+def _leaky_per_channel(call: Call) -> operations.Operation | None:
+    """PReLU: one slope for all channels, or one for each."""
+    if not call.alone or call.forms[0] not in ("map", "vector"):
+        return None
+    if type(call.module) is nn.PReLU:
+        slope = call.module.weight.detach()
+    elif call.name == "prelu":
+        slope = call.arguments[1] if len(call.arguments) > 1 else call.keywords["weight"]
+    else:
+        return None
+
+    def function(value: Tensor) -> Tensor:  # channels last
+        return torch.where(value > 0, value, slope.to(value) * value)
+
+    return operations.Pointwise(function, lambda value: F.prelu(value, slope.to(value)))
+
+
+def _power(call: Call) -> operations.Operation | None:
+    """Powers, and a value divided into a number or joined with itself."""
+    if len(call.sources) != 1 or call.keywords or call.name not in ("pow", "div", "mul", "add"):
+        return None
+    numbers = [argument for argument in call.arguments if isinstance(argument, (int, float))]
+    twice = len(call.node.args) == 2 and call.node.args[0] is call.node.args[1]
+    return operations.Pointwise(call.again) if len(numbers) == 1 or twice else None
 
 
 def _constant_arithmetic(call: Call) -> operations.Operation | None:
@@ -162,6 +150,8 @@ def _constant_arithmetic(call: Call) -> operations.Operation | None:
     value_first = isinstance(left, fx.Node)
     constant = right if value_first else left
     if isinstance(constant, fx.Node) or call.output.shape != call.sources[0].shape:
+        return None
+    if isinstance(constant, Tensor) and call.forms[0] not in ("map", "vector", "last"):
         return None
     function = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}[
         call.name
@@ -189,7 +179,7 @@ def _constant_arithmetic(call: Call) -> operations.Operation | None:
 def _per_channel(constant: Any, value: Tensor, form: str) -> Tensor | None:
     """(C,) or () tensor if the constant varies over channels only."""
     if isinstance(constant, (int, float)):
-        return torch.tensor(float(constant))
+        return torch.tensor(float(constant), dtype=torch.float64)
     if not isinstance(constant, Tensor):
         return None
     constant = constant.detach()
@@ -206,12 +196,18 @@ def _joining(call: Call) -> operations.Operation | None:
         parts = call.arguments[0] if call.arguments else call.keywords.get("tensors")
         axis = call.arguments[1] if len(call.arguments) > 1 else call.keywords.get("dim", 0)
         nodes = isinstance(parts, (tuple, list)) and all(isinstance(part, fx.Node) for part in parts)
-        distinct = nodes and len(set(parts)) == len(parts)  # an input counted once is listed once
-        if not distinct or axis % call.output.ndim != 1 or set(call.forms) not in ({"map"}, {"vector"}):
+        if not nodes or len(set(call.forms)) != 1 or any(part in call.constants for part in parts):
             return None
-        return operations.Concatenate()
+        letters, axis = letters_of(call.forms[0]), axis % call.output.ndim
+        along_channels = letters[axis] == "c" and letters.count("c") == 1
+        inputs = list(dict.fromkeys(parts))
+        order = tuple(inputs.index(part) for part in parts)
+        return joining.Concatenate(axis, order) if along_channels else None
+    if call.name in ("maximum", "minimum") and len(call.sources) == 2 and not call.keywords:
+        same = call.sources[0].shape == call.sources[1].shape and len(set(call.forms)) == 1
+        return joining.Joined(getattr(torch, call.name)) if same else None
     if (
-        call.name not in ("add", "sub", "mul")
+        call.name not in ("add", "sub", "mul", "div")
         or len(call.sources) != 2
         or call.keywords
         or len(call.arguments) != 2
@@ -223,11 +219,16 @@ def _joining(call: Call) -> operations.Operation | None:
     if call.name == "mul":
         one_cell = [tuple(value.shape[2:]) == (1, 1) for value in call.sources]
         channels = first.shape[1] == second.shape[1]
-        fits = first.shape == second.shape or (call.forms[0] == "map" and any(one_cell) and channels)
-        return operations.Multiply() if fits else None
+        spread = (any(one_cell) and channels) or (
+            first.shape[2:] == second.shape[2:] and 1 in (first.shape[1], second.shape[1])
+        )
+        fits = first.shape == second.shape or (call.forms[0] == "map" and spread)
+        return joining.Multiply() if fits else None
     if first.shape != second.shape:
         return None
-    return operations.Add(1.0 if call.name == "add" else -1.0)
+    if call.name == "div":
+        return joining.Joined(operator.truediv)
+    return joining.Add(1.0 if call.name == "add" else -1.0)
 
 
 def _flattening(call: Call) -> operations.Operation | None:
@@ -247,11 +248,12 @@ def _flattening(call: Call) -> operations.Operation | None:
 
 def _template_mask(call: Call) -> operations.Operation | None:
     if is_part_mask(call.module) and call.alone and call.output.shape == call.sources[0].shape:
-        return operations.WholeMap(call.module)
+        return operations.PeakMask(call.module)
     return None
 
 
 RULES: tuple[Callable[[Call], operations.Operation | None], ...] = (
-    *(_template_mask, _relu, _passing, _pointwise, convolution, batch_norm, _constant_arithmetic, pool),
-    *(adaptive_average, _joining, _flattening, linear, channel_norm),
+    *(_template_mask, _relu, _passing, _pointwise, _leaky_per_channel, convolution, transposed_convolution),
+    *(batch_norm, _constant_arithmetic, _power, pool, adaptive_average, adaptive_maximum, mean, shuffle),
+    *(_joining, _flattening, rearranging, interpolation, linear, channel_norm),
 )

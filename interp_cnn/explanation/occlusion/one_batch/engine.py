@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from interp_cnn.explanation.occlusion.costs import free_memory
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
 from interp_cnn.explanation.occlusion.incremental.engine import clean_values, faithful_graph
+from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
 from interp_cnn.explanation.occlusion.occluders import Occluders, WindowList
-from interp_cnn.explanation.occlusion.one_batch.program import Program, as_written, channels_last, program_of
+from interp_cnn.explanation.occlusion.one_batch.program import Program, program_of
 from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
 from interp_cnn.explanation.occlusion.one_batch.tables import Key
 from interp_cnn.explanation.occlusion.windows import WindowGrid
@@ -132,7 +133,7 @@ class OneBatchOcclusion:
         layout, graph = self.program.layout, self.graph
         logits = values[graph.output].to(images)
         wanted = layout.values | {name for name, _ in layout.maps}
-        last = {name: channels_last(values[name], graph.steps[name].form) for name in wanted}
+        last = {name: channels_last(values[name], graph.steps[name].form).contiguous() for name in wanted}
         maps = {key: clean_map.of(last) for key, clean_map in layout.maps.items()}
         kept = {name: last[name].to(images.dtype) for name in layout.values}
         return CleanImages(logits, maps, kept)
@@ -163,9 +164,10 @@ class OneBatchOcclusion:
             self._capacity = self.capacity(device)
         return self._capacity
 
-    def first_window(self) -> WindowBatch:
-        """A batch of one window of the first image."""
-        return WindowBatch(range(1), (0,), 1)
+    @property
+    def groups(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        """Rows, and columns, of windows that are computed alike: all of them."""
+        return [tuple(range(len(self.grid.row_starts)))], [tuple(range(len(self.grid.column_starts)))]
 
     @staticmethod
     def changes_of(occluders: Occluders) -> ListedChanges:
@@ -230,7 +232,10 @@ class OneBatchOcclusion:
 
     def _rest(self, values: dict[str, Tensor]) -> Tensor:
         """Clean logits (I, K) as the plain rest of the network gives them: with the rounding of what is subtracted."""
-        known = {n: as_written(values[n], self.graph.steps[n].form) for n in self.program.frontier}
+        known = {
+            n: as_written(values[n], self.graph.steps[n].form, self.graph.steps[n].shape)
+            for n in self.program.frontier
+        }
         return self.graph.dense(known, [self.graph.output])[self.graph.output]
 
     def _listed(self, batch: WindowBatch, device: torch.device) -> tuple[WindowList, Table]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental.graph import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.one_batch.frames import Frame
 from interp_cnn.explanation.occlusion.one_batch.tables import (
     Batch,

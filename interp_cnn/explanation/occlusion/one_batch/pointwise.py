@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental.graph import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.one_batch import kernels
 from interp_cnn.explanation.occlusion.one_batch.frames import Frame, is_whole, same, settled, union, whole
 from interp_cnn.explanation.occlusion.one_batch.layout import Layout, Run
@@ -140,7 +140,8 @@ def concatenate(layout: Layout, step: Step) -> tuple[Frame, Run]:
     places = [layout.place(source, frame) for source in sources]
 
     def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
-        return torch.cat([put(batch, delta) for put, delta in zip(places, deltas, strict=True)], -1)
+        placed = [put(batch, delta) for put, delta in zip(places, deltas, strict=True)]
+        return torch.cat([placed[number] for number in step.operation.order], -1)
 
     return frame, run
 

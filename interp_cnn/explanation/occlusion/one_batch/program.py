@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental import operations, pooling
-from interp_cnn.explanation.occlusion.incremental.graph import Graph, Step
+from interp_cnn.explanation.occlusion.incremental import joining, operations, pooling
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.graph import Graph
+from interp_cnn.explanation.occlusion.incremental.layouts import as_written
 from interp_cnn.explanation.occlusion.one_batch import pointwise, sliding
 from interp_cnn.explanation.occlusion.one_batch.frames import Axis, Frame, settled, whole
 from interp_cnn.explanation.occlusion.one_batch.layout import Layout, Run
@@ -29,19 +31,19 @@ RULES: dict[type, Callable[[Layout, Step], tuple[Frame, Run] | None]] = {
     operations.Pointwise: pointwise.pointwise,
     operations.Affine: pointwise.affine,
     operations.Linear: pointwise.linear,
-    operations.Add: pointwise.add,
-    operations.Multiply: pointwise.multiply,
-    operations.Concatenate: pointwise.concatenate,
+    joining.Add: pointwise.add,
+    joining.Multiply: pointwise.multiply,
+    joining.Concatenate: pointwise.concatenate,
     operations.Flatten: pointwise.flatten,
     operations.Convolution: sliding.convolution,
     pooling.MaxPool: sliding.max_pool,
     pooling.AveragePool: sliding.average_pool,
-    pooling.GlobalAverage: sliding.global_average,
+    pooling.Mean: sliding.global_average,
     pooling.Resample: sliding.resample,
 }
 FORMS = ("map", "last", "vector")
-FRESH = {operations.Relu, operations.Pointwise, operations.Affine, operations.Linear, operations.Add}
-FRESH |= {operations.Concatenate, operations.Convolution, pooling.MaxPool, pooling.AveragePool}
+FRESH = {operations.Relu, operations.Pointwise, operations.Affine, operations.Linear, joining.Add}
+FRESH |= {joining.Concatenate, operations.Convolution, pooling.MaxPool, pooling.AveragePool}
 
 
 @dataclass
@@ -91,7 +93,9 @@ class Program:
         known = {}
         for name in self.frontier:
             value = self.leave[name](batch, deltas.pop(name)) + batch.values[name][:, None]
-            known[name] = as_written(value.flatten(0, 1), self.graph.steps[name].form)
+            known[name] = as_written(
+                value.flatten(0, 1), self.graph.steps[name].form, self.graph.steps[name].shape
+            )
         logits = self.graph.dense(known, [self.graph.output])[self.graph.output]
         return logits.unflatten(0, (batch.images, batch.windows))
 
@@ -195,17 +199,3 @@ def _most_numbers(graph: Graph, layout: Layout, instructions: list[Instruction],
             del alive[name]
     rest = [step for name, step in graph.steps.items() if frontier and name not in layout.frames]
     return max([most, *(6 * math.prod(step.shape[1:]) for step in rest)])
-
-
-def channels_last(value: Tensor, form: str) -> Tensor:
-    """(I, h, w, C) of a value in the axes the network uses at this step."""
-    if form == "map":
-        return value.permute(0, 2, 3, 1).contiguous()
-    return value if form == "last" else value[:, None, None, :]
-
-
-def as_written(value: Tensor, form: str) -> Tensor:
-    """(N, h, w, C) in the axes the network uses at this step."""
-    if form == "map":
-        return value.permute(0, 3, 1, 2)
-    return value if form == "last" else value[:, 0, 0]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span
-from interp_cnn.explanation.occlusion.incremental.graph import Step
 from interp_cnn.explanation.occlusion.incremental.operations import Site
 from interp_cnn.explanation.occlusion.one_batch.frames import (
     Frame,
@@ -107,7 +107,10 @@ def average_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def global_average(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def global_average(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
+    """Mean or sum over rows and columns; None over other axes."""
+    if step.operation.over != "hw":
+        return None
     (name,) = step.inputs
     clean, cells = layout.input(name), step.operation.cells
 
