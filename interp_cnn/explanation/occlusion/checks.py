@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
+from interp_cnn.explanation.occlusion.occluders import Occluders
 
+ENGINES = ("auto", "incremental", "one_batch", "dense")
+PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
 TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "tf32": 0.1, "bfloat16": 0.15, "float16": 0.05}
 TF32 = 2.0**-11  # its rounding
 ROUNDING = 64  # units in the last place of the largest logit
@@ -51,6 +54,15 @@ def windows_to_check(groups: Groups, changes: Tensor, work: float, first: int = 
         chosen.append(window)
         left[:, window[1], window[2]] = 0  # another window next time
     return chosen
+
+
+def plain_logits(network: nn.Module, draws: list[Occluders], windows: list[Window]) -> Tensor:
+    """(N, K) logits with each of the windows hidden, by plain passes, averaged over the draws of a fill."""
+    means = []
+    for image, row, column in windows:
+        occluded = torch.cat([occluders.occluded(image, [(row, column)]) for occluders in draws])
+        means.append(logits_of(network, occluded).mean(0))
+    return torch.stack(means)
 
 
 def compare(found: Tensor, expected: Tensor, windows: list[Window], logits: Tensor, kind: str) -> None:
@@ -92,3 +104,20 @@ def in_words(reason: Exception) -> str:
     """Why an engine does not answer, in one line."""
     known = isinstance(reason, Untraceable | Unfaithful)
     return str(reason) if known else f"{type(reason).__name__}: {reason}".splitlines()[0]
+
+
+def check_request(images: Tensor, engine: str, precision: str) -> None:
+    """Refuse what is no batch of images, no engine or no precision.
+
+    Raises:
+        ValueError: one of them.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a floating-point tensor (B, C, H, W), got {kind}")
+    if len(images) == 0:
+        raise ValueError("images must hold at least one image, got none")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -30,10 +30,13 @@ from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
 from interp_cnn.explanation.network.precision import precision as precision_of
 from interp_cnn.explanation.network.precision import precision_now, rounding
 from interp_cnn.explanation.occlusion.checks import (
+    PRECISIONS,
     Unfaithful,
+    check_request,
     compare,
     in_words,
     logits_of,
+    plain_logits,
     windows_to_check,
 )
 from interp_cnn.explanation.occlusion.choice import PLANNING, faster_than_plain, plain_seconds
@@ -53,8 +56,6 @@ from interp_cnn.explanation.occlusion.windows import Window, window_grid
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "incremental", "one_batch", "dense")
-PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # None: the images' own type
 WORTHWHILE = 15e6  # nanoseconds of plain work below which planning costs more than it saves
 
 
@@ -80,15 +81,7 @@ class OcclusionJob:
             wanted: (B, rows, columns), the windows to compute of each image; None: all. Some that lie between
                 them may be computed too; `known` says which drops hold.
         """
-        if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-            kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"images must be a floating-point tensor (B, C, H, W), got {kind}")
-        if len(images) == 0:
-            raise ValueError("images must hold at least one image, got none")
-        if engine not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        check_request(images, engine, precision)
         self.network, self.images = network, images.detach()
         self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
         self.fill = as_fill(fill)
@@ -196,10 +189,9 @@ class OcclusionJob:
 
     def _refuse(self, reason: Exception) -> None:
         """No engine of our own, for this reason: one log line, or a ValueError where it was asked for."""
-        words = in_words(reason)
         if self._asked != "auto":
-            raise ValueError(f"network cannot be occluded incrementally: {words}") from reason
-        logger.warning("occlusion: one forward pass per window, because %s", words)
+            raise ValueError(f"network cannot be occluded incrementally: {in_words(reason)}") from reason
+        logger.warning("occlusion: one forward pass per window, because %s", in_words(reason))
         self._incremental = None
 
     @contextmanager
@@ -287,17 +279,8 @@ class OcclusionJob:
         clean, chosen = self.logits[some], [image for image, _, _ in windows]
         if self.precision == "tf32":  # what is subtracted must carry the same rounding
             clean = logits_of(self.network, self.images[some].clone())
-        plain = torch.zeros_like(clean[chosen])
-        for sample in range(self.fill.samples):
-            occluders = self._occluders(images, sample)
-            occluded = torch.cat(
-                [occluders.occluded(image, [(row, column)]) for image, row, column in windows]
-            )
-            size = dense_batch(occluded)
-            plain += (
-                torch.cat([logits_of(self.network, part) for part in occluded.split(size)])
-                / self.fill.samples
-            )
+        draws = [self._occluders(images, sample) for sample in range(self.fill.samples)]
+        plain = plain_logits(self.network, draws, windows)
         found = torch.stack([self.drops[some][image, :, row, column] for image, row, column in windows])
         kind = "tf32" if self.precision == "tf32" else str(engine.dtype).removeprefix("torch.")
         compare(found, clean[chosen] - plain, windows, clean, kind)
