@@ -620,6 +620,12 @@ class Constants(nn.Module):
     def stride_over_kernel(self, x: Tensor) -> Tensor:
         return self.up(x)
 
+    def no_output_with_inputs(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(x, 1)
+        return F.conv_transpose2d(
+            x, self.up.weight[..., :1, :1], self.up.bias, stride=3, padding=1, output_padding=2
+        )
+
     def unfolded(self, x: Tensor) -> Tensor:
         patches = F.unfold(x, 3, padding=1, stride=2).transpose(1, 2)
         return F.linear(patches, self.conv.weight.flatten(1), self.conv.bias)

@@ -122,6 +122,11 @@ class WeightedLayer:
         """Each output's share handed out evenly to all the inputs it is connected with, padding left out."""
         if self.step.kind == "linear":
             return (z.sum(-1, keepdim=True) / self.input.shape[-1]).expand_as(self.input)
+        if not all(
+            any(reached) for reached in self._reached
+        ):  # the output is bias alone: evenly to everything
+            everything = z.flatten(1).sum(1) / self.input[0].numel()
+            return everything.reshape(-1, *([1] * (self.input.dim() - 1))).expand_as(self.input)
         channels = self.input.shape[1] // self._part(6, "groups", 1)
         even = self._collected(self._within_reach(z)) / (channels * self._single.contributions.clamp_min(1))
         return self._handed_out(self._single.transpose(even, self._single.weight))
@@ -148,7 +153,7 @@ class WeightedLayer:
         """Shares of outputs that no input reaches (a kernel that lies in the padding) moved to the nearest others."""
         for axis, reached in enumerate(self._reached, start=2):
             if not all(reached):
-                near = [i for i, there in enumerate(reached) if there] or range(len(reached))
+                near = [i for i, there in enumerate(reached) if there]
                 nearest = [min(near, key=lambda i, o=o: abs(i - o)) for o in range(len(reached))]
                 z = torch.zeros_like(z).index_add_(axis, torch.tensor(nearest, device=z.device), z)
         return z
