@@ -1,13 +1,15 @@
 """Results kept on disk carry the code that made them: other code, wherever it stands, is another fingerprint."""
 
 import sys
+import warnings
 
 import pytest
+import torch
 
 from interp_cnn.attribution import folder as attribution_folder
 from interp_cnn.discovery import stages
 from interp_cnn.storage import fingerprints
-from interp_cnn.storage.fingerprints import code_of
+from interp_cnn.storage.fingerprints import code_of, fingerprint
 from interp_cnn.studies import parts
 
 
@@ -71,3 +73,31 @@ def test_maps_kept_in_a_folder_depend_on_all_rooms_of_explanation(tmp_path, monk
     before = attribution_folder.code_of("interp_cnn.explanation")
     (place / "rule.py").write_text("FACTOR = 2")
     assert attribution_folder.code_of("interp_cnn.explanation") != before
+
+
+class ExtraState(torch.nn.Linear):
+    """A layer whose state is not tensors alone."""
+
+    version = 3
+
+    def get_extra_state(self) -> dict:
+        return {"version": self.version, "scales": [torch.ones(2), 0.5]}
+
+
+def test_states_that_are_no_tensors_are_part_of_a_networks_fingerprint():
+    torch.manual_seed(0)
+    network = ExtraState(2, 2)
+    before = fingerprint(network)
+    assert before == fingerprint(network)
+    network.version = 4
+    assert fingerprint(network) != before
+
+
+def test_quantised_weights_are_part_of_a_networks_fingerprint():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        networks = [torch.nn.Sequential(torch.nn.Linear(3, 3)) for _ in range(2)]
+        quantise = torch.ao.quantization.quantize_dynamic
+        first, second = (quantise(one, {torch.nn.Linear}, dtype=torch.qint8) for one in networks)
+    assert fingerprint(first) == fingerprint(first) != fingerprint(second)

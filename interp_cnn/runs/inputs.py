@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
+from interp_cnn.explanation.network.refusals import Refusal, refusing
 from interp_cnn.runs.folder import load_run
 from interp_cnn.runs.networks import class_names, load_network, told_apart
 from interp_cnn.runs.places import run_folders
@@ -149,13 +150,17 @@ def spread(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
 
 def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
     """K, from what the network makes of a grey image."""
-    with torch.no_grad():
-        try:
+    try:
+        with torch.no_grad(), refusing(subject.network):
             logits = subject.network(torch.full((1, subject.channels, *size), 0.5))
-        except RuntimeError as error:
-            shape = f"({subject.channels}, {size[0]}, {size[1]})"
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{subject.name} does not take images of shape {shape}: {reason}") from error
+    except (
+        Refusal,
+        RuntimeError,
+        TypeError,
+    ) as error:  # a TypeError where forward takes more than the images
+        shape = f"({subject.channels}, {size[0]}, {size[1]})"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{subject.name} does not take images of shape {shape}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"{subject.name} must return logits (1, K) for one image, got {kind}")

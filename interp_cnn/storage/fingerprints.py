@@ -14,12 +14,31 @@ from torch import nn
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A network's layers and weights as a short text."""
+    """A network's layers and weights as a short text; quantised weights, and states that are no tensors, count too."""
     content = hashlib.sha256(f"{type(network).__module__} {network!r}".encode())
-    for name, tensor in network.state_dict().items():
+    for name, value in network.state_dict().items():
         content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        _add(content, value)
     return content.hexdigest()
+
+
+def _add(content: "hashlib._Hash", value: object) -> None:
+    """Add a value of a state dict: tensors by their bytes, the rest by what stands in it."""
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        if tensor.is_quantized:
+            content.update(repr((tensor.dtype, tensor.qscheme())).encode())
+            tensor = tensor.dequantize()
+        content.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            content.update(repr(key).encode())
+            _add(content, inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _add(content, inner)
+    else:
+        content.update(repr(value).encode())
 
 
 def code_of(*packages: str, without: Callable[[str], bool] = lambda stem: False) -> str:
