@@ -203,3 +203,8 @@ def test_a_layer_without_maps_is_refused():
         receptive_field(network, "2", (8, 8))
     with pytest.raises(ValueError, match="not a module"):
         receptive_field(network, "9", (8, 8))
+
+
+def test_circular_padding_is_measured_and_does_not_call_itself_exact():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.ReLU())
+    assert not receptive_field(network, "0", (16, 16)).exact

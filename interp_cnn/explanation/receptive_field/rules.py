@@ -84,6 +84,8 @@ def module_rule(module: nn.Module, field: Field, before: Tensor, after: object) 
         return field
     if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.LPPool2d):
         kernel, dilation = module.kernel_size, getattr(module, "dilation", 1)
+        if getattr(module, "padding_mode", "") == "circular":
+            raise CannotFollowError("circular padding lets cells at one border see the other")
         padding = same_padding(getattr(module, "padding", 0), kernel, dilation)
         return windowed(field, kernel, module.stride or kernel, padding, dilation)
     if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
