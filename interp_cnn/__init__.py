@@ -78,9 +78,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """A public name, loaded when it is first used."""
     if name == "__version__":
-        from importlib.metadata import version
-
-        value = version("interp-cnn")
+        value = import_module("interp_cnn.storage.versions").version_of()
     elif name in _PLACES:
         value = getattr(import_module(f"interp_cnn.{_PLACES[name]}"), name)
     else:

@@ -73,9 +73,9 @@ def _dispatch(words: list[str]) -> int:
         return _show(overview())
     command, rest = words[0], words[1:]
     if command == "--version":
-        from importlib.metadata import version
+        from interp_cnn.storage.versions import version_of
 
-        return _show(f"interp-cnn {version('interp-cnn')}")
+        return _show(f"interp-cnn {version_of()}")
     if command not in (*COMMANDS, *PLAIN_COMMANDS):
         near = get_close_matches(command.lstrip("-"), (*COMMANDS, *PLAIN_COMMANDS), n=1)
         hint = f"did you mean {near[0]}?" if near else "the command comes first:"

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from interp_cnn.storage.versions import version_of
+
 
 def leave_to_the_first() -> None:
     """Ends all processes of a training but the first: what comes after it is work for one."""
@@ -19,12 +21,10 @@ def leave_to_the_first() -> None:
 
 def provenance() -> dict:
     """What is needed to repeat a run: command, versions, commit, machine."""
-    from importlib.metadata import version
-
     packages = ("interp-cnn", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
     return {
         "command": shlex.join(["interp-cnn", *sys.argv[1:]]),  # runs when it is pasted into a shell
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},
         "git_commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
