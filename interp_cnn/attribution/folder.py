@@ -116,6 +116,7 @@ class Explanations:
                 bar.update(task, seen=f"{seen}/{count} images", completed=float(seen))
                 for one in batch:
                     record = explained.read_record(self.folder / "images" / one.name)
+                    assert record is not None  # it was found whole, or has just been written
                     place = f"images/{one.name}/{explained.MAPS}"
                     manifest.writerow((one.picture.name, place, record.map_sha256, one.fingerprint))
         self._write_quarantine()
@@ -214,8 +215,11 @@ class Explanations:
         content.update(pixels.contiguous().numpy().tobytes())
         folder = self.folder / "images" / name
         record = explained.read_record(folder)
-        asked_this = record is not None and record.question == content.hexdigest()
-        done = asked_this and explained.maps_are_whole(folder, record)
+        done = (
+            record is not None
+            and record.question == content.hexdigest()
+            and explained.maps_are_whole(folder, record)
+        )
         return _Waiting(name, picture, pixels, content.hexdigest(), done)
 
     def _explain(
@@ -245,9 +249,17 @@ class Explanations:
                 answers[place].append(Answer(**head, maps=records[place]))
         for place, one in enumerate(batch):
             folder = self.folder / "images" / one.name
-            written = explained.write_maps(folder, maps[place])
-            about = (one.picture.name, one.picture.label, tuple(one.pixels.shape[1:]), one.fingerprint)
-            record = ImageRecord(*about, answers[place], *written)
+            map_bytes, map_sha256 = explained.write_maps(folder, maps[place])
+            _, height, width = one.pixels.shape
+            record = ImageRecord(
+                file=one.picture.name,
+                label=one.picture.label,
+                size=(height, width),
+                question=one.fingerprint,
+                answers=answers[place],
+                map_bytes=map_bytes,
+                map_sha256=map_sha256,
+            )
             if look is None:
                 explained.write_record(folder, record)
             else:
@@ -255,7 +267,7 @@ class Explanations:
 
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""
-        size = tuple(images.shape[2:])
+        size = (images.shape[2], images.shape[3])
         options = self.question.options
         methods = {name: method_named(name, options) for name in self.question.methods}
         costs = {name: method.cost(size, options) * method.work for name, method in methods.items()}
@@ -282,12 +294,20 @@ def _map_record(name: str, one: ImageMap | Refusal, question: Question, classes:
     grain = question.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
     grain = grain if method.cells else 1
     strength = np.abs(coarse(values, grain, add_up=method.cells == "sum"))
-    scale = float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max())
-    ends = {"low": float(values.min()), "high": float(values.max()), "scale": scale}
-    cost = {"seconds": one.seconds, "forward_passes": one.forward_passes}
-    sums = {"sum": None if method.classes else one.sum, "expected": one.expected, "note": one.note}
-    if method.classes:
-        sums["classes"] = [[number, classes[number]] for number in np.unique(values).astype(int).tolist()]
+    shown = np.unique(values).astype(int).tolist() if method.classes else []
     return MapRecord(
-        name, method.unit, method.signed, grain=grain, cells=method.cells, **ends, **sums, **cost
+        method=name,
+        unit=method.unit,
+        signed=method.signed,
+        low=float(values.min()),
+        high=float(values.max()),
+        scale=float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max()),
+        grain=grain,
+        cells=method.cells,
+        sum=None if method.classes else one.sum,
+        expected=one.expected,
+        seconds=one.seconds,
+        forward_passes=one.forward_passes,
+        note=one.note,
+        classes=[[number, classes[number]] for number in shown],
     )

@@ -170,7 +170,8 @@ def _batches(found: Exemplars, numbers: Sequence[int]) -> Iterator[tuple[list[in
 
 
 def _filter_occlusion(network: nn.Module, strongest: Exemplars) -> Tensor:
-    window, stride = window_of(COARSE, tuple(strongest.mean_image.shape[1:]))
+    _, height, width = strongest.mean_image.shape
+    window, stride = window_of(COARSE, (height, width))
     return filter_occlusion(
         network, strongest, window=window, stride=stride, fill=lambda images: occluder_of(images, COARSE)
     )

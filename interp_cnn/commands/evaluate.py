@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -34,7 +34,7 @@ from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import build_data, load_run, untrained, write_json
+from interp_cnn.runs.folder import build_data, load_run, plain, untrained, write_json
 from interp_cnn.runs.inputs import names_in
 from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.runs.places import moved_root, run_folders
@@ -140,7 +140,7 @@ def _measured_network(
         kind="given",
         classes=data.classes,
         parts=data.parts,
-        image_size=tuple(data.image_size),
+        image_size=data.image_size,
         background=data.background,
         readout=readout_of(network, layer, config.readout),
         regions=rule,
@@ -224,7 +224,7 @@ def _annotations_alone(config: DictConfig, folder: Path) -> None:
     data = build_data(config.data)
     landmarks, labels = _landmarks(data)
     rows = annotation_baselines(
-        landmarks, labels, image_size=tuple(data.image_size), resamples=config.resamples, seed=config.seed
+        landmarks, labels, image_size=data.image_size, resamples=config.resamples, seed=config.seed
     )
     table = pd.DataFrame(
         [
@@ -234,7 +234,7 @@ def _annotations_alone(config: DictConfig, folder: Path) -> None:
         ]
     )
     write_text(folder / "baselines.csv", table.to_csv(index=False))
-    write_json(folder / "config.json", OmegaConf.to_container(config, resolve=True))
+    write_json(folder / "config.json", plain(config))
     Console().print(
         f"annotated images: {int(landmarks.isfinite().all(2).any(1).sum())}, training and validation"
     )

@@ -32,7 +32,7 @@ from interp_cnn.explanation.methods.registry import method_named, methods_of, wi
 from interp_cnn.report.maps.pages import About, write_pages
 from interp_cnn.report.maps.records import Look
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import build_data, write_json
+from interp_cnn.runs.folder import build_data, plain, write_json
 from interp_cnn.runs.inputs import (
     Picture,
     Subject,
@@ -112,7 +112,7 @@ def _explained(config: DictConfig, folder: Path, device: torch.device) -> Path:
     made = provenance()
     numbers = len(found.names), len(found.bad)
     about = _about(config, networks, question, numbers=numbers, command=made["command"])
-    write_json(folder / "explain.json", {**made, "question": OmegaConf.to_container(config, resolve=True)})
+    write_json(folder / "explain.json", {**made, "question": plain(config)})
     others = ["explain.json", "manifest.csv", *(["quarantine.csv"] if found.bad else [])]
     page = write_pages(folder, found.names, about, look, others, beside=beside)
     more = f" of {len(everything)} (limit=null: all)" if len(pictures) < len(everything) else ""
@@ -130,8 +130,9 @@ def _gallery(
     first: str,
 ) -> Path:
     """Mines, draws, verifies, and writes the pages of what layers stand for."""
-    sections = (OmegaConf.to_container(config[name]) for name in ("patterns", "reconstructions"))
-    mining, drawing = settings_of(*sections, seed=config.seed, device=device.type)
+    mining, drawing = settings_of(
+        plain(config.patterns), plain(config.reconstructions), seed=config.seed, device=device.type
+    )
     if config.images is not None:
         raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
     data = networks[0].data if config.get("data") is None else _data(config.data, networks[0])
@@ -166,7 +167,7 @@ def _question(config: DictConfig) -> Question:
     for name in ("grain", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name}={config[name]}: expected 1 or more, or null")
-    windows, strides, occlusion = occlusion_options(OmegaConf.to_container(config.occlusion, resolve=True))
+    windows, strides, occlusion = occlusion_options(plain(config.occlusion))
     options = Options(
         window=windows or config.window,
         stride=strides or config.stride,
@@ -211,7 +212,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     size, data = first.image_size or size_of(config.image_size), first.data
     if config.images is None and config.get("data") is not None:
         data = _data(config.data, first)
-        size = tuple(data.image_size)
+        size = data.image_size
     if config.images is None and data is None:
         raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
     networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from interp_cnn.commands.compare_contents import DESCRIPTIONS
 from interp_cnn.evaluation.filters.comparison import compare
@@ -30,7 +30,7 @@ from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing, device_of
-from interp_cnn.runs.folder import Run, load_run
+from interp_cnn.runs.folder import Run, load_run, plain
 from interp_cnn.runs.inputs import set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.places import moved_root, run_folders
@@ -155,7 +155,7 @@ def _tables(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars
 
 
 def _model(found: Run, config: DictConfig, folder: Path) -> Files:
-    data, model = found.data, OmegaConf.to_container(found.config.model, resolve=True)
+    data, model = found.data, plain(found.config.model)
     configuration = {
         "network": {
             "name": model["name"],

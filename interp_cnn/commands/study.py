@@ -22,7 +22,7 @@ from interp_cnn.commands.train import train
 from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.report.study import write_study
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import Run, load_run, write_json
+from interp_cnn.runs.folder import Run, build_data, load_run, plain, write_json
 from interp_cnn.runs.places import moved_root, run_folders
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
@@ -54,7 +54,7 @@ def study(config: DictConfig, folder: Path) -> Path:
     for name in ("images", "together"):
         if not isinstance(config[name], int) or config[name] < 2:
             raise ValueError(f"{name}={config[name]}: expected 2 or more")
-    settings = OmegaConf.to_container(config.study, resolve=True)
+    settings = plain(config.study)
     name = settings.pop("name")
     if name not in STUDIES:
         raise ValueError(f"study.name={name}: expected one of {', '.join(STUDIES)}")
@@ -82,7 +82,7 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
         indices = range(first, min(first + config.together, count))
         parts[f"images-{first:05d}"] = partial(_measured, chosen, networks, val_set, indices)
     weights = [fingerprint(network) for network in networks.values()]
-    data = OmegaConf.to_container(runs[0].config.data, resolve=True)
+    data = plain(runs[0].config.data)
     key = fingerprint_of(chosen, weights, data, config.together)
     found = done_in_parts(folder / "parts", key, parts, label="judging")
     measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
@@ -94,7 +94,7 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
     }
     findings = chosen.findings(measured, once, facts, tuple(networks))
     made = provenance()
-    write_json(folder / "study.json", {**made, "configuration": OmegaConf.to_container(config, resolve=True)})
+    write_json(folder / "study.json", {**made, "configuration": plain(config)})
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
     page = write_study(folder / "report", findings, command=made["command"], made=date)
     print(findings.answer)
@@ -129,9 +129,7 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
 
 
 def _training_images(config: DictConfig) -> int:
-    from interp_cnn.runs.folder import build_data
-
-    return len(build_data(OmegaConf.create(OmegaConf.to_container(config.data, resolve=True))).train_set)
+    return len(build_data(OmegaConf.create(plain(config.data))).train_set)
 
 
 def _measured(chosen, networks, val_set, indices: range) -> dict[str, np.ndarray]:

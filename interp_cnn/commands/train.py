@@ -21,7 +21,7 @@ from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
-from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, write_json
+from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.storage.files import write_text
@@ -75,9 +75,10 @@ def train(
     Returns:
         The run folder.
     """
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    arguments = OmegaConf.to_container(resolved.trainer)
-    resolved.trainer = trainer_arguments(arguments, training_device(resolved.get("device", "auto")))
+    resolved = OmegaConf.create(plain(config))
+    resolved.trainer = trainer_arguments(
+        plain(resolved.trainer), training_device(resolved.get("device", "auto"))
+    )
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None or resume:
         checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
@@ -126,7 +127,7 @@ def train(
             Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
             Answers(),
         ],
-        trainer=OmegaConf.to_container(resolved.trainer),
+        trainer=plain(resolved.trainer),
     )
     if trainer.is_global_zero:
         seconds = time.time() - started
@@ -179,7 +180,7 @@ def invert(config: DictConfig, folder: Path) -> Path:
         layer=layer,
         folder=folder,
         settings=DecoderSettings(**settings, seed=config.seed),
-        trainer=OmegaConf.to_container(config.trainer, resolve=True),
+        trainer=plain(config.trainer),
         device=training_device(config.device),
         label=f"decoder of {found.kind}",
     )
@@ -200,13 +201,13 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
     return Classification(
         network,
         num_classes=len(data.classes),
-        image_size=tuple(data.image_size),
+        image_size=data.image_size,
         channels=data.channels,
         background=data.background,
         objective=training.objective,
         class_weights=weights,
-        filter_loss=OmegaConf.to_container(config.model.filter_loss),
-        loss_weight=OmegaConf.to_container(config.model.loss_weight),
+        filter_loss=plain(config.model.filter_loss),
+        loss_weight=plain(config.model.loss_weight),
         equivariance=config.model.equivariance,
         diversity=config.model.diversity,
         views=training.views,

@@ -82,7 +82,7 @@ class Augmentation:
         """
         height, width = batch.images.shape[-2:]
         draws = [torch.rand(4, generator=each, dtype=torch.float64).tolist() for each in generators]
-        mirror, grid = None, {}
+        mirror, rows, columns = None, None, None
         landmarks = batch.landmarks
         if self.flip:
             mirror = torch.tensor(
@@ -102,7 +102,7 @@ class Augmentation:
             zooms = [math.exp((2 * zoom - 1) * math.log1p(self.scale)) for *_, zoom in draws]
             zoom = torch.tensor(zooms, dtype=torch.float64)
             landmarks = moved(landmarks, (height, width), shift=shift, zoom=zoom)
-            grid = {"rows": _source(height, shift[:, 0], zoom), "columns": _source(width, shift[:, 1], zoom)}
+            rows, columns = _source(height, shift[:, 0], zoom), _source(width, shift[:, 1], zoom)
         fade, gains = None, None
         if self.colour > 0:
             colours = torch.stack([torch.rand(6, generator=each) for each in generators])  # (B, 6)
@@ -110,7 +110,7 @@ class Augmentation:
             factors = ((2 * colours[:, 2:6] - 1) * math.log1p(self.colour)).exp()
             gains = factors[:, :3] ** 0.5 * factors[:, 3:]  # each channel's and the whole image's
         order = None if mirrored_parts is None else torch.tensor(mirrored_parts)
-        changes = Changes.of(mirror, order, fade=fade, gains=gains, **grid)
+        changes = Changes.of(mirror, order, rows=rows, columns=columns, fade=fade, gains=gains)
         return dataclasses.replace(batch, landmarks=landmarks), changes
 
 
@@ -152,21 +152,23 @@ class Changes:
         """From source rows and columns (B, H) and (B, W) float64 in pixels: rounded here, as not every device knows
         float64.
         """
-        scaled, near = [None, None], [None, None]
-        if rows is not None:
-            for axis, source in enumerate((rows, columns)):
-                length = source.shape[1]
-                scaled[axis] = (source * 2 / max(length - 1, 1) - 1).float()
-                nearest = source.round().long()
-                near[axis] = torch.where((nearest >= 0) & (nearest < length), nearest, -1)
-        return cls(mirror, order, *scaled, *near, fade, gains)
+        return cls(
+            mirror=mirror,
+            order=order,
+            rows=None if rows is None else _scaled(rows),
+            columns=None if columns is None else _scaled(columns),
+            near_rows=None if rows is None else _nearest(rows),
+            near_columns=None if columns is None else _nearest(columns),
+            fade=fade,
+            gains=gains,
+        )
 
     def __call__(self, batch: PartBatch) -> PartBatch:
         """The batch with its images and masks changed."""
         images = batch.images
         if self.mirror is not None:
             images = images.index_copy(0, self.mirror, images[self.mirror].flip(-1))
-        if self.rows is not None:
+        if self.rows is not None and self.columns is not None:
             shape = (len(images), *images.shape[-2:])
             grid = torch.stack(
                 (self.columns[:, None, :].expand(shape), self.rows[:, :, None].expand(shape)), dim=-1
@@ -174,7 +176,7 @@ class Changes:
             images = F.grid_sample(
                 images, grid, mode="bilinear", padding_mode="reflection", align_corners=True
             ).clamp(0, 1)
-        if self.gains is not None:
+        if self.fade is not None and self.gains is not None:
             images = torch.lerp(images, images.mean(1, keepdim=True), self.fade[:, None, None, None])
             images = (images * self.gains[:, : images.shape[1], None, None]).clamp(0, 1)
         return dataclasses.replace(
@@ -201,13 +203,24 @@ class Changes:
         if self.mirror is not None:
             turned = masks[self.mirror].flip(-1)
             masks = masks.index_copy(0, self.mirror, turned if order is None else turned[:, order])
-        if self.rows is not None:
+        if self.near_rows is not None and self.near_columns is not None:
             rows = self.near_rows.view(len(masks), *ones, -1, 1)
             columns = self.near_columns.view(len(masks), *ones, 1, -1)
             inside = (rows >= 0) & (columns >= 0)
             masks = masks.gather(-2, rows.clamp(min=0).expand_as(masks))
             masks = masks.gather(-1, columns.clamp(min=0).expand_as(masks)) & inside
         return masks
+
+
+def _scaled(source: Tensor) -> Tensor:
+    """Source rows or columns (B, n) from pixels to -1 ... 1, float32."""
+    return (source * 2 / max(source.shape[1] - 1, 1) - 1).float()
+
+
+def _nearest(source: Tensor) -> Tensor:
+    """The pixels nearest to source rows or columns (B, n), int64, -1 outside the image."""
+    nearest = source.round().long()
+    return torch.where((nearest >= 0) & (nearest < source.shape[1]), nearest, -1)
 
 
 def mirrored(landmarks: Tensor, width: int, mirrored_parts: tuple[int, ...] | None = None) -> Tensor:

@@ -87,15 +87,15 @@ class PartDataModule(LightningDataModule):
                 raise ValueError(f"{name}: the data set has no such option; nearest: {', '.join(near)}")
         self.dataset = dataset
         self.batch_size = batch_size
-        self.workers = workers if workers == "auto" else at_most_the_cores(workers)
-        self.pin_memory = pin_memory
+        self.workers = at_most_the_cores(workers) if isinstance(workers, int) else workers
+        self.pin_memory = pin_memory if pin_memory == "auto" else bool(pin_memory)
         self.seed = seed
         self.augmentation = Augmentation.of(augmentation)
         self.balance = balance
         self.quarantine = quarantine
         self.options = options
-        self.train_set: PartSet | None = None
-        self.val_set: PartSet | None = None
+        self._train_set: PartSet | None = None
+        self._val_set: PartSet | None = None
         self.record: SplitRecord | None = None
         self.differences: Differences | None = None
 
@@ -108,17 +108,27 @@ class PartDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Builds both sets, once."""
-        if self.train_set is not None:
+        if self._train_set is not None:
             return
-        train_set, val_set = self._own_sets() if self.record is None else self._followed_sets()
+        train_set, val_set = self._own_sets() if self.record is None else self._followed_sets(self.record)
         train_set.augmentation = self.augmentation
-        self.train_set, self.val_set = train_set, val_set
+        self._train_set, self._val_set = train_set, val_set
         self._check_memory()
         self._report_skipped()
 
+    @property
+    def train_set(self) -> PartSet:
+        """Training images."""
+        return _built(self._train_set)
+
+    @property
+    def val_set(self) -> PartSet:
+        """Validation images."""
+        return _built(self._val_set)
+
     def split_record(self) -> SplitRecord:
         """Both sides as they are, to be kept with what is trained on them."""
-        return SplitRecord.of(self._set("train_set"), self._set("val_set"))
+        return SplitRecord.of(self.train_set, self.val_set)
 
     def _own_sets(self) -> tuple[PartSet, PartSet]:
         train_set, val_set = self._sets(self.options)
@@ -137,7 +147,7 @@ class PartDataModule(LightningDataModule):
         self._skipped = [*getattr(train_set, "skipped", ()), *getattr(val_set, "skipped", ())]
         return train_set, val_set
 
-    def _followed_sets(self) -> tuple[PartSet, PartSet]:
+    def _followed_sets(self, record: SplitRecord) -> tuple[PartSet, PartSet]:
         """The images of the record that are there; a bad file among those that came later does no harm."""
         try:
             sets = self._sets(self.options)
@@ -145,11 +155,11 @@ class PartDataModule(LightningDataModule):
             if self.options.get("on_error") != "raise":
                 raise
             sets = self._sets({**self.options, "on_error": "skip"})
-            known = {*self.record.train.names, *self.record.val.names}
+            known = {*record.train.names, *record.val.names}
             for bad in self._skipped:
                 if any(bad.path.endswith(f"/{name}") for name in known):
                     raise ValueError(bad.reason) from None
-        train_set, val_set, differences = followed(self.record, *sets)
+        train_set, val_set, differences = followed(record, *sets)
         self.differences = differences
         if differences is None:
             log.warning(
@@ -159,7 +169,7 @@ class PartDataModule(LightningDataModule):
             return train_set, val_set
         if len(val_set) == 0:
             raise ValueError(
-                f"none of the {len(self.record.val.names):,} validation images of {self._trained_in} is there; "
+                f"none of the {len(record.val.names):,} validation images of {self._trained_in} is there; "
                 "put them back, or measure on other images with data.root=..."
             )
         if differences:
@@ -168,7 +178,7 @@ class PartDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Random views in the order of (seed, epoch); batches are all of `batch_size`."""
-        train_set = self._set("train_set")
+        train_set = self.train_set
         sampler = EpochSampler(train_set.labels, seed=self.seed, balance=self.balance)
         later = self._device().type != "cpu"
         return self._loader(
@@ -180,7 +190,7 @@ class PartDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Fixed views in order, every image once."""
-        return self._loader(self._set("val_set"), OrderedSampler(len(self._set("val_set"))))
+        return self._loader(self.val_set, OrderedSampler(len(self.val_set)))
 
     def test_dataloader(self) -> DataLoader:
         """The validation images: these data sets have one held-out side."""
@@ -203,50 +213,44 @@ class PartDataModule(LightningDataModule):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names."""
-        return self._set("train_set").classes
+        return self.train_set.classes
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Part names."""
-        return self._set("train_set").parts
+        return self.train_set.parts
 
     @property
     def background(self) -> int | None:
         """Index of the class that gets no filters, or None."""
-        return self._set("train_set").background
+        return self.train_set.background
 
     @property
     def channels(self) -> int:
         """C, 1 or 3."""
-        return self._set("train_set").channels
+        return self.train_set.channels
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W)."""
-        return self._set("train_set").image_size
+        return self.train_set.image_size
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean per channel of training images."""
-        return self._set("train_set").mean
+        return self.train_set.mean
 
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation per channel of training images."""
-        return self._set("train_set").std
-
-    def _set(self, name: str) -> PartSet:
-        part_set = getattr(self, name)
-        if part_set is None:
-            raise RuntimeError("the data module has no images before setup()")
-        return part_set
+        return self.train_set.std
 
     def _device(self) -> torch.device:
         """Where a training that this module is part of computes; without one, the CPU."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _workers(self, part_set: PartSet) -> int:
-        if self.workers != "auto":
+        if isinstance(self.workers, int):
             return self.workers
         if part_set.in_memory or self._device().type == "cpu":
             return 0
@@ -268,7 +272,9 @@ class PartDataModule(LightningDataModule):
             num_workers=workers,
             prefetch_factor=BATCHES_AHEAD if workers else None,
             collate_fn=finish,
-            pin_memory=self._device().type == "cuda" if self.pin_memory == "auto" else self.pin_memory,
+            pin_memory=self.pin_memory
+            if isinstance(self.pin_memory, bool)
+            else self._device().type == "cuda",
             drop_last=drop_last,
             persistent_workers=workers > 0,
             # its own generator: starting a pass over the data must not move the global random state,
@@ -295,3 +301,9 @@ class PartDataModule(LightningDataModule):
 def _as_it_is(batch: RawBatch) -> RawBatch:
     """Left to be finished on the device."""
     return batch
+
+
+def _built(part_set: PartSet | None) -> PartSet:
+    if part_set is None:
+        raise RuntimeError("the data module has no images before setup()")
+    return part_set

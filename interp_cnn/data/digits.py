@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 from interp_cnn.data.split import held_out
 from interp_cnn.data.strokes import PEN, CanvasSet
@@ -46,6 +47,7 @@ class DigitsParts(CanvasSet):
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
         scans = load_digits()
+        assert isinstance(scans, Bunch)  # a tuple only with return_X_y
         validation = np.array(held_out(scans.target, range(len(scans.target)), fraction=0.2, seed=split_seed))
         chosen = np.flatnonzero(validation == (split == "val"))
         super().__init__(

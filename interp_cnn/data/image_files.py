@@ -71,18 +71,21 @@ class ImageFiles:
         self.where = list(where) if where is not None else None
         self.kept = list(range(len(paths)))
         self.skipped: list[Skipped] = []
-        self.pixels: NDArray[np.uint8] | None = None
         fits = _fits(len(paths), size, cache)
-        if fits:
-            self.pixels = np.empty((len(paths), *size, 3), dtype=np.uint8)
+        pixels = np.empty((len(paths), *size, 3), dtype=np.uint8) if fits else None
+
+        def read(index: int) -> None:
+            decoded = self._decoded(index, decoded_rgb)
+            if pixels is not None:
+                pixels[index] = decoded
+
         if fits or skip_bad:
-            read = self._keep if fits else self._check
             _, self.kept, self.skipped = good(read, range(len(paths)), self.paths, skip_bad)
             self.paths = [self.paths[index] for index in self.kept]
             if self.where is not None:
                 self.where = [self.where[index] for index in self.kept]
-            if fits and len(self.kept) < len(paths):
-                self.pixels = self.pixels[self.kept]
+        whole = len(self.kept) == len(paths)
+        self.pixels = pixels if pixels is None or whole else pixels[self.kept]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,12 +98,6 @@ class ImageFiles:
     def contents(self) -> list[str]:
         """A hash of every file's bytes; see `content_of`."""
         return [content_of(path) for path in self.paths]
-
-    def _keep(self, index: int) -> None:
-        self.pixels[index] = self._decoded(index, decoded_rgb)
-
-    def _check(self, index: int) -> None:
-        self._decoded(index, decoded_rgb)
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
         try:

@@ -88,7 +88,7 @@ class ImageFolderParts(PartSet):
         self.labels = torch.tensor([self.classes.index(file.label) for file in chosen], dtype=torch.int64)
         self.parts = () if table is None else tuple(part for part in table["part"].unique() if part)
         self.landmarks = torch.full((len(chosen), len(self.parts), 2), torch.nan)
-        if table is not None:
+        if table is not None and csv is not None:
             self._place_landmarks(table, csv)
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
@@ -192,9 +192,9 @@ def _tops(root: Path, *, aloud: bool) -> dict[str | None, Path]:
     named: dict[str, list[Path]] = {side: [] for side in SIDE_NAMES}
     beside = []
     for folder in subfolders(root):
-        side = next((side for side, names in SIDE_NAMES.items() if folder.name.lower() in names), None)
-        if side is not None and (subfolders(folder) or not any(folder.iterdir())):
-            named[side].append(folder)
+        called = next((side for side, names in SIDE_NAMES.items() if folder.name.lower() in names), None)
+        if called is not None and (subfolders(folder) or not any(folder.iterdir())):
+            named[called].append(folder)
         else:
             beside.append(folder.name)
     if not any(named.values()):

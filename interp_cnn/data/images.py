@@ -116,8 +116,10 @@ def read_ids(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
             return ids
         numbers = np.unique(ids)
         covered = [
-            Image.fromarray(np.where(ids == number, np.uint8(255), np.uint8(0))).resize(
-                (size[1], size[0]), Image.Resampling.BOX
+            np.asarray(
+                Image.fromarray(np.where(ids == number, np.uint8(255), np.uint8(0))).resize(
+                    (size[1], size[0]), Image.Resampling.BOX
+                )
             )
             for number in numbers
         ]

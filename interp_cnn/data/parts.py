@@ -36,7 +36,7 @@ class Draw(NamedTuple):
 
     def generator(self) -> torch.Generator:
         """A fresh generator whose stream depends on seed, epoch and index only."""
-        state = np.random.SeedSequence(self).generate_state(1, np.uint64)[0]
+        state = np.random.SeedSequence(list(self)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state) & 0x7FFFFFFFFFFFFFFF)
 
 
@@ -90,12 +90,13 @@ class PartBatch:
 
     def __getitem__(self, index: int) -> PartSample:
         """One of the samples."""
-        masks = (self.part_masks, self.object_masks, self.distractor_masks)
         return PartSample(
-            self.images[index],
-            int(self.labels[index]),
-            self.landmarks[index],
-            *(None if mask is None else mask[index] for mask in masks),
+            image=self.images[index],
+            label=int(self.labels[index]),
+            landmarks=self.landmarks[index],
+            part_masks=None if self.part_masks is None else self.part_masks[index],
+            object_mask=None if self.object_masks is None else self.object_masks[index],
+            distractor_mask=None if self.distractor_masks is None else self.distractor_masks[index],
             name=self.names[index],
         )
 

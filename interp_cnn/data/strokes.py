@@ -60,7 +60,7 @@ class CanvasSet(PartSet):
     def __init__(
         self,
         scans: NDArray[np.uint8],
-        labels: Sequence[int],
+        labels: Sequence[int] | NDArray[np.integer],
         *,
         full: int,
         pen: float,

@@ -45,11 +45,11 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> pd.DataF
         raise ValueError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from error
     table = table.fillna("")
     table.index = pd.RangeIndex(2, len(table) + 2)
-    table.columns = [str(column).strip() for column in table.columns]
+    table = table.set_axis([str(column).strip() for column in table.columns], axis=1)
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, 1, 0.5)
-            hint = f"; nearest: {near[0]}" if near else ""
+            hint = f"; nearest: {repr(near[0])[1:-1]}" if near else ""
             known = ", ".join(repr(name)[1:-1] for name in table.columns)
             raise ValueError(f"{path}, line 1: no column {column!r}{hint}; the table has {known}")
     for column in table.columns:

@@ -61,6 +61,8 @@ def reconstruction_quality(
         seen, seen_logits = feature_maps_and_logits(network, pictures, layer)
         factor = scale.to(maps)[:, None, None]
         said, truth = logits.argmax(dim=1), batch.labels.to(device)
+        similarity = structural_similarity_index_measure(pictures, images, data_range=1.0, reduction="none")
+        assert isinstance(similarity, Tensor)  # a tuple only where contrast or the full image is asked for
         rows.append(
             {
                 "pixel_distance": _norm(pictures - images),
@@ -68,9 +70,7 @@ def reconstruction_quality(
                 "feature_distance": _norm((seen - maps) / factor),
                 "feature_spread": distance_to_others(maps / factor),
                 "psnr": psnr(pictures, images),
-                "ssim": structural_similarity_index_measure(
-                    pictures, images, data_range=1.0, reduction="none"
-                ).reshape(-1),
+                "ssim": similarity.reshape(-1),
                 "class_agreement": (seen_logits.argmax(dim=1) == said).double(),
                 "accuracy_on_pictures": (seen_logits.argmax(dim=1) == truth).double(),
                 "accuracy": (said == truth).double(),

@@ -129,7 +129,7 @@ def _is_complete(checkpoint: Path, epochs: int) -> bool:
 
 
 def _untrained(network: nn.Module, data: PartDataModule, layer: str) -> Upconvolution:
-    size = tuple(data.image_size)
+    size = data.image_size
     filters, height, width = layer_shapes(network, [layer], image_size=size, channels=data.channels)[layer]
     scale = scale_of(network, data, layer=layer).cpu()
     return Upconvolution(filters, grid=(height, width), image_size=size, channels=data.channels, scale=scale)

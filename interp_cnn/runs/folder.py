@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -102,7 +103,7 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     if config.training.get("kind") == "inversion":
         raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
     if root is not None:
-        config.data = OmegaConf.merge(config.data, {"root": str(root)})
+        config.data.root = str(root)
     data = build_data(config.data, images_of=folder)
     if isinstance(config.model, DictConfig):
         config.model.weights = None  # those to start from; the checkpoint holds the trained ones
@@ -133,6 +134,7 @@ def untrained(found: Run) -> Run:
     loaded, filters without categories; on the same device.
     """
     model = OmegaConf.merge(found.config.model, {"weights": None, "mask": {"enabled": False}})
+    assert isinstance(model, DictConfig)  # two of them, merged
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.config.seed)
         network = network_for(model, found.data)
@@ -163,7 +165,7 @@ def _plain_config(path: Path) -> DictConfig:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no configuration that a training wrote: {_first(error)}") from error
     missing = [name for name in SECTIONS if not isinstance(config, DictConfig) or config.get(name) is None]
-    if missing:
+    if missing or not isinstance(config, DictConfig):
         raise ValueError(f"{path} is no configuration that a training wrote: it has no {missing[0]}")
     return config
 
@@ -197,7 +199,7 @@ def build_data(config: DictConfig, *, images_of: Path | None = None) -> PartData
     from hydra.utils import instantiate
 
     with _values_of("data"):
-        for target in _targets(OmegaConf.to_container(config, resolve=True)):
+        for target in _targets(plain(config)):
             _check_target(target)
         data = instantiate(config, _convert_="all")
         if not isinstance(data, PartDataModule):
@@ -219,15 +221,22 @@ def _network(config: DictConfig, data: PartDataModule) -> nn.Module:
         config.name,
         num_classes=len(data.classes),
         channels=data.channels,
-        image_size=tuple(data.image_size),
+        image_size=data.image_size,
         mean=data.mean,
         std=data.std,
         layers=config.layers,
         weights=config.weights,
         widths=config.widths,
         extra_conv=config.extra_conv,
-        mask=OmegaConf.to_container(config.mask, resolve=True),
+        mask=plain(config.mask),
     )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration's values in dicts and lists, interpolations resolved."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)  # a DictConfig is a mapping
+    return {str(name): value for name, value in values.items()}
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -69,7 +69,7 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
         while name in names:
             name += "'"
         data = run.data
-        size = tuple(data.image_size)
+        size = data.image_size
         found.append(Subject(name, run.network, tuple(data.classes), data.channels, size, data))
     first = found[0]
     for subject in found[1:]:
@@ -168,7 +168,7 @@ def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
 
 
 def _shape(subject: Subject) -> str:
-    return " x ".join(map(str, (subject.channels, *subject.image_size)))
+    return " x ".join(map(str, (subject.channels, *(subject.image_size or ()))))
 
 
 def _channels(network: nn.Module) -> int:

@@ -35,7 +35,7 @@ def measure_run(
         kind=found.kind,
         classes=data.classes,
         parts=data.parts,
-        image_size=tuple(data.image_size),
+        image_size=data.image_size,
         background=data.background,
         readout=readout_of(found.network, layer, readout),
         filter_categories=found.filter_categories.get(layer),

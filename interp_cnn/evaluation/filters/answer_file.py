@@ -98,7 +98,7 @@ class AnswerFile:
 
     def _read(self, array: np.ndarray, place: int) -> None:
         self._file.seek(place)
-        view = memoryview(array).cast("B")
+        view = array.reshape(-1).view(np.uint8).data
         while view:
             count = self._file.readinto(view)
             assert count, "the file is shorter than what was written to it"

@@ -87,10 +87,6 @@ class Judge:
         """(M + 1, 2) pixels: every cell, and the middle, which an even grid has no cell for."""
         return torch.cat((self.cells, self.centre.unsqueeze(0)))
 
-    @property
-    def options(self) -> dict[str, float]:
-        return {"diagonal": self.diagonal, "top_images": self.top_images}
-
     def categories(self) -> list[int]:
         """Categories that have at least two images with one and the same landmark."""
         known = self.landmarks.isfinite().all(dim=2)  # (N, P)
@@ -119,10 +115,18 @@ class Judge:
             mine = scores[images][:, filters], self.landmarks[images]
             drawn = None if weights is None else weights[:, images]
             own[:, :, filters] = instability_per_part(
-                positions[images][:, filters], *mine, drawn, **self.options
+                positions[images][:, filters],
+                *mine,
+                drawn,
+                diagonal=self.diagonal,
+                top_images=self.top_images,
             )
             offset[:, :, filters], landmark[:, :, filters] = offset_spreads(
-                positions[images][:, filters], *mine, drawn, **self.options
+                positions[images][:, filters],
+                *mine,
+                drawn,
+                diagonal=self.diagonal,
+                top_images=self.top_images,
             )
             constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
         return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark)
@@ -161,7 +165,9 @@ class Judge:
             images, filters = self.labels == category, categories == category
             answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
             drawn = None if weights is None else weights[:, images]
-            rows[:, filters] = instability_replicates(*answers, drawn, **self.options)
+            rows[:, filters] = instability_replicates(
+                *answers, drawn, diagonal=self.diagonal, top_images=self.top_images
+            )
         return rows
 
     def _best_constants(
@@ -169,19 +175,25 @@ class Judge:
     ) -> tuple[Tensor, Tensor]:
         """(R, D) for the mean over landmarks, and (P, R, D) for every landmark alone."""
         constants = self.constants
-        spreads = constant_spreads(scores, landmarks, constants, **self.options)  # (P, D, M)
+        spreads = constant_spreads(
+            scores, landmarks, constants, diagonal=self.diagonal, top_images=self.top_images
+        )  # (P, D, M)
         best, cell = smallest(mean_over_parts(spreads))
         part_best, part_cell = smallest(spreads)
         if weights is None:
             return best.unsqueeze(0), part_best.unsqueeze(1)
         images, filters = scores.shape
         answers = constants[cell].expand(images, filters, 2)
-        rows = instability_replicates(answers, scores, landmarks, weights, **self.options)
+        rows = instability_replicates(
+            answers, scores, landmarks, weights, diagonal=self.diagonal, top_images=self.top_images
+        )
         part_rows = torch.zeros(len(spreads), len(weights), filters, dtype=torch.float64)
         for part, cells in enumerate(part_cell):
             answers = constants[cells].expand(images, filters, 2)
             alone = landmarks[:, part : part + 1]
-            part_rows[part] = instability_replicates(answers, scores, alone, weights, **self.options)
+            part_rows[part] = instability_replicates(
+                answers, scores, alone, weights, diagonal=self.diagonal, top_images=self.top_images
+            )
         return rows, part_rows
 
     def steadiest_category(self, positions: Tensor, scores: Tensor) -> Tensor:
@@ -192,7 +204,9 @@ class Judge:
         for category in self.categories():
             images = self.labels == category
             answers = (positions[images], scores[images], self.landmarks[images])
-            found[category] = location_instability(*answers, **self.options).nan_to_num(nan=torch.inf)
+            found[category] = location_instability(
+                *answers, diagonal=self.diagonal, top_images=self.top_images
+            ).nan_to_num(nan=torch.inf)
         best = found.min(dim=0)
         return best.indices.where(best.values.isfinite(), -1)
 

@@ -153,14 +153,14 @@ def measure_network(
     if probes:
         figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
     if seen.thresholds is not None and parts:
-        against_masks = mask_pass(reader, seen, categories, rule=rule, seed=seed)
-        found, extra = mask_figures(*against_masks, resamples=resamples, seed=seed)
-        figures, samples = figures | found, samples | extra
+        interpretability, dissection = mask_pass(reader, seen, categories, rule=rule, seed=seed)
+        against_masks, extra = mask_figures(interpretability, dissection, resamples=resamples, seed=seed)
+        figures, samples = figures | against_masks, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
     figures |= {measure: rule(seen, draws) for measure, rule in OBSERVED.items()}
-    redundancy, network = network_figures(seen, draws)
+    redundancy, of_all_filters = network_figures(seen, draws)
     figures |= redundancy
-    samples |= network
+    samples |= of_all_filters
 
     samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
     summary = {measure: one.estimate() for measure, one in samples.items()}

@@ -131,5 +131,12 @@ class ObservationRecorder:
     def result(self) -> Observations:
         if self.answers is None:
             raise ValueError("the loader gave no batch; expected at least one image")
-        columns = (torch.cat(column) for column in zip(*self.parts, strict=True))
-        return Observations(self.answers, *columns, self.names, self.field)
+        landmarks, labels, predictions = (torch.cat(column) for column in zip(*self.parts, strict=True))
+        return Observations(
+            answers=self.answers,
+            landmarks=landmarks,
+            labels=labels,
+            predictions=predictions,
+            names=self.names,
+            field=self.field,
+        )

@@ -75,7 +75,8 @@ class Reader:
         image_size: tuple[int, int],
         readout: Readout | None = None,
     ) -> None:
-        self.network, self.loader, self.layer, self.image_size = network, loader, layer, tuple(image_size)
+        height, width = image_size
+        self.network, self.loader, self.layer, self.image_size = network, loader, layer, (height, width)
         self.device = next(network.parameters(), torch.zeros(())).device
         self.readout = readout
         self._field: ReceptiveField | None = None
@@ -107,7 +108,7 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
     recorders: list[ObservationRecorder] = []
     threshold: StreamingThreshold | None = None
     near, active = torch.zeros(2, 0)
-    total: Tensor | float = 0.0
+    total = torch.zeros((), dtype=torch.float64)
     geometry, seen = [], 0
     for batch, images in reader.batches():
         maps, logits = reader.answers(images)
@@ -153,11 +154,14 @@ def mask_pass(
 ) -> tuple[PartInterpretability, NetworkDissection]:
     """Second pass: regions against part masks."""
     field, parts = seen.images.field, seen.images.landmarks.shape[1]
+    assert seen.thresholds is not None  # the first pass has seen part masks
     interpretability = PartInterpretability(seen.thresholds, categories, parts, region=rule.regions(field))
     generator = torch.Generator().manual_seed(seed)
     dissection = NetworkDissection(seen.thresholds, parts, field, generator=generator)
     for batch, images in reader.batches():
         maps, _ = reader.answers(images)
+        if batch.part_masks is None:
+            raise ValueError("part_masks is None in the second pass; expected those of the first")
         interpretability.update(maps, batch.labels, batch.part_masks)
         dissection.update(maps, batch.part_masks)
     if interpretability.seen != len(seen.images.labels):

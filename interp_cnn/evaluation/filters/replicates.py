@@ -77,12 +77,11 @@ class FilterFigure:
 
     def share_above_zero(self) -> Sampled:
         """Share of the filters that have a value above zero."""
-        columns = [
-            (values > 0).double().where(values.isfinite(), torch.nan)
-            for values in (self.bootstrap, self.jackknife)
-        ]
-        value = (self.value > 0).double().where(self.value.isfinite(), torch.nan).nanmean()
-        return Sampled(float(value), *(column.nanmean(dim=1) for column in columns), self.n)
+
+        def share(values: Tensor) -> Tensor:
+            return (values > 0).double().where(values.isfinite(), torch.nan).nanmean(dim=-1)
+
+        return Sampled(float(share(self.value)), share(self.bootstrap), share(self.jackknife), self.n)
 
     def interval(self) -> tuple[Tensor, Tensor]:
         """(D,) low and high ends: percentile, or the jackknife's normal ones."""
@@ -192,6 +191,7 @@ def probe_figures(
 ) -> dict[str, FilterFigure]:
     """The translation test, the same instability and gain on views, and stability under noise."""
     observed, viewed, disturbed = seen.images, seen.viewed, seen.disturbed
+    assert viewed is not None and disturbed is not None  # the first pass was asked for probes
     grouped = resampling(min(len(observed.labels), len(seen.near)), resamples=draws.resamples, seed=seed)
     moving, stability = TranslationTest(categories), NoiseStability(categories)
     centres, columns = observed.field.cell_centres(), observed.field.grid[1]
@@ -202,8 +202,10 @@ def probe_figures(
         labels, fires = observed.labels[images], scores > 0
         places = centres[cells.long()], centres[moved.long()]
         moving.update(*places, fires & (moved_scores > 0), labels, seen.views(images))
-        grid = (torch.stack((some // columns, some % columns), dim=2) for some in (cells, noisy))
-        stability.update(*grid, fires & (noisy_scores > 0), labels)
+        clean, disturbance = (
+            torch.stack((some // columns, some % columns), dim=2) for some in (cells, noisy)
+        )
+        stability.update(clean, disturbance, fires & (noisy_scores > 0), labels)
     on_views = Judge(viewed.landmarks, judge.labels, judge.cells, judge.diagonal, judge.top_images)
     judgement = on_views.measure_network(viewed, categories, draws.rows)
     images = int(torch.isin(observed.labels, categories).sum())
@@ -219,10 +221,8 @@ def probe_figures(
 
 def mask_figures(
     interpretability: PartInterpretability, dissection: NetworkDissection, *, resamples: int, seed: int
-) -> tuple[dict[str, FilterFigure], dict[str, Sampled], Tensor]:
-    """Part interpretability and dissection with their nulls; the network's unique detectors; each filter's
-    part (D,).
-    """
+) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
+    """Part interpretability and dissection with their nulls; the network's unique detectors."""
     hits, null = interpretability.result(), interpretability.null()
     grouped = resampling(len(hits.hits), resamples=resamples, seed=seed)
     rows, _ = hits.best(grouped)

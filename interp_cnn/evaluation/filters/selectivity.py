@@ -101,8 +101,8 @@ def score_correlations(chunks: Iterable[Tensor]) -> Tensor:
     """(D, D) Pearson correlations of scores that come as chunks (n, D) of the images; NaN for a filter whose
     score never changes.
     """
-    images, sums, products = 0, 0.0, 0.0
-    origin: Tensor | float = 0.0
+    images = 0
+    origin = sums = products = torch.zeros((), dtype=torch.float64)
     for scores in chunks:
         if images == 0:
             origin = scores.double().mean(dim=0)  # near the mean, so that the sums keep their digits

@@ -202,7 +202,7 @@ def deletion(
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """The target's probability while pixels become black, most relevant first: curve (B, steps + 1), area (B,)."""
-    regions = Regions(tuple(images.shape[2:]))
+    regions = Regions((images.shape[2], images.shape[3]))
     order, shares = most_relevant_first(maps.flatten(1)), replaced_shares(steps)
     options = {"regions": regions, "shares": shares, "batch_size": batch_size}
     curve = score_curves(network, images, targets, order, fill=constant(0.0), **options).probability
@@ -222,7 +222,7 @@ def insertion(
 
     The same images as when the least relevant pixels are blurred first, seen from the other end.
     """
-    regions = Regions(tuple(images.shape[2:]))
+    regions = Regions((images.shape[2], images.shape[3]))
     order, shares = most_relevant_first(maps.flatten(1)).flip(2), replaced_shares(steps)
     options = {"regions": regions, "shares": shares, "batch_size": batch_size}
     curve = score_curves(network, images, targets, order, fill=blur(11, 5.0), **options).probability.flip(1)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def estimated(name: str, network: nn.Module, image: Tensor, options: Options) ->
     """
     method, some = method_named(name, options), image.expand(4, -1, -1, -1).contiguous()
     if method.worth is None:
-        passes = method.cost(tuple(image.shape[1:]), options)
+        passes = method.cost((image.shape[1], image.shape[2]), options)
     else:
         passes = method.worth(network, image[None], options)
     with evaluation_mode(network), torch.no_grad():
@@ -136,6 +137,20 @@ def _counted(network: nn.Module) -> Iterator[list[int]]:
         count.remove()
 
 
+@overload
+def asked(
+    name: str,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    options: Options,
+    *,
+    tolerant: Literal[False] = False,
+) -> list[ImageMap]: ...
+@overload
+def asked(
+    name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options, *, tolerant: bool
+) -> list[ImageMap] | list[ImageMap | Refusal]: ...
 def asked(
     name: str,
     network: nn.Module,
@@ -144,7 +159,7 @@ def asked(
     options: Options,
     *,
     tolerant: bool = False,
-) -> list[ImageMap | Refusal]:
+) -> list[ImageMap] | list[ImageMap | Refusal]:
     """One method's answer for every image.
 
     Args:

@@ -138,18 +138,18 @@ def measured_receptive_field(
     noise = torch.rand(NOISE_IMAGES, channels, *image_size, generator=torch.Generator().manual_seed(0))
     noise = noise.to(parameter.device, parameter.dtype)
     with evaluation_mode(network):
-        grid = tuple(feature_maps(network, noise[:1], layer).shape[2:])
-        axes = [_measured_axis(network, layer, noise, grid, axis) for axis in (0, 1)]
-    strides, firsts, lasts = zip(*axes, strict=True)
+        _, _, rows, columns = feature_maps(network, noise[:1], layer).shape
+        grid = (rows, columns)
+        stride_r, first_r, last_r = _measured_axis(network, layer, noise, grid, axis=0)
+        stride_c, first_c, last_c = _measured_axis(network, layer, noise, grid, axis=1)
+    size = (last_r - first_r + 1, last_c - first_c + 1)
     return ReceptiveField(
-        stride=strides,
-        size=tuple(last - first + 1 for first, last in zip(firsts, lasts, strict=True)),
-        start=tuple((first + last) / 2 for first, last in zip(firsts, lasts, strict=True)),
+        stride=(stride_r, stride_c),
+        size=size,
+        start=((first_r + last_r) / 2, (first_c + last_c) / 2),
         grid=grid,
         image_size=(int(image_size[0]), int(image_size[1])),
-        sees_everything=any(
-            last - first + 1 >= size for first, last, size in zip(firsts, lasts, image_size, strict=True)
-        ),
+        sees_everything=any(seen >= length for seen, length in zip(size, image_size, strict=True)),
         exact=False,
     )
 

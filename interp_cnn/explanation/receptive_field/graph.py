@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -76,7 +77,7 @@ class _Walk(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module, garbage_collect_values=False)
         self.fields: dict[fx.Node, Field | Lost | None] = {}
-        self.values: dict[fx.Node, object] = {}
+        self.values: dict[fx.Node, Any] = {}
 
     def run_node(self, node: fx.Node) -> object:
         value = super().run_node(node)
@@ -87,13 +88,13 @@ class _Walk(fx.Interpreter):
             self.fields[node] = self._field(node, value)
         return value
 
-    def _field(self, node: fx.Node, value: object) -> Field | Lost | None:
+    def _field(self, node: fx.Node, value: Any) -> Field | Lost | None:
         inputs = [self.fields[item] for item in node.all_input_nodes]
         if all(field is None for field in inputs) or not isinstance(value, Tensor | tuple | list):
             return None
         try:
-            module = self.module.get_submodule(node.target) if node.op == "call_module" else None
-            if module is not None:
+            if node.op == "call_module":
+                module = self.module.get_submodule(str(node.target))
                 return rules.module_rule(
                     module, self._only(node), self.values[node.all_input_nodes[0]], value
                 )
@@ -110,15 +111,14 @@ class _Walk(fx.Interpreter):
             )
         return field
 
-    def _function_rule(self, node: fx.Node, value: object) -> Field | None:
+    def _function_rule(self, node: fx.Node, value: Any) -> Field | None:
         name = (
             node.target
             if isinstance(node.target, str)
             else getattr(node.target, "__name__", str(node.target))
         )
-        first = self.values.get(node.all_input_nodes[0])
-        arguments = fx.node.map_arg((node.args, node.kwargs), lambda item: self.values[item])
-        args, kwargs = arguments
+        first = self.values[node.all_input_nodes[0]]
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
         if name in rules.POINTWISE or name in {"cat", "concat", "concatenate"}:
             if (
                 name not in rules.POINTWISE
@@ -170,7 +170,7 @@ class _Walk(fx.Interpreter):
             return None
         raise CannotFollowError(f"no rule for {name}")
 
-    def _join(self, node: fx.Node, value: object) -> Field:
+    def _join(self, node: fx.Node, value: Any) -> Field:
         """Union over all inputs that depend on the image; one that is constant over it is a gate."""
         inputs = [(self.fields[item], self.values[item]) for item in node.all_input_nodes]
         inputs = [(field, tensor) for field, tensor in inputs if field is not None]

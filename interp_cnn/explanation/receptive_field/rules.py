@@ -8,8 +8,9 @@ reordering of axes, operations within a cell. An operation that mixes all positi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -62,12 +63,9 @@ class Field:
     sees_everything: bool = False
 
 
-def union(fields: Iterable[Field], gated: bool = False) -> Field:
-    joined: Field | None = None
-    for field in fields:
-        if joined is None:
-            joined = field
-            continue
+def union(fields: Sequence[Field], gated: bool = False) -> Field:
+    joined, *others = fields
+    for field in others:
         if field.axes != joined.axes:
             raise CannotFollowError("maps with different layouts meet")
         joined = Field(
@@ -79,7 +77,7 @@ def union(fields: Iterable[Field], gated: bool = False) -> Field:
     return replace(joined, sees_everything=joined.sees_everything or gated)
 
 
-def module_rule(module: nn.Module, field: Field, before: Tensor, after: object) -> Field:
+def module_rule(module: nn.Module, field: Field, before: Tensor, after: Any) -> Field:
     if is_part_mask(module) or isinstance(module, POINTWISE_MODULES):
         return field
     if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.LPPool2d):
@@ -139,6 +137,7 @@ def adaptive(field: Field, before: Tensor, after: Tensor) -> Field:
 def _transposed(field: Field, module: nn.ConvTranspose2d) -> Field:
     """Output o reads inputs (o + padding - dilation * j) / step for j < kernel: an outer bound."""
     _need_layout(field)
+    assert not isinstance(module.padding, str)  # torch takes no word for a transposed convolution
     axes = []
     for axis, interval in enumerate((field.rows, field.columns)):
         kernel, step = module.kernel_size[axis], module.stride[axis]
@@ -166,10 +165,10 @@ def resampled(field: Field, before: Tensor, after: Tensor, mode: str) -> Field:
 
 def padded(field: Field, padding: Sequence[int] | int) -> Field:
     _need_layout(field)
-    padding = (padding,) * 4 if isinstance(padding, int) else tuple(padding) + (0,) * (4 - len(padding))
-    if len(padding) > 4 and any(padding[4:]):
+    sides = [padding] * 4 if isinstance(padding, int) else [*padding, *[0] * (4 - len(padding))]
+    if any(sides[4:]):
         raise CannotFollowError("padding of other axes than the image's")
-    left, top = padding[0], padding[2]
+    left, top = sides[0], sides[2]
     return replace(field, rows=_moved(field.rows, top), columns=_moved(field.columns, left))
 
 

@@ -62,10 +62,10 @@ def _marked(image: Tensor, landmarks: Tensor, position: Tensor) -> Rgb:
     height, width = image.shape[1:]
     scale = SIDE / max(height, width)
     picture = figures.resize(figures.to_rgb(image), (round(height * scale), round(width * scale)))
-    landmarks = landmarks[landmarks.isfinite().all(dim=1)].numpy()  # (n, 2) row, column
+    known = landmarks[landmarks.isfinite().all(dim=1)].numpy()  # (n, 2) row, column
     half = BOX * max(height, width)
     boxes = np.stack(
-        [landmarks[:, 1] - half, landmarks[:, 0] - half, landmarks[:, 1] + half, landmarks[:, 0] + half],
+        [known[:, 1] - half, known[:, 0] - half, known[:, 1] + half, known[:, 0] + half],
         axis=1,
     )
     picture = figures.draw_boxes(picture, boxes, colour=(255, 255, 255), thickness=2, scale=scale)

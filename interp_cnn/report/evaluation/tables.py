@@ -50,7 +50,9 @@ def write_measures(
     write_text(folder / "summary.md", markdown(comparison))
     for name, picture in measure_figures(comparison):
         save_png(folder / "figures" / f"{name}.png", picture)
-    for one in comparison.networks if images else ():
+    if not images:
+        return
+    for one in comparison.networks:
         picture = ranked_filters(one, images[one.name])
         if picture is not None:
             save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture, colours=256)
@@ -125,7 +127,7 @@ def positions_sheet(one: NetworkMeasures) -> Rgb | None:
     picked = np.unique(np.linspace(0, len(ranked) - 1, SHOWN).round().astype(int))
     centres, spacing = observed.field.cell_centres(), min(observed.field.stride)
     how, pictures, captions = measure(str(ranking.name)), [], []
-    for number, value in ranked.iloc[picked].items():
+    for number, value in zip(ranked.index[picked].tolist(), ranked.iloc[picked].tolist(), strict=True):
         cells, scores = (values.squeeze(1) for values in observed.answers.block(torch.tensor([number])))
         mine = (observed.labels == one.categories[number]) & (scores > 0)
         counts = torch.bincount(cells[mine].long(), minlength=len(centres))
