@@ -136,6 +136,7 @@ def _gallery(
     if config.images is not None:
         raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
     data = networks[0].data if config.get("data") is None else _data(config.data, networks[0])
+    assert data is not None  # without images or data there was nothing to show
     for one in networks:
         one.network.to(device)
     sources = sources_of(networks, data, layer=config.patterns.layer, unmasked=config.patterns.unmasked)
@@ -213,15 +214,17 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     if config.images is None and config.get("data") is not None:
         data = _data(config.data, first)
         size = data.image_size
-    if config.images is None and data is None:
-        raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
-    networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
-    classes = {name: None for one in networks for name in one.classes}
+    pictures = None
     if config.images is None:
-        return set_pictures(data), networks
-    pictures = folder_pictures(
-        config.images, list(classes), size=size, channels=first.channels, crop=_crops(config)
-    )
+        if data is None:
+            raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
+        pictures = set_pictures(data)
+    networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
+    if pictures is None:
+        classes = {name: None for one in networks for name in one.classes}
+        pictures = folder_pictures(
+            config.images, list(classes), size=size, channels=first.channels, crop=_crops(config)
+        )
     return pictures, networks
 
 

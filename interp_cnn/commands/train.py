@@ -127,7 +127,7 @@ def train(
             Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
             Answers(),
         ],
-        trainer=plain(resolved.trainer),
+        trainer=arguments,
     )
     if trainer.is_global_zero:
         seconds = time.time() - started
