@@ -214,18 +214,17 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     if config.images is None and config.get("data") is not None:
         data = _data(config.data, first)
         size = data.image_size
-    pictures = None
-    if config.images is None:
-        if data is None:
-            raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
-        pictures = set_pictures(data)
+    if config.images is None and data is None:
+        raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
     networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
-    if pictures is None:
+    if config.images is not None:
         classes = {name: None for one in networks for name in one.classes}
         pictures = folder_pictures(
             config.images, list(classes), size=size, channels=first.channels, crop=_crops(config)
         )
-    return pictures, networks
+        return pictures, networks
+    assert data is not None  # refused above
+    return set_pictures(data), networks
 
 
 def _crops(config: DictConfig) -> bool:

@@ -76,9 +76,8 @@ def train(
         The run folder.
     """
     resolved = OmegaConf.create(plain(config))
-    resolved.trainer = trainer_arguments(
-        plain(resolved.trainer), training_device(resolved.get("device", "auto"))
-    )
+    arguments = trainer_arguments(plain(resolved.trainer), training_device(resolved.get("device", "auto")))
+    resolved.trainer = arguments
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None or resume:
         checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
