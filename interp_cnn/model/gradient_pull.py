@@ -46,8 +46,9 @@ class GradientPull:
         squares = torch.stack([one.float().square().sum() for one in (task, own)])
         norms = sum_over_ranks(squares).sqrt()  # of all processes' images
         weight = self.ratio * norms[0] / norms[1]
-        pulls = weight.isfinite()  # on the device: to ask here would make the host wait for it in every step
-        self.weight = weight.where(pulls, 0)
+        # on the device: to ask here would make the host wait for it in every step
+        pulls = weight < torch.inf  # NaN and infinity do not
+        self.weight = weight.nan_to_num(0, 0, 0)
         pulled = torch.where(pulls, own.mul_(weight).add_(task), task)
         return pulled, torch.where(pulls, beta[0] * weight, 0) if beta else None
 

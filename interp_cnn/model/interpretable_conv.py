@@ -24,9 +24,11 @@ from interp_cnn.model.distributed import mean_over_ranks
 from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.templates import (
+    BANK_CELLS,
     distance_kernel,
     evidence_between,
     peak_positions,
+    template_distances,
     template_values,
     windows_at,
 )
@@ -133,12 +135,16 @@ class TemplateMask(nn.Module):
 
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
-        distances = distance_kernel(height, width, norm=self.norm, device=positions.device)
         beta = self.beta.detach()
+        options = {"norm": self.norm, "device": positions.device}
+        if beta.dim() == 0 and height * width <= BANK_CELLS:
+            bank = template_distances(height, width, **options)  # of all cells, kept
+            return template_values(bank, beta, floor=0)[positions]
+        distances = distance_kernel(height, width, **options)
         if beta.dim() == 0:
-            return windows_at(template_values(distances, beta).clamp_(min=0), positions, height, width)
+            return windows_at(template_values(distances, beta, floor=0), positions, height, width)
         windows = windows_at(distances, positions, height, width)  # (B, D, h, w)
-        return template_values(windows, beta[:, None, None]).clamp_(min=0)
+        return template_values(windows, beta[:, None, None], floor=0)
 
     def factors_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """What the maps are multiplied by: `masks_at` at the strength that is applied, (B, D, h, w)."""

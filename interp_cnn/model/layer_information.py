@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from interp_cnn.model.distributed import world_size
-from interp_cnn.model.mutual_information import entropy_terms
+from interp_cnn.model.mutual_information import entropies
 from interp_cnn.model.templates import template_distances, template_values
 
 GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
@@ -83,51 +83,110 @@ def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInforma
     return InformationValues(*_LayerInformation.apply(feature_maps, beta, settings))
 
 
+def information_and_gradients(
+    feature_maps: Tensor, beta: Tensor, settings: LayerInformation
+) -> tuple[InformationValues, Tensor, Tensor | None]:
+    """The values, and the gradients of minus their mean for the maps and, where it has one, for beta.
+
+    The same numbers as `layer_information` and its backward pass, without autograd: what a recorded step computes.
+    """
+    values, reward, templates = _values(feature_maps, beta, settings)
+    by_filter = values.value.new_full(values.value.shape, -1 / len(values.value))
+    gradients = _gradients(
+        feature_maps, beta, settings, values.log_partition, reward, templates, by_filter, beta.requires_grad
+    )
+    return values, *gradients
+
+
 class _LayerInformation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
         settings = replace(settings, images=_images_of_all_ranks(feature_maps, settings))  # counted once
-        with torch.autocast(feature_maps.device.type, enabled=False):
-            blocks = [
-                _block_values(maps, templates, settings, block)
-                for maps, templates, block in _blocks(feature_maps, beta, settings)
-            ]
-        value, category, spatial, posterior, log_partition, reward = (
-            torch.cat(parts) for parts in zip(*blocks, strict=True)
-        )
+        values, reward, _ = _values(feature_maps, beta, settings)
         ctx.settings = settings
-        ctx.images_per_rank = settings.images / settings.world_size
-        ctx.save_for_backward(feature_maps, beta, log_partition, reward)
-        others = (category, spatial, posterior, log_partition)
-        ctx.mark_non_differentiable(*others)
-        return value, *others
+        ctx.save_for_backward(feature_maps, beta, values.log_partition, reward)
+        ctx.mark_non_differentiable(*values[1:])
+        ctx.set_materialize_grads(False)  # no zeros for what has no gradient
+        return tuple(values)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_value: Tensor, *unused):
+    def backward(ctx, grad_value: Tensor | None, *unused):
+        if grad_value is None:
+            return None, None, None
         feature_maps, beta, log_partition, reward = ctx.saved_tensors
-        settings = ctx.settings
-        gradient = torch.empty_like(feature_maps, memory_format=torch.contiguous_format)
-        beta_gradient = torch.zeros_like(beta) if ctx.needs_input_grad[1] else None
         with torch.autocast(feature_maps.device.type, enabled=False):
-            for maps, templates, block in _blocks(feature_maps, beta, settings):
-                scale = (grad_value[block] / ctx.images_per_rank)[:, None]
-                if settings.gradient == "released_code":
-                    block_gradient = _released_gradient(maps, templates, settings, block) * scale
-                else:
-                    weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
-                    weights *= scale * settings.gain[block][:, None]
-                    block_gradient = _to_maps(weights, templates)
-                    if beta_gradient is not None:
-                        distances = _distances(feature_maps, settings.norm, maps.dtype)
-                        beta_gradient[block if beta.dim() else ...] += _beta_gradient(
-                            weights, maps, beta if beta.dim() == 0 else beta[block], distances
-                        )
-                gradient[:, block] = block_gradient.view(gradient[:, block].shape)
-        return gradient, beta_gradient, None
+            templates = _shared_templates(feature_maps, beta, ctx.settings)
+        gradients = _gradients(
+            feature_maps,
+            beta,
+            ctx.settings,
+            log_partition,
+            reward,
+            templates,
+            grad_value,
+            ctx.needs_input_grad[1],
+        )
+        return *gradients, None
 
 
-def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
+def _values(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
+    """Values of a layer, (D, T) rewards, and the templates (T, h*w) where all filters share them, else None."""
+    with torch.autocast(feature_maps.device.type, enabled=False):
+        shared = _shared_templates(feature_maps, beta, settings)
+        blocks = [
+            _block_values(maps, templates, settings, block)
+            for maps, templates, block in _blocks(feature_maps, beta, settings, shared)
+        ]
+    parts = blocks[0] if len(blocks) == 1 else [torch.cat(parts) for parts in zip(*blocks, strict=True)]
+    return InformationValues(*parts[:-1]), parts[-1], shared
+
+
+def _gradients(
+    feature_maps: Tensor,
+    beta: Tensor,
+    settings: LayerInformation,
+    log_partition: Tensor,
+    reward: Tensor,
+    shared: Tensor | None,
+    grad_value: Tensor,
+    of_beta: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients (B, D, h, w) of the maps and of beta, from that of the values (D,)."""
+    parts = []
+    beta_gradient = torch.zeros_like(beta) if of_beta else None
+    images_per_rank = _images_of_all_ranks(feature_maps, settings) / settings.world_size
+    with torch.autocast(feature_maps.device.type, enabled=False):
+        for maps, templates, block in _blocks(feature_maps, beta, settings, shared):
+            scale = (grad_value[block] / images_per_rank)[:, None]
+            if settings.gradient == "released_code":
+                part = _released_gradient(maps, templates, settings, block) * scale
+            else:
+                weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
+                weights *= scale * settings.gain[block][:, None]
+                part = _to_maps(weights, templates)
+                if beta_gradient is not None:
+                    distances = _distances(feature_maps, settings.norm, maps.dtype)
+                    beta_gradient[block if beta.dim() else ...] += _beta_gradient(
+                        weights, maps, beta if beta.dim() == 0 else beta[block], distances
+                    )
+            parts.append((block, part.unflatten(2, feature_maps.shape[2:])))
+    if len(parts) == 1:
+        return parts[0][1].to(feature_maps.dtype), beta_gradient
+    gradient = torch.empty_like(feature_maps, memory_format=torch.contiguous_format)
+    for block, part in parts:
+        gradient[:, block] = part
+    return gradient, beta_gradient
+
+
+def _shared_templates(feature_maps: Tensor, beta: Tensor, settings: LayerInformation) -> Tensor | None:
+    if beta.dim():
+        return None
+    dtype = torch.promote_types(feature_maps.dtype, torch.float32)
+    return _templates(beta, _distances(feature_maps, settings.norm, dtype))
+
+
+def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation, shared: Tensor | None):
     """Filters in blocks: maps (B, c, h*w) float, templates (T, h*w) or (c, T, h*w), slice.
 
     The same blocks on all ranks, also where one has fewer images: they wait for each other in every block.
@@ -136,15 +195,16 @@ def _blocks(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
     batch = max(1, math.ceil(_images_of_all_ranks(feature_maps, settings) / settings.world_size))
     cells = height * width
     dtype = torch.promote_types(feature_maps.dtype, torch.float32)
-    distances = _distances(feature_maps, settings.norm, dtype)
-    shared = _templates(beta, distances) if beta.dim() == 0 else None
     bytes_per_filter = 4 * (batch * (cells + 1) + (0 if shared is not None else cells * cells))
     most = BLOCK_BYTES if feature_maps.device.type == "cpu" else GPU_BLOCK_BYTES
     size = max(1, min(filters, most // bytes_per_filter))
     for start in range(0, filters, size):
         block = slice(start, min(start + size, filters))
         maps = feature_maps[:, block].flatten(2).to(dtype)
-        templates = shared if shared is not None else _templates(beta[block, None, None], distances)
+        templates = shared
+        if templates is None:
+            distances = _distances(feature_maps, settings.norm, dtype)
+            templates = _templates(beta[block, None, None], distances)
         yield maps, templates, block
 
 
@@ -192,11 +252,11 @@ def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, b
     prior = log_prior.exp()
     value = (prior * reward).sum(-1)
     images = maps.shape[0]
-    terms = entropy_terms(
-        value, log_prior, information.add_(log_prior), log_evidence.squeeze(-1).exp() / images
+    posterior, category_entropy, spatial_entropy = entropies(
+        information.add_(log_prior), log_evidence.squeeze(-1).exp() / images
     )
-    posterior = _mean_over_images(terms.posterior, settings)
-    return value, terms.category_entropy, terms.spatial_entropy, posterior, log_partition, reward
+    posterior = _mean_over_images(posterior, settings)
+    return value, category_entropy, spatial_entropy, posterior, log_partition, reward
 
 
 def _score_gradient(maps, templates, settings, block, log_partition, reward) -> Tensor:

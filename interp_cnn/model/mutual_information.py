@@ -61,25 +61,26 @@ def mutual_information_terms(
     information = log_likelihood - log_evidence
     value = (log_joint.exp() * information).sum((0, 2))
     log_posterior = log_joint - log_evidence
-    return entropy_terms(value, log_prior, log_posterior, log_evidence.squeeze(-1).exp())
+    posterior, category_entropy, spatial_entropy = entropies(log_posterior, log_evidence.squeeze(-1).exp())
+    return MutualInformation(
+        value=value,
+        template_entropy=-(log_prior.exp() * log_prior.clamp(min=-1e30)).sum(-1),
+        category_entropy=category_entropy,
+        spatial_entropy=spatial_entropy,
+        posterior=posterior,
+    )
 
 
-def entropy_terms(
-    value: Tensor, log_prior: Tensor, log_posterior: Tensor, evidence: Tensor
-) -> MutualInformation:
-    """The terms of Eq. (5), from log p(T | x) (B, D, T) and p(x) (B, D), which sums to 1 over the images."""
+def entropies(log_posterior: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """p(T | x) (B, D, T) and the category and spatial entropies (D,) of Eq. (5), from log p(T | x) (B, D, T) and
+    p(x) (B, D), which sums to 1 over the images.
+    """
     posterior = log_posterior.exp()
     negative = posterior[..., -1]
     positive = posterior[..., :-1].sum(-1)
     category = _entropy(negative) + _entropy(positive)  # (B, D)
     whole = -(posterior * log_posterior.clamp(min=-1e30)).sum(-1)  # H(T | X = x)
-    return MutualInformation(
-        value=value,
-        template_entropy=-(log_prior.exp() * log_prior.clamp(min=-1e30)).sum(-1),
-        category_entropy=(evidence * category).sum(0),
-        spatial_entropy=(evidence * (whole - category)).sum(0),
-        posterior=posterior,
-    )
+    return posterior, (evidence * category).sum(0), (evidence * (whole - category)).sum(0)
 
 
 def template_scores(feature_maps: Tensor, templates: Tensor) -> Tensor:

@@ -51,21 +51,22 @@ def part_templates(
     return torch.cat([positive, negative]) * tau
 
 
-def template_values(distances: Tensor, beta: Tensor | float) -> Tensor:
+def template_values(distances: Tensor, beta: Tensor | float, *, floor: float = -1) -> Tensor:
     """The positive template, max(1 - beta d, -1), at distances d from its centre.
 
     Args:
         distances: any shape, in units of the larger side (`template_distances`, `distance_kernel`).
         beta: steepness, of a shape that broadcasts with the distances.
+        floor: what lies lower is lifted to it: -1 for a template, 0 for the mask that is cut from it.
 
     Returns:
-        Values in [-1, 1], a new tensor, differentiable in beta.
+        Values in [floor, 1], a new tensor, differentiable in beta.
 
     Example:
         >>> template_values(torch.tensor([0.0, 0.125, 0.25, 1.0]), 4.0)
         tensor([ 1.0000,  0.5000,  0.0000, -1.0000])
     """
-    return (1 - beta * distances).clamp_(min=-1)
+    return (1 - beta * distances).clamp_(min=floor)
 
 
 def template_distances(
