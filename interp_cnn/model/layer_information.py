@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from interp_cnn.model.distributed import world_size
 from interp_cnn.model.mutual_information import entropies
+from interp_cnn.model.released_gradient import released_gradient
 from interp_cnn.model.templates import template_distances, template_values
 
 GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
@@ -160,7 +161,15 @@ def _gradients(
         for maps, templates, block in _blocks(feature_maps, beta, settings, shared):
             scale = (grad_value[block] / images_per_rank)[:, None]
             if settings.gradient == "released_code":
-                part = _released_gradient(maps, templates, settings, block) * scale
+                part = released_gradient(
+                    maps,
+                    templates,
+                    settings.positions,
+                    block,
+                    settings.own[:, block],
+                    settings.gain[block],
+                )
+                part = part * scale
             else:
                 weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
                 weights *= scale * settings.gain[block][:, None]
@@ -277,40 +286,6 @@ def _score_gradient(maps, templates, settings, block, log_partition, reward) -> 
     return weights
 
 
-def _released_gradient(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice) -> Tensor:
-    """The released code's update as the gradient of MI, (B, c, h*w), up to its constant 1e-5 / epoch."""
-    gain = settings.gain[block].to(maps.dtype)
-    positions = settings.positions
-    own = settings.own[:, block].to(maps.dtype)
-    template = _templates_at(templates, positions[:, block])  # (B, c, h*w)
-    score = (maps * template).sum(-1) * gain
-    # The code pairs every map with the template of another filter and image (both axes reversed) to estimate Z.
-    foreign_template = _templates_at(templates, positions.flip(0, 1)[:, block])
-    foreign = _local_log_mean_exp((maps * foreign_template).sum(-1) * gain)
-    negative_score = -maps.sum(-1) * gain
-    negative_partition = _local_log_mean_exp(negative_score)
-    strength = _normalised_strength(score, foreign, own)
-    negative_strength = _normalised_strength(negative_score, negative_partition, 1 - own)
-    density = own.mean(0).clamp(0.02, 0.98)
-    gradient = template * (strength * own * (0.5 / density))[..., None]
-    gradient -= (negative_strength * (1 - own) * (0.5 / (1 - density)))[..., None]
-    return gradient
-
-
-def _normalised_strength(score: Tensor, log_partition: Tensor, members: Tensor) -> Tensor:
-    """exp(s)(s - log Z + 1) divided by its mean over the member images, (B, c)."""
-    strength = (score - score.amax(0)).exp() * (score - log_partition + 1)
-    mean = (strength * members).sum(0) / members.sum(0).clamp(min=1)
-    safe = torch.where(mean.abs() < 1e-12, torch.full_like(mean, 1e-12), mean)
-    return strength / safe
-
-
-def _templates_at(templates: Tensor, positions: Tensor) -> Tensor:
-    if templates.dim() == 2:
-        return templates[positions]
-    return templates[torch.arange(len(templates), device=positions.device), positions]
-
-
 def _beta_gradient(weights: Tensor, maps: Tensor, beta: Tensor, distances: Tensor) -> Tensor:
     """sum_b,T weights * ds/dbeta, () or (c,): a template falls by its distance where it is not clamped."""
     falling = template_values(distances, beta.reshape(-1, 1, 1)) > -1  # (1 or c, T-1, h*w)
@@ -350,7 +325,3 @@ def log_mean_exp(scores: Tensor, settings: LayerInformation) -> Tensor:
         peak = torch.cat([scores, lowest]).amax(0)  # also of no image, where a rank has none left
         distributed.all_reduce(peak, op=distributed.ReduceOp.MAX)
     return _mean_over_images((scores - peak).exp(), settings).log() + peak
-
-
-def _local_log_mean_exp(scores: Tensor) -> Tensor:
-    return scores.logsumexp(0) - math.log(scores.shape[0])
