@@ -21,19 +21,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks
+from interp_cnn.model import recorded_steps
+from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks, world_size
 from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.layer_information import (
     GRADIENTS,
     LayerInformation,
+    information_and_gradients,
     layer_information,
     log_mean_exp,
 )
 from interp_cnn.model.mutual_information import template_scores
-from interp_cnn.model.templates import peak_positions, template_distances, template_values
+from interp_cnn.model.templates import (
+    BANK_CELLS,
+    distance_kernel,
+    peak_positions,
+    template_distances,
+    template_values,
+)
 
 SCALES = ("peak", "spread")
 PRIORS = ("uniform", "occurrence")
+RECORDED_BYTES = 64 << 20  # of scores; the kernels of larger ones take longer than launching them
 
 
 class FilterLossTerms(NamedTuple):
@@ -102,6 +111,7 @@ class FilterLoss(nn.Module):
         self.partition_memory = partition_memory
         self.prior_kind = prior
         self.class_conditional = class_conditional
+        self.steps = recorded_steps.RecordedSteps()
         self.categories = FilterCategories(filters, num_classes, background=background, rule=assignment)
         self.scale: Tensor
         self.batches: Tensor
@@ -127,6 +137,8 @@ class FilterLoss(nn.Module):
             )
         if self.training and labels is None:
             raise ValueError("labels are missing; training needs the category of every image")
+        if self.training and self._replays(feature_maps):
+            return self._replayed(feature_maps, labels, beta)
         if self.training:
             self.observe(feature_maps, labels, beta)
         with _full_precision(feature_maps):
@@ -141,6 +153,56 @@ class FilterLoss(nn.Module):
         if self.training:
             self._remember(values, feature_maps)
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
+
+    def _replays(self, feature_maps: Tensor) -> bool:
+        """Whether launching the step's kernels may take longer than running them."""
+        return (
+            recorded_steps.replays_on(feature_maps.device)
+            and feature_maps.requires_grad
+            and feature_maps.dtype != torch.float64
+            and 4 * feature_maps.numel() <= RECORDED_BYTES
+            and not (self.partition_memory or self.class_conditional)
+            and world_size() == 1
+            and not torch.compiler.is_compiling()
+        )
+
+    def _replayed(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> FilterLossTerms:
+        height, width = self.grid
+        options = {"norm": self.norm, "device": feature_maps.device}
+        self.steps.kept = (  # recordings read them where they lie
+            distance_kernel(height, width, **options),
+            template_distances(height, width, **options) if height * width <= BANK_CELLS else None,
+        )
+        settings = (
+            self.temperature,
+            self.scale_kind,
+            self.gradient,
+            self.position,
+            self.norm,
+            self.prior_kind,
+        )
+        categories = self.categories
+        figures, of_maps, of_beta = self.steps.run(
+            self._step,
+            feature_maps.detach(),
+            labels,
+            beta,
+            memory=list(self.buffers()),
+            options=(*settings, beta.requires_grad, categories.rule, categories.decay, categories.background),
+        )
+        loss = recorded_steps.WithGradients.apply(feature_maps, beta, figures[-1], of_maps, of_beta)
+        return FilterLossTerms(loss, *figures[:-1].view(3, -1))
+
+    def _step(self, maps: Tensor, labels: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(3D + 1,) information, both entropies and the loss; gradients of the loss for the maps and for beta."""
+        self.observe(maps, labels, beta)
+        with _full_precision(maps):
+            settings = self._settings(maps, labels, beta)
+            values, *gradients = information_and_gradients(maps, beta, settings)
+            loss = -values.value.mean()
+        self._remember(values, maps)
+        figures = torch.cat([values.value, values.category_entropy, values.spatial_entropy, loss[None]])
+        return figures, *gradients
 
     @torch.no_grad()
     def observe(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> None:

@@ -94,7 +94,14 @@ def information_and_gradients(
     values, reward, templates = _values(feature_maps, beta, settings)
     by_filter = values.value.new_full(values.value.shape, -1 / len(values.value))
     gradients = _gradients(
-        feature_maps, beta, settings, values.log_partition, reward, templates, by_filter, beta.requires_grad
+        feature_maps,
+        beta,
+        settings,
+        values.log_partition,
+        reward,
+        shared=templates,
+        grad_value=by_filter,
+        of_beta=beta.requires_grad,
     )
     return values, *gradients
 
@@ -124,9 +131,9 @@ class _LayerInformation(torch.autograd.Function):
             ctx.settings,
             log_partition,
             reward,
-            templates,
-            grad_value,
-            ctx.needs_input_grad[1],
+            shared=templates,
+            grad_value=grad_value,
+            of_beta=ctx.needs_input_grad[1],
         )
         return *gradients, None
 
@@ -149,6 +156,7 @@ def _gradients(
     settings: LayerInformation,
     log_partition: Tensor,
     reward: Tensor,
+    *,
     shared: Tensor | None,
     grad_value: Tensor,
     of_beta: bool,

@@ -1,0 +1,164 @@
+"""A filter loss on CUDA, recorded once and replayed in every later step.
+
+The loss of a layer is a hundred kernels on small tensors: launching them one by one takes the host longer than the
+GPU needs for them. A step is therefore recorded as one CUDA graph: what the loss remembers, its value and its
+gradient in closed form (`information_and_gradients`), so that nothing of it is left to autograd. The first steps of
+a size run as they are; then one is recorded, compared with the same step as it is, and kept if it gives the same
+numbers in less time. Otherwise, and where recording fails, steps go on as they are, and a line is logged.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+log = logging.getLogger(__name__)
+
+STEPS_BEFORE = 3  # of a size, before one is recorded
+MOST = 2  # sizes that are kept: whole batches, and the last one of an epoch
+Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+Outcome = tuple[Tensor, Tensor, Tensor | None]  # figures (F,), gradient of the maps, gradient of beta
+
+
+def replays_on(device: torch.device) -> bool:
+    """Whether steps can be recorded there."""
+    return device.type == "cuda"
+
+
+class RecordedSteps:
+    """Runs one step function on maps, labels and beta, replayed where it was recorded.
+
+    Copies, also those of `pickle`, start without recordings.
+    """
+
+    def __init__(self) -> None:
+        self.record = True
+        self.kept: tuple[Tensor | None, ...] = ()  # what recordings read and others may let go
+        self._seen: dict[Hashable, int] = {}
+        self._recordings: dict[Hashable, _Recording] = {}
+
+    def __reduce__(self):
+        return RecordedSteps, ()
+
+    @torch.no_grad()
+    def run(
+        self,
+        step: Step,
+        maps: Tensor,
+        labels: Tensor,
+        beta: Tensor,
+        *,
+        memory: list[Tensor],
+        options: Hashable,
+    ) -> Outcome:
+        """What `step(maps, labels, beta)` returns, in tensors of the caller's own.
+
+        Args:
+            step: pure but for `memory`; it waits for nothing.
+            maps: feature maps.
+            labels: of the images.
+            beta: steepness; read where it lies.
+            memory: tensors that the step changes in place.
+            options: everything else on which the step depends.
+        """
+        places = tuple(one.data_ptr() for one in (beta, *memory))
+        key = (maps.shape, maps.stride(), maps.dtype, labels.dtype, maps.device, places, options)
+        found = self._recordings.get(key)
+        if found is not None:
+            return found.replay(maps, labels)
+        outcome = None
+        if self.record and self._seen.get(key, 0) >= STEPS_BEFORE and len(self._recordings) < MOST:
+            outcome = self._recorded(key, step, maps, labels, beta, memory)
+        self._seen[key] = self._seen.get(key, 0) + 1
+        return step(maps, labels, beta) if outcome is None else outcome
+
+    def _recorded(self, key, step, maps, labels, beta, memory) -> Outcome | None:
+        """The outcome of this step, run as it is; the recording is kept where it is right and faster."""
+        before = [one.clone() for one in memory]
+        eager, eager_time = _timed(lambda: step(maps, labels, beta), maps.device)
+        after = [one.clone() for one in memory]
+        _put_back(memory, before)
+        try:
+            recording = _Recording(step, maps, labels, beta)
+            recording.replay(maps, labels)
+            _put_back(memory, before)
+            replayed, replay_time = _timed(lambda: recording.replay(maps, labels), maps.device)
+            same = all(_equal(*pair) for pair in zip((*replayed, *memory), (*eager, *after), strict=True))
+            if same and replay_time < eager_time:
+                self._recordings[key] = recording
+            else:
+                self.record = False
+                reason = "it is no faster" if same else "it gives other numbers"
+                log.info("filter loss: steps are not replayed, because %s", reason)
+        except RuntimeError as error:
+            self.record = False
+            torch.cuda.synchronize(maps.device)
+            log.info("filter loss: steps are not replayed, because %s", str(error).partition("\n")[0])
+        _put_back(memory, after)
+        return eager
+
+
+class _Recording:
+    """A CUDA graph of one step, with its inputs at fixed addresses."""
+
+    def __init__(self, step: Step, maps: Tensor, labels: Tensor, beta: Tensor) -> None:
+        self.maps, self.labels = maps.clone(), labels.clone()
+        self.out, self.again = captured(lambda: step(self.maps, self.labels, beta))
+        self.beta = beta
+
+    def replay(self, maps: Tensor, labels: Tensor) -> Outcome:
+        self.maps.copy_(maps)
+        self.labels.copy_(labels)
+        self.again()
+        return tuple(one if one is None else one.clone() for one in self.out)  # the next step writes there
+
+
+def captured(run: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], Any]]:
+    """What the run will have written once the returned function is called; nothing is computed here."""
+    graph = torch.cuda.CUDAGraph()
+    # other threads may go on using the device, such as the one that pins batches
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = run()
+    return out, graph.replay
+
+
+class WithGradients(torch.autograd.Function):
+    """A loss () whose gradients are known: `apply(maps, beta, loss, maps_gradient, beta_gradient)`."""
+
+    @staticmethod
+    def forward(ctx, maps: Tensor, beta: Tensor, loss: Tensor, of_maps: Tensor, of_beta: Tensor | None):
+        ctx.save_for_backward(of_maps, of_beta)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        of_maps, of_beta = ctx.saved_tensors
+        scaled = None if of_beta is None else of_beta * gradient.to(of_beta.dtype)
+        return of_maps * gradient.to(of_maps.dtype), scaled, None, None, None
+
+
+def _timed(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, float]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begun = time.perf_counter()
+    outcome = run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return outcome, time.perf_counter() - begun
+
+
+def _put_back(memory: list[Tensor], values: list[Tensor]) -> None:
+    for one, value in zip(memory, values, strict=True):
+        one.copy_(value)
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    one, other = one.double(), other.double()
+    return torch.allclose(one, other, rtol=1e-2, atol=1e-4 * float(other.abs().max()), equal_nan=True)
