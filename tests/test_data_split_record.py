@@ -102,6 +102,18 @@ def test_a_training_image_that_is_a_validation_image_is_left_out(tmp_path, caplo
     assert "1 training images are validation images too and are left out of training" in caplog.text
 
 
+def test_one_picture_in_two_formats_is_on_one_side(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / ("disc", "bar")[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+        image.save(path)
+        image.save(path.with_suffix((".jpg", ".BMP", ".tif")[number % 3]))
+    train, val = ({Path(name).with_suffix("") for name in side} for side in sides(tmp_path))
+    assert train and val and not train & val
+
+
 def followed(folder, record, **options) -> PartDataModule:
     data = PartDataModule(ImageFolderParts, root=folder, image_size=4, batch_size=8, **options)
     data.follow(record, "the run")
@@ -187,6 +199,124 @@ def test_new_missing_renamed_and_changed_images_are_said_and_the_sides_stay(fold
     sample = data.val_set[1]
     assert sample.name == changed and sample.label == record.val.labels[2]
     assert [len(batch) for batch in data.train_dataloader()] == [8] * (len(data.train_set) // 8)
+
+
+def pixels(images) -> set[bytes]:
+    return {images[index].image.numpy().tobytes() for index in range(len(images))}
+
+
+def _rename_classes(root, record):
+    (root / "disc").rename(root / "Disc")
+    (root / "bar").rename(root / "ba\u0301r")
+
+
+def _rename_one_class(root, record):
+    (root / "disc").rename(root / "plate")
+
+
+def _convert(root, record):
+    for path in list(root.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+
+
+def _number_anew(root, record):
+    for label in ("disc", "bar"):
+        paths = sorted((root / label).iterdir())
+        for path, before in zip(paths[1:], paths, strict=False):
+            path.replace(before)
+
+
+def _exchange(root, record):
+    for one, other in zip(record.val.names, record.train.names, strict=False):
+        contents = (root / one).read_bytes(), (root / other).read_bytes()
+        (root / other).write_bytes(contents[0])
+        (root / one).write_bytes(contents[1])
+
+
+def _exchange_classes(root, record):
+    (root / "disc").rename(root / "between")
+    (root / "bar").rename(root / "disc")
+    (root / "between").rename(root / "bar")
+
+
+def _training_becomes_validation(root, record):
+    (root / record.train.names[0]).write_bytes((root / record.val.names[0]).read_bytes())
+
+
+def _validation_becomes_training(root, record):
+    (root / record.val.names[0]).write_bytes((root / record.train.names[0]).read_bytes())
+
+
+def _both_become_the_same(root, record):
+    picture(root / record.train.names[0], 999)
+    picture(root / record.val.names[0], 999)
+
+
+def _into_other_folders(root, record):
+    for name in record.val.names + record.train.names:
+        path = root / ("train" if name in record.val.names else "val") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (root / name).rename(path)
+    for label in ("disc", "bar"):
+        (root / label).rmdir()
+
+
+CHANGES = (
+    _rename_classes,
+    _rename_one_class,
+    _convert,
+    _number_anew,
+    _exchange,
+    _exchange_classes,
+    _training_becomes_validation,
+    _validation_becomes_training,
+    _both_become_the_same,
+    _into_other_folders,
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_picture_changes_its_side_whatever_becomes_of_the_folder(folder, record, change):
+    before = followed(folder, record)
+    trained_on, judged_by = pixels(before.train_set), pixels(before.val_set)
+    change(folder, record)
+    after = followed(folder, record)
+    assert after.differences and after.classes == record.classes
+    train, val = pixels(after.train_set), pixels(after.val_set)
+    assert not val & trained_on and not train & judged_by and not train & val
+    assert len(trained_on - train) <= 2 and len(judged_by - val) <= 2
+
+
+def test_images_of_a_renamed_class_keep_their_label_and_those_of_a_new_one_are_left_out(folder, record):
+    moved = record.val.names[0]
+    (folder / "novel").mkdir()
+    (folder / moved).rename(folder / "novel" / "a.png")
+    data = followed(folder, record)
+    assert data.differences.missing == [moved] and data.differences.new == ["novel/a.png"]
+    (folder / "bar").rename(folder / "pole")
+    data = followed(folder, record)
+    labels = {name.split("/")[0]: data.val_set.labels[place] for place, name in enumerate(data.val_set.names)}
+    assert labels["pole"] == 0 and labels["disc"] == 1
+
+
+def test_another_set_takes_the_numbers_of_the_classes_from_the_training(tmp_path, record):
+    three = dataclasses.replace(record, classes=("arc", "bar", "disc"))
+    for number in range(12):
+        picture(tmp_path / "others" / ("disc", "bar")[number % 2] / f"x{number}.png", 700 + number)
+    data = followed(tmp_path / "others", three)
+    assert data.differences is None and data.classes == three.classes
+    assert {*data.val_set.labels.tolist()} == {1, 2}
+    other = dataclasses.replace(record, classes=("arc", "ball"))
+    with pytest.raises(ValueError, match=r"the images are of the classes bar, disc; expected .*arc, ball"):
+        followed(tmp_path / "others", other)
+
+
+def test_a_folder_without_the_training_images_is_refused(folder, record):
+    for name in record.train.names:
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match=r"none of the \d+ training images of the run is there"):
+        followed(folder, record)
 
 
 def test_pixels_and_order_of_a_followed_training_are_the_same_to_the_bit(folder, record):

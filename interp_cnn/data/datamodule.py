@@ -167,11 +167,15 @@ class PartDataModule(LightningDataModule):
                 self._trained_in,
             )
             return train_set, val_set
-        if len(val_set) == 0:
-            raise ValueError(
-                f"none of the {len(record.val.names):,} validation images of {self._trained_in} is there; "
-                "put them back, or measure on other images with data.root=..."
-            )
+        for side, images, known in (
+            ("validation", val_set, record.val),
+            ("training", train_set, record.train),
+        ):
+            if len(images) == 0:
+                raise ValueError(
+                    f"none of the {len(known.names):,} {side} images of {self._trained_in} is there; "
+                    "put them back, or take other images with data.root=..."
+                )
         if differences:
             log.warning("the images are not those of %s: %s", self._trained_in, differences)
         return train_set, val_set

@@ -3,8 +3,8 @@
 Either `root/train/<class>/...` and `root/val/<class>/...` (also `training`; `valid`, `validation` or `test`), or
 `root/<class>/...`, from which a share of each class is held out: every image by a hash of its name, so that the others
 stay where they are when images come and go (`split.hashed_sides`). Which files count, `folders` says. A picture that
-is there twice is on one side: in one folder its copies are decided together, of train and val folders a training image
-that is a validation image as well is left out.
+is there twice is on one side: in one folder its copies are decided together, and so are `a.png` and `a.jpg`, which may
+be one picture in two formats; of train and val folders a training image that is a validation image as well is left out.
 
 The annotation table has the columns `file` (relative to `root`), `part`, `x`, `y` (pixels of the image file as it is
 seen, 0-based pixel centres, x to the right and y downwards), one row per landmark; a part with several rows for one
@@ -20,7 +20,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import torch
@@ -111,7 +111,8 @@ class ImageFolderParts(PartSet):
         contents = [content_of(file.path) for file in files]
         if files[0].side is None:
             labels = [self.classes.index(file.label) for file in files]
-            held = hashed_sides(labels, groups, contents, fraction=fraction, seed=seed)
+            stems = [str(PurePosixPath(file.name).with_suffix("")) for file in files]
+            held = hashed_sides(labels, groups, contents, stems, fraction=fraction, seed=seed)
             sides = ["val" if each else "train" for each in held]
         else:
             judging = {content for file, content in zip(files, contents, strict=True) if file.side == "val"}

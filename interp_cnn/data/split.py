@@ -56,16 +56,15 @@ def held_out(labels: Sequence[int], groups: Sequence[Hashable], *, fraction: flo
 def hashed_sides(
     labels: Sequence[int],
     names: Sequence[str],
-    contents: Sequence[str] | None = None,
-    *,
+    *alike: Sequence[str],
     fraction: float,
     seed: int,
 ) -> list[bool]:
     """True for the images of the validation side, each decided by its own name: stable where images come and go.
 
     An image is held out when the hash of seed and name, a number in [0, 1), is below `fraction`. Names that are equal
-    (a group), and images of equal content, are decided together; a picture is held out only when all of its names say
-    so, thus a copy never brings a training image into validation.
+    (a group), and images that are alike, are decided together; a picture is held out only when all of its names say so,
+    thus a copy never brings a training image into validation.
 
     A class's share then scatters about `fraction` as a coin does. It is kept between half and twice of it, on the
     training side too, by moving the images whose hashes are nearest to the limit; these few depend on the others.
@@ -73,7 +72,7 @@ def hashed_sides(
     Args:
         labels: N class indices. A group counts towards the class of its first image.
         names: N names of images, or of the groups that they belong to.
-        contents: N hashes of their pixels; None: unknown.
+        alike: what else keeps images together, such as N hashes of their files; "" keeps with none.
         fraction: share of each class to hold out, in (0, 1).
         seed: of the hash.
 
@@ -81,7 +80,7 @@ def hashed_sides(
         ValueError: if `fraction` is not in (0, 1).
     """
     _check_fraction(fraction)
-    together = _components(names, contents or [""] * len(names))
+    together = _components(names, *alike)
     sizes = Counter(together)
     score: dict[int, float] = {}
     label_of: dict[int, int] = {}
@@ -123,9 +122,9 @@ def _within_bounds(
     return chosen
 
 
-def _components(names: Sequence[str], contents: Sequence[str]) -> list[int]:
-    """For each image the number of the first one that it hangs together with, by a name or content in common."""
-    root = list(range(len(names)))
+def _components(*columns: Sequence[str]) -> list[int]:
+    """For each image the number of the first one that it hangs together with, by a value in common in any column."""
+    root = list(range(len(columns[0])))
 
     def first(index: int) -> int:
         while root[index] != index:
@@ -133,13 +132,13 @@ def _components(names: Sequence[str], contents: Sequence[str]) -> list[int]:
             index = root[index]
         return index
 
-    for values in (names, contents):
+    for values in columns:
         seen: dict[str, int] = {}
         for index, value in enumerate(values):
             if value:
                 one, other = first(seen.setdefault(value, index)), first(index)
                 root[max(one, other)] = min(one, other)
-    return [first(index) for index in range(len(names))]
+    return [first(index) for index in range(len(root))]
 
 
 def _hashed(name: str, seed: int) -> float:

@@ -2,7 +2,7 @@
 
 A folder of images changes: pictures are added, removed, renamed, retouched. A later command that drew the split anew
 would judge a network by images that it was trained on. The record names every image of both sides in their order, with
-a hash of what it was made of; `followed` finds them again, by name and else by content. What the run never saw belongs
+a hash of what it was made of; `followed` finds them again, by content and else by name. What the run never saw belongs
 to neither side.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -103,6 +103,7 @@ class Differences:
     renamed: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     trained_on: list[str] = field(default_factory=list)
+    judged_by: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -114,6 +115,7 @@ class Differences:
             (self.renamed, "renamed, and kept on their side"),
             (self.changed, "changed, and taken as they are now"),
             (self.trained_on, "now the same as training images, and left out of validation"),
+            (self.judged_by, "now the same as validation images, and left out of training"),
         )
         return "; ".join(f"{len(names):,} {what} ({_some(names)})" for names, what in kinds if names)
 
@@ -131,74 +133,103 @@ def followed(
     Returns:
         training and validation images (the sets themselves where nothing has changed), and what differs; None instead
         of the differences where not one image of the record is there, and the sets are another data set's.
+
+    Raises:
+        ValueError: another data set with a class that the record does not know.
     """
     now = SplitRecord.of(train, val)
     if now == record:
         return train, val, Differences()
     there = [
-        _Image(name, content, images, index)
+        _Image(name, content, images.classes[label], images, index)
         for images, side in ((train, now.train), (val, now.val))
-        for index, (name, content) in enumerate(zip(side.names, side.contents, strict=True))
-        if images.classes[side.labels[index]] in record.classes
+        for index, (name, label, content) in enumerate(
+            zip(side.names, side.labels, side.contents, strict=True)
+        )
     ]
     found, left = _paired(record, there)
     if not any(found.values()):
-        return train, val, None
+        return *_another_set(record, train, val), None
     differences = Differences(new=[image.name for image in left])
-    differences.new += [
-        name
-        for images, side in ((train, now.train), (val, now.val))
-        for name, label in zip(side.names, side.labels, strict=True)
-        if images.classes[label] not in record.classes
-    ]
-    trained_on = {content for content in record.train.contents if content}
-    sides = []
-    for side_name in SIDES:
-        side, chosen = getattr(record, side_name), []
-        for place, (name, label, content) in enumerate(
-            zip(side.names, side.labels, side.contents, strict=True)
-        ):
-            image = found[side_name].get(place)
-            if image is None:
-                differences.missing.append(name)
-                continue
-            changed = image.content != content
-            if changed and side_name == "val" and image.content in trained_on:
-                differences.trained_on.append(name)
-                continue
-            if image.name != name:
-                differences.renamed.append(f"{name} is {image.name}")
-            if changed or image.images.classes[image.images.labels[image.index]] != record.classes[label]:
-                differences.changed.append(name)
-            chosen.append(image)
-        sides.append(Selection([(image.images, image.index) for image in chosen], record.classes, like=train))
-    return (*sides, differences)
+    judging = Selection(_chosen(record, "val", found, differences), record.classes, like=train)
+    learning = Selection(_chosen(record, "train", found, differences), record.classes, like=train)
+    return learning, judging, differences
+
+
+def _chosen(
+    record: SplitRecord, side_name: str, found: dict[str, dict[int, _Image]], differences: Differences
+) -> list[tuple[PartSet, int, int]]:
+    """Set, index and label of the images of one side, in the order of the record; notes what differs.
+
+    An image that has become the same as one of the other side is left out: of validation what the training saw, of
+    training what judges it.
+    """
+    side, other_name = getattr(record, side_name), "val" if side_name == "train" else "train"
+    others = {content for content in getattr(record, other_name).contents if content}
+    out = differences.trained_on
+    if side_name == "train":
+        others |= {image.content for image in found["val"].values() if image.content}
+        out = differences.judged_by
+    number = {name: label for label, name in enumerate(record.classes)}
+    chosen = []
+    for place, (name, label, content) in enumerate(zip(side.names, side.labels, side.contents, strict=True)):
+        image = found[side_name].get(place)
+        if image is None:
+            differences.missing.append(name)
+            continue
+        changed = image.content != content
+        if changed and image.content in others:
+            out.append(name)
+            continue
+        if image.name != name:
+            differences.renamed.append(f"{name} is {image.name}")
+        label_now = number.get(image.label, label)  # a class that was renamed is the one that it was
+        if changed or label_now != label:
+            differences.changed.append(name)
+        chosen.append((image.images, image.index, label_now))
+    return chosen
+
+
+def _another_set(record: SplitRecord, train: PartSet, val: PartSet) -> tuple[PartSet, PartSet]:
+    """Sets that share no image with the record, with its numbers for their classes."""
+    number = {name: label for label, name in enumerate(record.classes)}
+    unknown = [name for name in train.classes if name not in number]
+    if unknown:
+        raise ValueError(
+            f"the images are of the classes {_some(train.classes)}; expected those of the training, "
+            f"{_some(record.classes)} ({unknown[0]} is none of them)"
+        )
+    if tuple(train.classes) == record.classes:
+        return train, val
+    return _numbered(train, number, record.classes), _numbered(val, number, record.classes)
+
+
+def _numbered(images: PartSet, number: Mapping[str, int], classes: Sequence[str]) -> Selection:
+    """All images of a set, with these numbers for their classes."""
+    labels = [number[images.classes[label]] for label in images.labels.tolist()]
+    return Selection([(images, index, label) for index, label in enumerate(labels)], classes, like=images)
 
 
 class Selection(PartSet):
     """Images of several sets that belong together, in a given order.
 
     Args:
-        sources: sets and indices in them.
-        classes: names; the images' labels become indices into them.
+        sources: for each image its set, the index in it, and its label now.
+        classes: names that the labels are indices into.
         like: a set that has the same parts, channels and sizes.
     """
 
     def __init__(
-        self, sources: Sequence[tuple[PartSet, int]], classes: Sequence[str], *, like: PartSet
+        self, sources: Sequence[tuple[PartSet, int, int]], classes: Sequence[str], *, like: PartSet
     ) -> None:
-        self.sources = list(sources)
+        self.sources = [(images, index) for images, index, _ in sources]
         self.classes = tuple(classes)
         self.parts, self.channels, self.image_size = like.parts, like.channels, like.image_size
         self.mirrored_parts, self.in_memory = like.mirrored_parts, like.in_memory
         background = None if like.background is None else like.classes[like.background]
         self.background = self.classes.index(background) if background in self.classes else None
-        number = {name: index for index, name in enumerate(self.classes)}
         self.names = [images.names[index] for images, index in self.sources]
-        self.labels = torch.tensor(
-            [number[images.classes[images.labels[index]]] for images, index in self.sources],
-            dtype=torch.int64,
-        )
+        self.labels = torch.tensor([label for _, _, label in sources], dtype=torch.int64)
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
         """The image's own view, with the label's new number."""
@@ -215,6 +246,7 @@ class Selection(PartSet):
 class _Image:
     name: str
     content: str
+    label: str
     images: PartSet
     index: int
 
@@ -224,22 +256,56 @@ def _paired(
 ) -> tuple[dict[str, dict[int, _Image]], list[_Image]]:
     """By side and place in the record the image that is there now, and the images that are nobody's.
 
-    First by name, then by content: a picture that was renamed stays on its side.
+    A picture is what it shows: first by content (where copies are there, the one of the same name), so that it stays on
+    its side whatever it is called and whatever becomes of its class's name. Then by name, for those that were
+    retouched, and by name without the ending for those that were converted.
+
+    Of classes that the record does not know only those are taken that stand for a class that is no longer there.
     """
+    known = {image.label for image in there}
+    gone = [name not in known for name in record.classes]
     found: dict[str, dict[int, _Image]] = {side: {} for side in SIDES}
     left = list(there)
-    for attribute, column in (("name", "names"), ("content", "contents")):
-        waiting: dict[str, list[_Image]] = defaultdict(list)
+    for key in (_name_and_content, _content, _name, _stem):
+        waiting: dict[object, list[_Image]] = defaultdict(list)
         for image in reversed(left):
-            waiting[getattr(image, attribute)].append(image)
+            if image.label in record.classes or key in (_name_and_content, _content):
+                waiting[key(image.name, image.content)].append(image)
         waiting.pop("", None)
-        for side in SIDES:
-            for place, value in enumerate(getattr(getattr(record, side), column)):
-                if place not in found[side] and waiting.get(value):
-                    found[side][place] = waiting[value].pop()
+        places: dict[object, list[tuple[str, int]]] = defaultdict(list)
+        for side_name in SIDES:
+            side = getattr(record, side_name)
+            for place, (name, content) in enumerate(zip(side.names, side.contents, strict=True)):
+                places[key(name, content)].append((side_name, place))
+        for value, images in waiting.items():
+            wanted = places.get(value, [])
+            if key is _stem and len(wanted) > 1:  # a.png and a.jpg: nobody knows which became a.bmp
+                continue
+            for side_name, place in wanted:
+                if place in found[side_name] or not images:
+                    continue
+                label = getattr(record, side_name).labels[place]
+                if images[-1].label in record.classes or gone[label]:
+                    found[side_name][place] = images.pop()
         taken = {(id(image.images), image.index) for side in SIDES for image in found[side].values()}
         left = [image for image in left if (id(image.images), image.index) not in taken]
     return found, left
+
+
+def _name_and_content(name: str, content: str) -> tuple[str, str]:
+    return name, content
+
+
+def _content(name: str, content: str) -> str:
+    return content
+
+
+def _name(name: str, content: str) -> str:
+    return name
+
+
+def _stem(name: str, content: str) -> str:
+    return str(PurePosixPath(name).with_suffix("")) if name else ""
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
