@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from promised_sums import ALLOWED, contributions_miss
 from random_networks import SIZE, random_network
 from relevance_networks import (
     Functional,
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
+from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.tape import record
 from interp_cnn.explanation.propagation.winners import candidates
@@ -464,16 +466,20 @@ def test_a_change_that_is_the_rounding_of_its_parts_is_said(caplog):
     "seeds", [range(40), pytest.param(range(40, 2040), marks=pytest.mark.slow)], ids=["40", "2000"]
 )
 def test_contributions_sum_to_the_change_on_random_networks(seeds):
+    refused = 0
     for seed in seeds:
         network = random_network(seed)
         images, targets = images_and_targets(2, SIZE, seed=seed)
-        baseline = ("zero", "blur", images.flip(0))[seed % 3]
-        (reference,) = reference_images(images, baseline)
-        result = deeplift(network, images, targets, baseline=baseline).double()
-        logits = [network(one.clone()).detach().double() for one in (images, reference)]
-        change = (logits[0] - logits[1]).gather(1, targets[:, None])[:, 0]
-        error = (result.sum((1, 2, 3)) - change).abs()
-        parts = torch.maximum(
-            result.abs().sum((1, 2, 3)), logits[0].abs().amax(1)
-        )  # whose rounding is in the change
-        assert (error <= torch.maximum(1e-5 * change.abs(), 2e-6 * parts)).all(), seed
+        for dtype, allowed in ALLOWED.items():
+            network, images = network.to(dtype), images.to(dtype)
+            try:
+                missed = contributions_miss(
+                    network, images, targets, ("zero", "blur", images.flip(0))[seed % 3]
+                )
+            except ValueError as refusal:  # rounding decides between cells that are as good as equal
+                assert "precision is too low" in str(refusal) or isinstance(refusal, Refusal), seed
+                assert dtype == torch.float32, seed
+                refused += 1
+                continue
+            assert missed <= allowed, (seed, dtype, missed)
+    assert refused <= len(seeds) / 100

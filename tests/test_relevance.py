@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from promised_sums import ALLOWED, EVERY_RULE, relevance_miss
 from random_networks import SIZE, Call, random_network
 from relevance_networks import (
     Functional,
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
+from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.composites import chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation
@@ -645,10 +647,6 @@ class Constants(nn.Module):
         return self.conv(x.masked_fill(x > 0.5, 0.7))
 
 
-EVERY_RULE = ["epsilon", "gamma", "z+", "alpha-beta", "flat", "z-box", "epsilon-plus", "epsilon-plus-flat"]
-EVERY_RULE += ["epsilon-gamma-box", "alpha2-beta1", "alpha2-beta1-flat"]
-
-
 @pytest.mark.parametrize("step", [name for name in vars(Constants) if name[0] != "_" and name != "forward"])
 def test_relevance_that_reaches_constants_goes_to_the_values_around_them(step):
     network, (images, targets) = prepared(Constants(step)).double(), images_and_targets()
@@ -690,26 +688,21 @@ def test_a_small_epsilon_goes_to_gradient_x_input_through_pools_and_sums():
     assert errors[0] > 1e-4 and errors[1] < 1e-8
 
 
-def sums_to_the_logits(network: nn.Module, images: Tensor, targets: Tensor, rule: str, rtol: float) -> bool:
-    with torch.no_grad():
-        logits = network(images.clone()).gather(1, targets[:, None])[:, 0]
-    relevance = lrp(network, images, targets, rule=rule).double()
-    rounding = rtol / 10 * relevance.abs().sum((1, 2, 3))  # of a sum of much larger terms of both signs
-    return bool(
-        ((relevance.sum((1, 2, 3)) - logits).abs() <= torch.maximum(rtol * logits.abs(), rounding)).all()
-    )
-
-
 @pytest.mark.parametrize(
     "seeds", [range(20), pytest.param(range(20, 2020), marks=pytest.mark.slow)], ids=["20", "2000"]
 )
 def test_relevance_sums_to_the_logit_on_random_networks(seeds):
+    refused = 0
     for seed in seeds:
         images, targets = images_and_targets(2, SIZE, seed=seed)
         network = random_network(seed)
         rules = EVERY_RULE if seed % 10 == 0 else [EVERY_RULE[seed % len(EVERY_RULE)]]
-        for rule in rules:
-            assert sums_to_the_logits(network, images, targets, rule, 1e-5), (seed, rule)
-        network.double()
-        for rule in rules:
-            assert sums_to_the_logits(network, images.double(), targets, rule, 1e-9), (seed, rule)
+        for dtype, allowed in ALLOWED.items():
+            network, images = network.to(dtype), images.to(dtype)
+            try:
+                missed = {rule: relevance_miss(network, images, targets, rule) for rule in rules}
+            except Refusal:  # rounding decides between cells that are as good as equal
+                refused += 1
+                continue
+            assert all(one <= allowed for one in missed.values()), (seed, dtype, missed)
+    assert refused <= len(seeds) / 100
