@@ -205,3 +205,28 @@ def test_fewer_images_fit_into_memory_the_larger_they_are(network, monkeypatch):
 def test_costs_rank_methods_as_their_passes_do():
     costs = {name: methods.METHODS[name].cost((64, 64), Options()) for name in METHODS}
     assert costs["occlusion"] > costs["integrated_gradients"] > costs["saliency"]
+
+
+def test_what_relevance_lacks_is_a_note_of_the_image_that_it_is_missing_from(network, images):
+    class Lossy:
+        def share(self, layer, relevance):
+            return layer.spread(relevance) * torch.tensor([0.5, 1.0, 1.0]).reshape(
+                3, *[1] * (layer.input.dim() - 1)
+            )
+
+    found = methods._lrp({nn.Linear: Lossy()})(network, images, TARGETS, OPTIONS)
+    assert found.notes == ("50.00% of the logit is missing from the map", "", "")
+    assert METHODS["lrp"].maps(network, images, TARGETS, OPTIONS).notes == ("", "", "")
+
+
+def test_a_change_that_is_the_rounding_of_its_parts_is_a_note_of_its_image():
+    class Cancelling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1)
+            return torch.stack([x[:, :384].sum(1) - x[:, 384:].reshape(-1, 24, 16).sum(1).sum(1), x[:, 0]], 1)
+
+    half = torch.rand(2, 384, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([half, half[:, torch.arange(383, -1, -1)]], 1).reshape(2, 3, 16, 16)
+    images[1, 0] += 1
+    found = METHODS["deeplift"].maps(Cancelling(), images, torch.tensor([0, 0]), OPTIONS)
+    assert "rounding of its parts" in found.notes[0] and not found.notes[1]

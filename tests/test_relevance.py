@@ -16,6 +16,7 @@ from relevance_networks import (
     torchvision_network,
 )
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
@@ -706,3 +707,33 @@ def test_relevance_sums_to_the_logit_on_random_networks(seeds):
                 continue
             assert all(one <= allowed for one in missed.values()), (seed, dtype, missed)
     assert refused <= len(seeds) / 100
+
+
+def test_whether_inputs_are_negative_is_read_off_the_operations_and_right():
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
+            return function(*args, **(kwargs or {}))
+
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 6, 3)),
+        *(
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(6, 6, 1),
+            nn.ReLU6(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 5),
+        ),
+    )
+    tape = record(prepared(network), images_and_targets()[0])
+    reads = []
+    for step in tape.steps:
+        if step.kind in ("conv2d", "linear"):
+            with Reads() as mode:
+                found = WeightedLayer(step).nonnegative
+            assert found == bool((step.argument(0, "input").tensor >= 0).all())
+            reads.append(mode.count)
+    assert reads[1:3] == [0, 0] and reads[0] == 1 and reads[3] == 1

@@ -31,8 +31,8 @@ from interp_cnn.explanation.methods.occlusion import (
 )
 from interp_cnn.explanation.methods.options import Options, each_window, occluder_of
 from interp_cnn.explanation.network.logits import check_logits, evaluation_mode, scores
-from interp_cnn.explanation.propagation.deeplift import deeplift
-from interp_cnn.explanation.propagation.lrp import lrp
+from interp_cnn.explanation.propagation.deeplift import deeplift_with_doubts
+from interp_cnn.explanation.propagation.lrp import WORTH_SAYING, lrp_with_missing
 from interp_cnn.explanation.shapley import default_windows, shapley_values
 
 
@@ -108,7 +108,22 @@ def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
 
 
 def _lrp(rule: str) -> Callable:
-    return _added_up(lambda network, images, targets: lrp(network, images, targets, rule=rule))
+    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+        found = lrp_with_missing(network, images, targets, rule=rule)
+        notes = (
+            f"{share:.2%} of the logit is missing from the map" if share > WORTH_SAYING else ""
+            for share in found.missing.tolist()
+        )
+        return with_sums(found.maps.sum(1), tuple(notes))
+
+    return maps
+
+
+def _deeplift(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    found = deeplift_with_doubts(network, images, targets, baseline=options.baseline)
+    said = "the logit changes by no more than the rounding of its parts: the map's sum says nothing"
+    notes = tuple(said if doubted else "" for doubted in found.only_rounding.tolist())
+    return with_sums(found.maps.sum(1), notes)
 
 
 def _logit(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Tensor:
@@ -199,7 +214,7 @@ METHODS: dict[str, Method] = {
         for rule in ("epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1", "z-box")
     },
     "deeplift": Method(
-        _added_up(deeplift, baseline="baseline"),
+        _deeplift,
         "the pixel's share of the logit's change from the baseline to the image, handed back layer by layer (Rescale)",
         "logit",
         total=_change_from("baseline"),

@@ -22,6 +22,7 @@ takes another path for the baseline, or a decision without slope that differs, i
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,20 @@ from interp_cnn.explanation.propagation.deeplift_steps import handed_down
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, check_plain, record
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """Maps of some images, and what can be said of them.
+
+    Attributes:
+        maps: (B, C, H, W), in units of the logit.
+        only_rounding: (B,) whether the logit changes by no more than the rounding of its parts, so that the map's sum
+            says nothing.
+    """
+
+    maps: Tensor
+    only_rounding: Tensor
 
 
 @torch.inference_mode(False)
@@ -49,10 +64,23 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: B
     Returns:
         (B, C, H, W), signed, in units of the logit.
     """
+    return _handed_back(network, images, targets, baseline).maps
+
+
+@torch.inference_mode(False)
+@precision("float32")
+def deeplift_with_doubts(
+    network: nn.Module, images: Tensor, targets: Tensor, *, baseline: Baseline = "zero"
+) -> Contributions:
+    """The maps of `deeplift`, and which of them have a sum that says nothing."""
+    return _handed_back(network, images, targets, baseline)
+
+
+def _handed_back(network: nn.Module, images: Tensor, targets: Tensor, baseline: Baseline) -> Contributions:
     check_plain(network)
     images, targets = check_question(images, targets)
     references = reference_images(images, baseline)
-    total = torch.zeros_like(images)
+    total, lost = torch.zeros_like(images), torch.zeros_like(targets, dtype=torch.bool)
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
@@ -61,9 +89,9 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: B
             beside = _beside(network, tape, reference)
             contributions = _multipliers(tape, beside, start) * (images - reference)
             baseline_score = beside[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
-            _check_complete(contributions, score - baseline_score)
+            lost |= _only_rounding(contributions, score - baseline_score)
             total += contributions
-    return total / len(references)
+    return Contributions(total / len(references), lost)
 
 
 def _multipliers(tape: Tape, beside: dict[Value, Tensor], start: Tensor) -> Tensor:
@@ -110,7 +138,8 @@ def _check_decisions(step: Step, beside: dict[Value, Tensor]) -> None:
             )
 
 
-def _check_complete(contributions: Tensor, change: Tensor) -> None:
+def _only_rounding(contributions: Tensor, change: Tensor) -> Tensor:
+    """Whether each change is the rounding of its parts, (B,); refused where contributions miss a larger one."""
     error = (contributions.sum((1, 2, 3)) - change).abs()
     scale = torch.maximum(change.abs(), 0.01 * contributions.abs().sum((1, 2, 3)))
     if not (error <= 1e-3 * scale + 1e-6).all():
@@ -127,3 +156,4 @@ def _check_complete(contributions: Tensor, change: Tensor) -> None:
             len(lost),
             *(float(one[error.argmax()]) for one in (contributions.sum((1, 2, 3)), change)),
         )
+    return lost

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from interp_cnn.explanation.propagation.operations import WEIGHTED, batch_norm_scale, rows
 from interp_cnn.explanation.propagation.tape import Step, Value
 
+_NEVER_NEGATIVE = {"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "square"}
+_KEEPS_SIGN = {
+    *("max_pool2d", "adaptive_max_pool2d", "amax", "avg_pool2d", "adaptive_avg_pool2d", "mean"),
+    *("view", "reshape", "flatten", "permute", "squeeze", "contiguous", "clone"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class WeightedLayer:
@@ -45,7 +51,12 @@ class WeightedLayer:
 
     @cached_property
     def nonnegative(self) -> bool:
-        return bool(self.input.min() >= 0)
+        """Whether no input is negative: read off the operations where they say so, as the host waits for a value."""
+        value = self.value
+        while value.step is not None and value.step.kind in _KEEPS_SIGN and len(value.step.inputs) == 1:
+            value = value.step.inputs[0]
+        never_negative = value.step is not None and value.step.kind in _NEVER_NEGATIVE
+        return never_negative or bool(self.input.min() >= 0)
 
     @cached_property
     def scale(self) -> Tensor | None:

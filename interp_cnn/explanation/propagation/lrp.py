@@ -38,6 +38,7 @@ from interp_cnn.explanation.propagation.tape import Step, Tape, check_plain, rec
 
 log = logging.getLogger(__name__)
 
+WORTH_SAYING = 1e-3  # share of the logit that a map misses
 _PROPORTIONAL = SUMS | {"add", "sub"}
 _AFFINE = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "batch_norm", "mean", "interpolate"}
 
@@ -50,6 +51,19 @@ class Conservation:
     operation: str
     received: Tensor  # (B,)
     handed_down: Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Maps of some images, and what they lack.
+
+    Attributes:
+        maps: (B, C, H, W), in units of the logit.
+        missing: (B,) the share of the logit that the map's sum misses.
+    """
+
+    maps: Tensor
+    missing: Tensor
 
 
 @torch.inference_mode(False)
@@ -76,6 +90,15 @@ def lrp(
     Returns:
         (B, C, H, W), signed, in units of the logit.
     """
+    return _propagated(network, images, targets, rule, biases).maps
+
+
+@torch.inference_mode(False)
+@precision("float32")
+def lrp_with_missing(
+    network: nn.Module, images: Tensor, targets: Tensor, *, rule: RuleChoice = "epsilon", biases: str = "auto"
+) -> Relevance:
+    """The maps of `lrp`, and the share of the logit that each of them misses."""
     return _propagated(network, images, targets, rule, biases)
 
 
@@ -97,7 +120,7 @@ def _propagated(
     rule: RuleChoice,
     biases: str,
     books: list[Conservation] | None = None,
-) -> Tensor:
+) -> Relevance:
     if biases not in ("auto", "contributions", "activations"):
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
     check_plain(network)
@@ -116,14 +139,14 @@ def _propagated(
     if not torch.isfinite(result).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
     missing = ((score - _sums(result)) / score).abs().nan_to_num(0)
-    if (missing > 1e-3).any():
+    if (missing > WORTH_SAYING).any():
         log.warning(
             "lrp: up to %.2g %% of the logit is missing from the maps of %d of %d images",
             100 * float(missing.max()),
-            int((missing > 1e-3).sum()),
+            int((missing > WORTH_SAYING).sum()),
             len(images),
         )
-    return result
+    return Relevance(result, missing)
 
 
 @dataclass
