@@ -709,14 +709,17 @@ def test_relevance_sums_to_the_logit_on_random_networks(seeds):
     assert refused <= len(seeds) / 100
 
 
+class Reads(TorchDispatchMode):
+    """Counts the values that the host reads from tensors: on a GPU it waits for each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
+        return function(*args, **(kwargs or {}))
+
+
 def test_whether_inputs_are_negative_is_read_off_the_operations_and_right():
-    class Reads(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
-            return function(*args, **(kwargs or {}))
-
     network = nn.Sequential(
         *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 6, 3)),
         *(
@@ -737,3 +740,13 @@ def test_whether_inputs_are_negative_is_read_off_the_operations_and_right():
             assert found == bool((step.argument(0, "input").tensor >= 0).all())
             reads.append(mode.count)
     assert reads[1:3] == [0, 0] and reads[0] == 1 and reads[3] == 1
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1"])
+def test_the_host_reads_about_twenty_values_however_deep_the_network(rule):
+    blocks = [(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()) for _ in range(40)]
+    layers = [nn.Conv2d(3, 6, 3), nn.ReLU(), *(layer for block in blocks for layer in block)]
+    network = prepared(nn.Sequential(*layers, nn.AvgPool2d(14), nn.Flatten(), nn.Linear(6, 5)))
+    with Reads() as mode:
+        lrp(network, *images_and_targets(), rule=rule)
+    assert mode.count <= 24

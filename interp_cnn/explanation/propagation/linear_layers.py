@@ -157,8 +157,7 @@ class WeightedLayer:
         ones = self._single.weight
         total = self._single.forward(size.sum(1, keepdim=True), ones)  # (B, 1, h, w)
         shared = self._single.transpose(z.sum(1, keepdim=True) / total.where(total > 0, 1), ones) * size
-        dark = total <= 0
-        return shared + self.spread(z * dark) if dark.any() else shared
+        return shared + self.spread(z * (total <= 0))
 
     def _within_reach(self, z: Tensor) -> Tensor:
         """Shares of outputs that no input reaches (a kernel that lies in the padding) moved to the nearest others."""

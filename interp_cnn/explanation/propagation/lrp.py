@@ -187,7 +187,7 @@ class _Walk:
                 shares = self._shared(step, received[0])
                 largest = torch.maximum(largest, shares[0][1].abs().flatten(1).sum(1))
                 walked += 1
-                if stop and walked.bit_count() == 1 and not (largest <= limit).any():
+                if stop and walked in (1, 4, 16) and not (largest <= limit).any():
                     break  # looked up seldom: each look waits for the device
             elif step in self.folded:
                 shares = [(step.argument(0, "input"), received[0])]

@@ -49,7 +49,7 @@ class Epsilon:
         factor = relevance / stabilised(layer.total, self.epsilon)
         shared = layer.transpose(factor, layer.weight).mul_(layer.input)
         shared = _with_bias(layer, shared, factor)
-        return _with_rest(layer, shared, relevance, (factor, layer.total, self.epsilon))
+        return _with_rest(layer, shared, (factor, layer.total, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,9 @@ class Gamma:
         factor = relevance / stabilised(total)
         shared = torch.zeros_like(layer.input)
         for sign, outputs in ((+1, for_output), (-1, ~for_output)):
-            part = factor * outputs
-            if part.any():
-                shared += _transposed(layer, part, sign, self.gamma, 1.0)
+            shared += _transposed(layer, factor * outputs, sign, self.gamma, 1.0)
         shared = _with_bias(layer, shared, factor)
-        return _with_rest(layer, shared, relevance, (factor, total))
+        return _with_rest(layer, shared, (factor, total))
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class ZPlus:
         """R_i = sum_j z_ij+ / z_j+ R_j."""
         positive = _signed(layer, +1)
         factor = relevance / stabilised(positive)
-        return _with_rest(layer, _transposed(layer, factor, +1), relevance, (factor, positive))
+        return _with_rest(layer, _transposed(layer, factor, +1), (factor, positive))
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,8 @@ class AlphaBeta:
         alpha = torch.where(both, self.alpha, (positive >= -negative).to(relevance))
         factor_for = alpha * relevance / stabilised(positive)
         factor_against = (1 - alpha) * relevance / stabilised(negative)
-        shared = _transposed(layer, factor_for, +1)
-        if factor_against.any():
-            shared += _transposed(layer, factor_against, -1)
-        return _with_rest(layer, shared, relevance, (factor_for, positive), (factor_against, negative))
+        shared = _transposed(layer, factor_for, +1) + _transposed(layer, factor_against, -1)
+        return _with_rest(layer, shared, (factor_for, positive), (factor_against, negative))
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ class ZBox:
         shared = layer.input * layer.transpose(factor, layer.weight)
         shared -= low * layer.transpose(factor, rising)
         shared -= high * layer.transpose(factor, falling)
-        return _with_rest(layer, shared, relevance, (factor, total))
+        return _with_rest(layer, shared, (factor, total))
 
 
 @dataclass(frozen=True)
@@ -183,27 +179,14 @@ def _with_bias(layer: WeightedLayer, shared: Tensor, factor: Tensor) -> Tensor:
     return shared if bias is None else shared + layer.spread_by_activation(factor * bias)
 
 
-def _with_rest(layer: WeightedLayer, shared: Tensor, relevance: Tensor, *factors: tuple) -> Tensor:
+def _with_rest(layer: WeightedLayer, shared: Tensor, *factors: tuple) -> Tensor:
     """What the stabilisers of the denominators absorbed, spread evenly over the connected inputs.
 
     Args:
         layer: the layer.
         shared: relevance of its inputs so far; changed.
-        relevance: relevance of its outputs.
         factors: (relevance / stabilised denominator, denominator, epsilon) of each part.
     """
-    absorbed = sum(norm(factor) * (epsilon[0] if epsilon else STABILISER) for factor, _, *epsilon in factors)
-    if absorbed > rounding(relevance):
-        for factor, denominator, *epsilon in factors:
-            shared += layer.spread(factor * (stabilised(denominator, *epsilon) - denominator))
+    for factor, denominator, *epsilon in factors:
+        shared += layer.spread(factor * (stabilised(denominator, *epsilon) - denominator))
     return shared
-
-
-def norm(tensor: Tensor) -> Tensor:
-    """Sum of absolute values."""
-    return torch.linalg.vector_norm(tensor, 1)
-
-
-def rounding(relevance: Tensor) -> Tensor:
-    """The amount that rounding loses anyway."""
-    return 10 * torch.finfo(relevance.dtype).eps * norm(relevance)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation.propagation import operations
-from interp_cnn.explanation.propagation.lrp_rules import STABILISER, norm, rounding, stabilised
+from interp_cnn.explanation.propagation.lrp_rules import STABILISER, stabilised
 from interp_cnn.explanation.propagation.moves import moved_back
 from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
 from interp_cnn.explanation.propagation.tape import Step, Value
@@ -91,14 +91,12 @@ def _in_proportion(step: Step, value: Value, relevance: Tensor, epsilon: float) 
     output = step.output.tensor
     factor = relevance / stabilised(output, epsilon)
     shared = value.tensor * pulled_back(step, value, [factor])
-    if epsilon * norm(factor) > rounding(relevance):
-        rest = factor * (stabilised(output, epsilon) - output)
-        if step.kind in operations.AVERAGES:
-            weight = step.run({value: torch.ones_like(value.tensor)})
-            return shared + pulled_back(step, value, [rest / weight])
-        total = rest.flatten(1).sum(1) / value.tensor[0].numel()  # (B,)
-        return shared + total.reshape(-1, *([1] * (shared.dim() - 1)))
-    return shared
+    rest = factor * (stabilised(output, epsilon) - output)
+    if step.kind in operations.AVERAGES:
+        weight = step.run({value: torch.ones_like(value.tensor)})
+        return shared + pulled_back(step, value, [rest / weight])
+    total = rest.flatten(1).sum(1) / value.tensor[0].numel()  # (B,)
+    return shared + total.reshape(-1, *([1] * (shared.dim() - 1)))
 
 
 def _over_branches(step: Step, relevance: Tensor, epsilon: float) -> Shares:
@@ -109,9 +107,8 @@ def _over_branches(step: Step, relevance: Tensor, epsilon: float) -> Shares:
     output = step.output.tensor
     factor = relevance / stabilised(output, epsilon)
     shares = [slope * term.tensor * factor for term, slope in zip(terms, slopes, strict=True)]
-    if epsilon * norm(factor) > rounding(relevance):
-        half = factor * (stabilised(output, epsilon) - output) / 2
-        shares = [share + half for share in shares]
+    half = factor * (stabilised(output, epsilon) - output) / 2
+    shares = [share + half for share in shares]
     return [(term, unbroadcast(share, term.tensor.shape)) for term, share in zip(terms, shares, strict=True)]
 
 
