@@ -7,17 +7,19 @@ to look at.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
-from interp_cnn.report import Contents, Network, PixelMap, SampleImage, Sights, write_report
+from interp_cnn.report import Contents, Network, SampleImage, Sights, write_report
+from interp_cnn.report.maps.records import Answer, ClassScore, ImageRecord, MapRecord, map_key
 
 CLASSES = ("fox", "horse", "<script>alert(1)</script>", "Ente & Gans")
 
@@ -140,7 +142,7 @@ def example_samples(
     rows, columns = np.mgrid[:height, :width]
     samples = []
     for number in range(count):
-        maps = []
+        maps = {}
         for method in methods:
             for network in ("interpretable", "plain"):
                 values = np.zeros((height, width))
@@ -150,14 +152,38 @@ def example_samples(
                     values += (
                         strength * generator.uniform(0.4, 1) * np.exp(-distance / (0.02 * height * width))
                     )
-                values = values if method != "grad_cam" else np.maximum(values, 0)
-                unit = "logit drop when hidden" if method == "occlusion" else "logits"
-                maps.append(PixelMap(network, method, torch.from_numpy(values), unit, CLASSES[number % 2]))
+                maps[network, method] = values if method != "grad_cam" else np.maximum(values, 0)
         says = {"interpretable": (CLASSES[number % 2], 0.97), "plain": (CLASSES[number % 3], 0.61)}
         heights = {one.name: generator.uniform(-0.2, 0.5, len(one.filters)) for one in networks}
         name = f"photo <{number}>.jpg"
-        samples.append(SampleImage(name, images[number], CLASSES[number % 2], says, maps, heights))
+        samples.append(sample_of(images[number], name, CLASSES[number % 2], says, maps, heights))
     return samples
+
+
+def sample_of(
+    image: ArrayLike,
+    name: str,
+    label: str,
+    says: Mapping[str, tuple[str, float]],
+    maps: Mapping[tuple[str, str], NDArray | str],
+    peaks: Mapping[str, ArrayLike] | None = None,
+) -> SampleImage:
+    """An image with maps (network, method) -> values, or why there are none, for its class."""
+    answers, values = [], {}
+    for network, (answer, probability) in says.items():
+        records = []
+        for method in (method for one, method in maps if one == network):
+            it = maps[network, method]
+            unit = "logit drop when hidden" if method == "occlusion" else "logits"
+            record = MapRecord(method, unit, method != "grad_cam", refused=it if isinstance(it, str) else "")
+            if not isinstance(it, str):
+                record = record.with_values(it)
+                values[map_key(network, method, len(says))] = it.astype(np.float32)
+            records.append(record)
+        scores = [ClassScore(answer, 2.5, probability)]
+        answers.append(Answer(network, label, "", 2.5, scores, records))
+    record = ImageRecord(name, label, tuple(image.shape[1:]), "", answers)
+    return SampleImage(record, image, values, peaks or {})
 
 
 def example_curves(epochs: int = 20) -> pd.DataFrame:

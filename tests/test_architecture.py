@@ -72,7 +72,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "baselines": set(),
         "site": {"numbers", "words"},
         "console": {"measures", "numbers", "words"},
-        "comparison": {"album", "baselines", "folder", "measures", "numbers", "site", "words"},
+        "comparison": {"album", "baselines", "folder", "maps", "measures", "numbers", "site", "words"},
         "maps": {"album", "folder", "numbers", "site", "words"},
         "concepts": {"album", "folder", "measures", "numbers", "site", "words"},
         "evaluation": {"album", "baselines", "folder", "measures", "numbers", "site", "words"},

@@ -24,7 +24,7 @@ from torch import nn
 
 from interp_cnn.attribution import folder as explanations
 from interp_cnn.attribution.folder import Explanations, _map_record
-from interp_cnn.attribution.question import Question
+from interp_cnn.attribution.request import MapSettings
 from interp_cnn.cli import config_text, errors
 from interp_cnn.cli import main as cli
 from interp_cnn.commands import explain as command
@@ -646,7 +646,7 @@ def test_images_of_one_name_keep_folders_of_their_own(tmp_path):
     subject = Subject("linear", network, ("a", "b"), 3)
     images = [torch.rand(3, 8, 8) for _ in range(3)]
     for _ in range(2):
-        kept = Explanations(tmp_path, [subject], Question(("gradient_x_input",), Options()))
+        kept = Explanations(tmp_path, [subject], MapSettings(("gradient_x_input",), Options()))
         kept.add([Picture("same", "", lambda one=one: one) for one in images])
         assert len(set(kept.names)) == 3
     for name, image in zip(kept.names, images, strict=True):

@@ -16,9 +16,9 @@ from interp_cnn.discovery.mining import spread_images
 from interp_cnn.discovery.pages import show, window_boxes
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.discovery.sources import sources_of
-from interp_cnn.discovery.stages import kept
+from interp_cnn.discovery.stages import cached
 from interp_cnn.discovery.tables import summary_table, units_table
-from interp_cnn.discovery.verification import examined
+from interp_cnn.discovery.verification import verify_concepts
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.upconvolution import Upconvolution
 from interp_cnn.report.concepts.cards import Unit, rows_of_pictures
@@ -55,7 +55,7 @@ def place(tmp_path_factory):
 def found(place, subjects, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verifying, "decoder_for", untrained)
-        return examined(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
+        return verify_concepts(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
 
 
 def untrained(network, data, **options):
@@ -105,7 +105,7 @@ def test_every_source_is_judged_on_the_same_images_with_occurrences_of_its_class
 def test_nodes_of_the_graph_are_units_like_others(place, subjects, data):
     [source] = sources_of(subjects[1:], data)
     mining = replace(MINING, kinds=("graph",))
-    [one] = examined(place / "graph", [source], data, mining, None)
+    [one] = verify_concepts(place / "graph", [source], data, mining, None)
     assert one.units.kind == "graph" and len(one.units.concepts) <= 10
     assert all(concept.place is not None and concept.floor > 0 for concept in one.units.concepts)
     assert set(units_table([one], data.classes).replication) <= {0.0, 1.0}
@@ -123,13 +123,13 @@ def test_nothing_is_made_twice_and_other_weights_are_asked_again(place, found, s
     monkeypatch.setattr(verifying, "decoder_for", untrained)
     for name in ("mined", "_measured", "_verified", "_judged"):
         monkeypatch.setattr(verifying, name, lambda *args, name=name, **kwargs: pytest.fail(f"{name} again"))
-    again = examined(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
+    again = verify_concepts(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
     for one, other in zip(found, again, strict=True):
         assert [c.name for c in one.units.concepts] == [c.name for c in other.units.concepts]
         pd.testing.assert_frame_equal(one.measures, other.measures)
         assert np.array_equal(one.pictures["full"]["pictures"], other.pictures["full"]["pictures"])
     with pytest.raises(pytest.fail.Exception, match="mined again"):
-        examined(place / "patterns", sources_of(subjects, data), data, replace(MINING, top=5), None)
+        verify_concepts(place / "patterns", sources_of(subjects, data), data, replace(MINING, top=5), None)
 
 
 def test_a_stage_survives_its_own_damage_and_heeds_its_question(tmp_path):
@@ -140,11 +140,11 @@ def test_a_stage_survives_its_own_damage_and_heeds_its_question(tmp_path):
         return {"values": np.arange(3), "words": np.array("text")}
 
     for question in ({"a": 1}, {"a": 1}, {"a": 2}):
-        stored = kept(path, question, make)
+        stored = cached(path, question, make)
         assert stored["values"].tolist() == [0, 1, 2] and str(stored["words"]) == "text"
     assert len(calls) == 2
     path.write_bytes(path.read_bytes()[:50])
-    assert kept(path, {"a": 2}, make)["values"].tolist() == [0, 1, 2] and len(calls) == 3
+    assert cached(path, {"a": 2}, make)["values"].tolist() == [0, 1, 2] and len(calls) == 3
 
 
 def test_tables_have_a_row_per_unit_and_means_over_units(found, data):

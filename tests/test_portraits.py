@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_training import data
 
+from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import (
     confusion,
     filter_decodes,
@@ -77,22 +78,26 @@ def test_a_decoder_is_shown_one_filters_map_and_nothing_else(digits):
     )
 
 
-def test_every_method_explains_the_true_class_of_the_same_images_for_both_networks(digits):
+def test_every_method_explains_the_true_class_of_the_same_images_for_both_networks(digits, tmp_path):
     networks = {kind: network_of(digits, enabled=kind == "a") for kind in ("a", "b")}
-    runs = [SimpleNamespace(kind=kind, network=it, data=digits) for kind, it in networks.items()]
-    options = Options(window=6, stride=6)
-    samples = sample_images(runs, count=3, methods=("occlusion", "saliency"), options=options)
-    assert [(it.network, it.method) for it in samples[0].maps] == [
-        (kind, method) for kind in ("a", "b") for method in ("occlusion", "saliency")
+    runs = [
+        SimpleNamespace(kind=kind, network=it, data=digits, layers=["conv5"]) for kind, it in networks.items()
     ]
-    assert [sample.label for sample in samples] == ["0", "1", "2"]
+    settings = MapSettings(("occlusion", "saliency"), Options(window=6, stride=6), target="true")
+    samples = sample_images(runs, tmp_path, count=3, settings=settings)
+    assert list(samples[0].maps) == ["a.occlusion", "a.saliency", "b.occlusion", "b.saliency"]
+    assert [sample.record.label for sample in samples] == ["0", "1", "2"]
     sample = samples[1]
+    assert [answer.target for answer in sample.record.answers] == ["1", "1"]
     image, target = torch.from_numpy(sample.image)[None], torch.tensor([1])
     expected = occlusion_map(networks["b"], image, target, window=6, stride=6, overhang="end")[0]
-    np.testing.assert_allclose(sample.maps[2].values, expected, atol=1e-5)
+    np.testing.assert_allclose(sample.maps["b.occlusion"], expected, atol=1e-5)
+    peaks = feature_maps(networks["a"], image, "conv5").amax((2, 3))[0]
+    np.testing.assert_allclose(sample.peaks["a"], peaks, atol=1e-5)
     with torch.no_grad():
         chances = networks["a"](image).softmax(1)[0]
-    assert sample.predictions["a"] == (
+    first = sample.record.answers[0].scores[0]
+    assert (first.name, first.probability) == (
         str(int(chances.argmax())),
         pytest.approx(float(chances.max()), abs=1e-5),
     )

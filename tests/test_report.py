@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from report_example import CLASSES, Number, drawn_images, example_contents, example_samples
+from report_example import CLASSES, Number, drawn_images, example_contents, example_samples, sample_of
 
 from interp_cnn import figures
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
+from interp_cnn.figures.map_sheet import ColourBar, veil
 from interp_cnn.figures.png import save_png
-from interp_cnn.report import Contents, Network, PixelMap, write_report
+from interp_cnn.report import Contents, Network, write_report
 from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
@@ -32,6 +33,7 @@ from interp_cnn.report.numbers import duration, number, p_value, signed
 from interp_cnn.storage.files import plain
 from interp_cnn.storage.names import distinct_slugs
 
+SAYS = {"interpretable": ("fox", 0.9), "plain": ("fox", 0.6)}
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
@@ -174,11 +176,9 @@ def test_hostile_texts_everywhere_stay_words(tmp_path):
     given = example_contents(filters=3, samples=1)
     networks = [replace(network, name=f"{evil} {n}", layer=evil) for n, network in enumerate(given.networks)]
     networks = [replace(it, filters=it.filters.assign(category=evil), description=evil) for it in networks]
-    sample = given.samples[0]
-    maps = [
-        replace(it, network=networks[0].name, method=evil, unit=evil, target=evil) for it in sample.maps[:1]
-    ]
-    sample = replace(sample, name=evil, label=evil, predictions={networks[0].name: (evil, 0.5)}, maps=maps)
+    image, values = given.samples[0].image, np.ones(given.samples[0].image.shape[1:])
+    maps = {(networks[0].name, evil): values, (networks[1].name, evil): evil}
+    sample = sample_of(image, evil, evil, {it.name: (evil, 0.5) for it in networks}, maps)
     given = replace(
         given,
         title=evil,
@@ -270,7 +270,7 @@ def test_a_class_page_has_its_filters_best_first_and_its_images(pages, contents)
         mean = measure("tracking_gain").write(mine.tracking_gain.mean())
         assert mean in page.text
     images = [it["href"] for it in page.all("a") if it["href"].startswith("../images/0")]
-    assert images == ["../images/0001.html"]
+    assert images == ["../images/0001/index.html"]
 
 
 def test_the_confusion_matrix_names_classes_and_counts_images(pages, contents):
@@ -307,7 +307,7 @@ def test_filters_classes_and_images_lead_to_each_other(pages, contents):
     filter_page = pages["filters/interpretable/0001.html"]
     links = [it["href"] for it in filter_page.all("a")]
     assert "../../classes/0001.html" in links
-    names = {name: f"images/{n:04d}.html" for n, name in enumerate(it.name for it in contents.samples)}
+    names = {it.record.file: f"images/{n:04d}/index.html" for n, it in enumerate(contents.samples)}
     for network in contents.networks:
         found = network.exemplars
         for index in range(len(found)):
@@ -319,12 +319,12 @@ def test_filters_classes_and_images_lead_to_each_other(pages, contents):
             } == here
             for place in here:
                 back = [it["href"] for it in pages[place].all("a")]
-                assert f"../filters/{network.name}/{index:04d}.html" in back
+                assert f"../../filters/{network.name}/{index:04d}.html" in back
 
 
 def test_an_image_page_lists_the_filters_with_the_highest_peaks_on_this_very_image(pages, contents):
     for index, sample in enumerate(contents.samples):
-        text = pages[f"images/{index:04d}.html"].text
+        text = pages[f"images/{index:04d}/index.html"].text
         listed = text.split("Filters that fire here most")[1].split("By their peak on this image")[0]
         for network in contents.networks:
             highest = network.exemplars.scores[:, 0].numpy()
@@ -394,12 +394,11 @@ def test_other_pages_of_the_run_are_in_the_navigation(tmp_path):
 
 
 def test_a_refused_map_says_why(tmp_path):
-    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
-    first, second = given.samples[0].maps
-    refused = replace(second, values=None, refused="no rule for <this> layer")
-    sample = replace(given.samples[0], maps=[first, refused])
-    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
-    assert "no map: no rule for <this> layer" in Page(index.parent / "images/0000.html").text
+    values = np.ones((40, 40))
+    maps = {("interpretable", "occlusion"): values, ("plain", "occlusion"): "no rule for <this> layer"}
+    sample = sample_of(torch.zeros(3, 40, 40), "a", "fox", SAYS, maps)
+    index = write_report(tmp_path / "report", bare(samples=[sample]))
+    assert "no map: no rule for <this> layer" in Page(index.parent / "images/0000/index.html").text
 
 
 def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_gives(pages):
@@ -426,23 +425,19 @@ def test_familiar_measures_come_first_and_chance_follows_what_it_belongs_to():
 
 
 def test_both_networks_of_a_row_of_maps_share_one_scale(tmp_path):
-    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
-    values = torch.zeros(40, 40)
-    strong, weak = values.clone(), values.clone()
-    strong[5, 5], weak[5, 5] = 2.0, 1.0
-    strong[9, 9] = -1e-9
-    maps = [
-        PixelMap(n, "occlusion", v, "logits", "fox") for n, v in (("interpretable", strong), ("plain", weak))
-    ]
-    sample = replace(given.samples[0], image=torch.zeros(3, 40, 40), maps=maps)
-    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
-    colours = []
-    for network in ("interpretable", "plain"):
-        with Image.open(index.parent / f"figures/images/0000-0-{network}.png") as image:
+    strong, weak = np.zeros((40, 40)), np.zeros((40, 40))
+    strong[5:10, 5:10], weak[5:10, 5:10] = 2.0, 1.0
+    strong[20, 20] = -1e-9
+    maps = {("interpretable", "occlusion"): strong, ("plain", "occlusion"): weak}
+    sample = sample_of(torch.zeros(3, 40, 40), "a", "fox", SAYS, maps)
+    index = write_report(tmp_path / "report", bare(samples=[sample]))
+    bar = ColourBar("green-red", (-2.0, 2.0), "")
+    for network, values in (("interpretable", strong), ("plain", weak)):
+        expected = veil(np.zeros((40, 40, 3), dtype=np.uint8), values, bar)[7, 7].astype(int)
+        with Image.open(index.parent / f"images/0000/{network}-occlusion-overlay.png") as image:
             side = image.width / 40
-            colours.append(np.asarray(image.convert("RGB"))[int(5.5 * side), int(5.5 * side)].astype(int))
-    full, half = 0.72 * figures.colour_of([2.0, 1.0], limits=(-2, 2), colours="green-red")
-    assert np.abs(colours[0] - full).max() <= 3 and np.abs(colours[1] - half).max() <= 3
+            colour = np.asarray(image.convert("RGB"))[int(7.5 * side), int(7.5 * side)].astype(int)
+        assert np.abs(colour - expected).max() <= 3
     assert "−2" in Page(index).text and "+2" in Page(index).text
 
 
@@ -549,9 +544,9 @@ def test_a_report_of_one_network_without_exemplars_samples_or_curves_is_still_a_
 
 
 def test_a_map_that_one_network_lacks_is_said_to_be_missing(tmp_path):
-    given = bare(samples=example_samples(drawn_images(1), 1, ("occlusion",)))
-    sample = replace(given.samples[0], maps=given.samples[0].maps[:1])
-    index = write_report(tmp_path / "report", replace(given, samples=[sample]))
+    maps = {("interpretable", "occlusion"): np.ones((40, 40))}
+    sample = sample_of(torch.zeros(3, 40, 40), "a", "fox", SAYS, maps)
+    index = write_report(tmp_path / "report", bare(samples=[sample]))
     assert "no map" in Page(index).text
 
 

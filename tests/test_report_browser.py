@@ -65,7 +65,7 @@ def test_every_page_opens_with_all_its_pictures_and_without_a_word_in_the_consol
         "filters-plain.html",
         "filters/plain/0003.html",
         "images.html",
-        "images/0001.html",
+        "images/0001/index.html",
         "classes.html",
         "classes/0001.html",
     ):
@@ -214,7 +214,7 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(show, browser):
             "filters-plain.html",
             "filters/plain/0003.html",
             "images.html",
-            "images/0001.html",
+            "images/0001/index.html",
             "classes.html",
             "classes/0001.html",
         ):

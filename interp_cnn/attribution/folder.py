@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp_cnn.attribution.question import Question, posed
+from interp_cnn.attribution.request import MapSettings
+from interp_cnn.attribution.targets import resolve_targets
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.methods.run import ImageMap, asked, estimated, fitting_batch
 from interp_cnn.explanation.network.precision import precision_now
 from interp_cnn.explanation.network.refusals import Refusal
-from interp_cnn.figures.map_sheet import coarse
 from interp_cnn.report.maps import records as explained
 from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
 from interp_cnn.report.numbers import duration
@@ -38,7 +38,6 @@ from interp_cnn.storage.names import folder_name
 from interp_cnn.storage.progress import progress_bar
 
 log = logging.getLogger(__name__)
-WITHIN_SCALE = 0.995  # the share of a map's values that its colours span
 BLOCK = 32  # images, where no batch size is given: the largest that `fitting_batch` gives
 CELLS_DRAWN = 40  # along an image's longer side: single pixels of a large image cannot be seen
 
@@ -60,8 +59,8 @@ class Explanations:
 
     Attributes:
         folder: in which `images/` lies.
-        networks: who is asked.
-        question: what.
+        networks: whose decisions are explained.
+        settings: methods, options and target.
         device: where the networks compute.
         skip_bad: leave out images that cannot be read.
         share: (k, n) to explain every n-th block of images, from the k-th on.
@@ -71,7 +70,7 @@ class Explanations:
 
     folder: Path
     networks: Sequence[Subject]
-    question: Question
+    settings: MapSettings
     device: torch.device | str = "cpu"
     skip_bad: bool = False
     share: tuple[int, int] = (0, 1)
@@ -83,7 +82,7 @@ class Explanations:
             subject.network.to(self.device).requires_grad_(False)
         networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
         self._asks = "\n".join(
-            [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.question)), *networks]
+            [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.settings)), *networks]
         )
         self._pictures: dict[str, Picture] = {}
         self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
@@ -127,8 +126,8 @@ class Explanations:
         """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
         lines, total, image = [], 0.0, pictures[0].pixels().to(self.device)
         for one in self.networks:
-            for name in self.question.methods:
-                passes, seconds = estimated(name, one.network, image, self.question.options)
+            for name in self.settings.methods:
+                passes, seconds = estimated(name, one.network, image, self.settings.options)
                 lines.append(f"{one.name}, {name}: {passes:,.0f} forward passes, {seconds:.2g} s an image")
                 total += seconds * len(pictures)
         return [*lines, f"{len(pictures)} images: about {duration(total)}"]
@@ -226,17 +225,19 @@ class Explanations:
         self, batch: list[_Waiting], size: int, look: Look | None, advance: Callable[[float], None]
     ) -> None:
         """Ask every network by every method, then record and draw; `advance` hears of the work, 1.0 an image."""
-        options = replace(self.question.options, batch_size=size)
+        options = replace(self.settings.options, batch_size=size)
         images = torch.stack([one.pixels for one in batch]).to(self.device)
         answers: list[list[Answer]] = [[] for _ in batch]
         maps: list[dict[str, np.ndarray]] = [{} for _ in batch]
         for subject in self.networks:
-            network, targets, heads = posed(self.question, subject, images, [one.picture for one in batch])
+            network, targets, heads = resolve_targets(
+                self.settings, subject, images, [one.picture for one in batch]
+            )
             records: list[list[MapRecord]] = [[] for _ in batch]
             for name, share in self._shares(images):
-                found = asked(name, network, images, targets, options, tolerant=self.question.tolerant)
+                found = asked(name, network, images, targets, options, tolerant=self.settings.tolerant)
                 for place, one in enumerate(found):
-                    records[place].append(_map_record(name, one, self.question, subject.classes))
+                    records[place].append(_map_record(name, one, self.settings, subject.classes))
                     if isinstance(one, ImageMap):
                         key = explained.map_key(subject.name, name, len(self.networks))
                         maps[place][key] = one.values.numpy()
@@ -246,7 +247,7 @@ class Explanations:
                         )
                 advance(len(batch) * share)
             for place, head in enumerate(heads):
-                answers[place].append(Answer(**head, maps=records[place]))
+                answers[place].append(replace(head, maps=records[place]))
         for place, one in enumerate(batch):
             folder = self.folder / "images" / one.name
             map_bytes, map_sha256 = explained.write_maps(folder, maps[place])
@@ -268,8 +269,8 @@ class Explanations:
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""
         size = (images.shape[2], images.shape[3])
-        options = self.question.options
-        methods = {name: method_named(name, options) for name in self.question.methods}
+        options = self.settings.options
+        methods = {name: method_named(name, options) for name in self.settings.methods}
         costs = {name: method.cost(size, options) * method.work for name, method in methods.items()}
         return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]
 
@@ -286,23 +287,20 @@ class Explanations:
         return f"{table}.csv" if count == 1 else f"{table}-{share}-of-{count}.csv"
 
 
-def _map_record(name: str, one: ImageMap | Refusal, question: Question, classes: Sequence[str]) -> MapRecord:
-    method = method_named(name, question.options)
+def _map_record(
+    name: str, one: ImageMap | Refusal, settings: MapSettings, classes: Sequence[str]
+) -> MapRecord:
+    method = method_named(name, settings.options)
     if isinstance(one, Refusal):
         return MapRecord(name, method.unit, method.signed, refused=str(one))
     values = one.values.numpy()
-    grain = question.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
-    grain = grain if method.cells else 1
-    strength = np.abs(coarse(values, grain, add_up=method.cells == "sum"))
+    grain = settings.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
     shown = np.unique(values).astype(int).tolist() if method.classes else []
-    return MapRecord(
+    record = MapRecord(
         method=name,
         unit=method.unit,
         signed=method.signed,
-        low=float(values.min()),
-        high=float(values.max()),
-        scale=float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max()),
-        grain=grain,
+        grain=grain if method.cells else 1,
         cells=method.cells,
         sum=None if method.classes else one.sum,
         expected=one.expected,
@@ -311,3 +309,4 @@ def _map_record(name: str, one: ImageMap | Refusal, question: Question, classes:
         note=one.note,
         classes=[[number, classes[number]] for number in shown],
     )
+    return record.with_values(values)

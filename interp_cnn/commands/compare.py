@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
+from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import pages_beside, portrait, sample_images, training_curves
 from interp_cnn.commands.train import train
 from interp_cnn.evaluation.filters.comparison import (
@@ -23,7 +24,7 @@ from interp_cnn.evaluation.filters.comparison import (
     compare,
 )
 from interp_cnn.explanation.methods.options import Options
-from interp_cnn.explanation.methods.registry import methods_of
+from interp_cnn.explanation.methods.registry import method_named, methods_of
 from interp_cnn.report import Contents, write_report
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.measures import shown_in
@@ -104,6 +105,7 @@ def report_on(
         )
     ]
     options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
+    settings = MapSettings(methods, options, target="true", tolerant=True)
     first, second = runs[0].kind, runs[1].kind
     contents = Contents(
         title=f"{first} and {second} network on {runs[0].data_name}",
@@ -112,7 +114,8 @@ def report_on(
         networks=networks,
         baselines=comparison.baselines,
         differences=comparison.differences_of(first, second),
-        samples=sample_images(runs, count=config.sample_images, methods=methods, options=options),
+        samples=sample_images(runs, folder / "maps", count=config.sample_images, settings=settings),
+        meanings={name: method_named(name, options).meaning for name in methods},
         curves=pd.concat([training_curves(found) for found in runs]),
         reproduction={
             "date": datetime.now().strftime("%Y-%m-%d %H:%M"),

@@ -11,21 +11,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.attribution.folder import Explanations
+from interp_cnn.attribution.request import MapSettings
 from interp_cnn.evaluation.filters.comparison import NetworkMeasures
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
-from interp_cnn.explanation.methods.registry import method_named
-from interp_cnn.explanation.methods.run import ImageMap, asked
-from interp_cnn.explanation.network.feature_maps import feature_maps, feature_maps_and_logits
-from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
-from interp_cnn.report import Network, PixelMap, SampleImage, Sights
+from interp_cnn.report import Network, SampleImage, Sights
 from interp_cnn.report.folder import GENERATOR
+from interp_cnn.report.maps.records import read_maps, read_record
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import device_of
 from interp_cnn.runs.folder import Run
-from interp_cnn.runs.inputs import set_pictures, spread
+from interp_cnn.runs.inputs import run_subject, set_pictures, spread
 
 BATCH = 64
 COARSE = Options(window=0.2, stride=0.1)  # of the occlusion of filters: every filter has its own map
@@ -104,40 +104,35 @@ def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> 
 
 
 def sample_images(
-    runs: Sequence[Run], *, count: int, methods: Sequence[str], options: Options
+    runs: Sequence[Run], folder: Path, *, count: int, settings: MapSettings
 ) -> list[SampleImage]:
-    """Validation images from all classes in turn, with every method's map of every network for the true class."""
+    """Validation images from all classes in turn, with every method's map of every network.
+
+    Args:
+        runs: of one data set.
+        folder: of the maps; those that are there already are not made again.
+        count: of the images.
+        settings: methods, options and target.
+    """
     pictures = spread(set_pictures(runs[0].data), count)
-    classes = list(runs[0].data.classes)
     images = torch.stack([picture.pixels() for picture in pictures])
-    targets = torch.tensor([classes.index(picture.label) for picture in pictures])
-    maps: list[list[PixelMap]] = [[] for _ in pictures]
-    says: list[dict[str, tuple[str, float]]] = [{} for _ in pictures]
-    peaks: list[dict[str, np.ndarray]] = [{} for _ in pictures]
-    for found in runs:
-        device = device_of(found.network)
-        pixels, asked_for = images.to(device), targets.to(device)
-        filters, logits = feature_maps_and_logits(found.network, pixels, found.layers[-1])
-        for place, heights in enumerate(filters.amax((2, 3)).cpu().numpy()):
-            peaks[place][found.kind] = heights
-        chances, answers = logits.softmax(1).max(1)
-        for place, (chance, answer) in enumerate(zip(chances.tolist(), answers.tolist(), strict=True)):
-            says[place][found.kind] = (classes[answer], chance)
-        for method in methods:
-            of_method = asked(method, found.network, pixels, asked_for, options, tolerant=True)
-            for place, one in enumerate(of_method):
-                maps[place].append(_pixel_map(found.kind, method, one, pictures[place].label))
-    return [
-        SampleImage(picture.name, image.numpy(), picture.label, says[place], maps[place], peaks[place])
-        for place, (picture, image) in enumerate(zip(pictures, images, strict=True))
-    ]
-
-
-def _pixel_map(network: str, method: str, one: ImageMap | Refusal, target: str) -> PixelMap:
-    unit = method_named(method, Options()).unit
-    if isinstance(one, Refusal):
-        return PixelMap(network, method, None, unit, target, refused=str(one))
-    return PixelMap(network, method, one.values.numpy(), unit, target)
+    maps = Explanations(
+        folder, [run_subject(run) for run in runs], settings, device=device_of(runs[0].network)
+    )
+    maps.add(pictures)
+    peaks = {
+        run.kind: feature_maps(run.network, images.to(maps.device), run.layers[-1]).amax((2, 3)).cpu()
+        for run in runs
+    }
+    samples = []
+    for place, name in enumerate(maps.names):
+        record = read_record(folder / "images" / name)
+        assert record is not None  # it was written just now
+        heights = {kind: of_images[place].numpy() for kind, of_images in peaks.items()}
+        samples.append(
+            SampleImage(record, images[place].numpy(), read_maps(folder / "images" / name), heights)
+        )
+    return samples
 
 
 def training_curves(found: Run) -> pd.DataFrame:

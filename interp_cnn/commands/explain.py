@@ -12,27 +12,24 @@ their own (`gallery`).
 """
 
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from interp_cnn.attribution.folder import Explanations
-from interp_cnn.attribution.question import Question, share_of, size_of
+from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explain_maps
+from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.image_files import skips
-from interp_cnn.discovery.pages import show
+from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import settings_of
-from interp_cnn.discovery.sources import sources_of
-from interp_cnn.discovery.verification import examined
-from interp_cnn.explanation.methods.options import Options, occlusion_options, windows_in_words
-from interp_cnn.explanation.methods.registry import method_named, methods_of, with_each_window
-from interp_cnn.report.maps.pages import About, write_pages
+from interp_cnn.explanation.methods.options import Options, occlusion_options
+from interp_cnn.explanation.methods.registry import methods_of, with_each_window
 from interp_cnn.report.maps.records import Look
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import build_data, plain, write_json
+from interp_cnn.runs.folder import build_data, plain
 from interp_cnn.runs.inputs import (
     Picture,
     Subject,
@@ -44,16 +41,9 @@ from interp_cnn.runs.inputs import (
     with_classes,
 )
 from interp_cnn.runs.places import moved_root
-from interp_cnn.runs.provenance import provenance
 from interp_cnn.storage.spelling import nearest
 
 WHAT = ("maps", "patterns", "reconstructions")
-SCALES = {
-    "none": "one per method and image",
-    "images": "one per method over all images",
-    "methods": "one per unit and image",
-    "all": "one per unit over all images",
-}
 
 
 def run(config: DictConfig) -> None:
@@ -64,89 +54,100 @@ def run(config: DictConfig) -> None:
 
 
 def explain(config: DictConfig, folder: Path) -> Path:
-    """Explains the images of a composed `explain` configuration in a folder; returns the first page, or the folder of a
-    share's images, which has no pages yet.
+    """Explains the images of a composed `explain` configuration in a folder; returns the first page, or the folder
+    where there is no page yet: of a share's images, or of an estimate.
     """
     with computing(config) as device:
-        return _explained(config, folder, device)
-
-
-def _explained(config: DictConfig, folder: Path, device: torch.device) -> Path:
-    what, question, look = _what(config.what), _question(config), _look(config)
-    share = share_of(config.shard)
-    everything, networks = _pictures_and_networks(config)
-    beside = {"What layers stand for": "patterns.html"} if "maps" in what and len(what) > 1 else {}
-    if share is not None and "maps" not in what:
-        raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
-    if what != {"maps"} and share is None:
-        page = _gallery(config, folder, networks, what, device, "patterns.html" if beside else "index.html")
-        if "maps" not in what:
-            return page
-    _check_target(question.target, networks)
-    pictures = spread(everything, config.limit)
-    if question.target == "true" and not all(picture.label for picture in pictures):
-        raise ValueError("target=true, but not every image has a class; name their folders like the classes")
-    found = Explanations(
-        folder,
-        networks,
-        question,
-        device=device,
-        skip_bad=skips(config.on_error),
-        share=share or (0, 1),
-    )
-    if config.estimate:
-        print("\n".join(found.estimate(pictures)))
-        return folder
-    over_images = config.shared_scale in ("images", "all")
-    at_once = config.draw and not over_images
-    found.add(pictures, batch_size=config.batch_size, look=look if at_once else None)
-    if share is not None:
-        print(
-            f"shard {config.shard}: {len(found.names)} images explained; a call without shard= joins all shards"
-        )
-        return folder
-    if over_images:
-        look = replace(look, limits=found.common_scales())
-    if config.draw:
-        found.draw(look)
-    made = provenance()
-    numbers = len(found.names), len(found.bad)
-    about = _about(config, networks, question, numbers=numbers, command=made["command"])
-    write_json(folder / "explain.json", {**made, "question": plain(config)})
-    others = ["explain.json", "manifest.csv", *(["quarantine.csv"] if found.bad else [])]
-    page = write_pages(folder, found.names, about, look, others, beside=beside)
-    more = f" of {len(everything)} (limit=null: all)" if len(pictures) < len(everything) else ""
-    left_out = f", {len(found.bad)} left out (quarantine.csv)" if found.bad else ""
-    print(f"{len(found.names)} images{more} explained{left_out}: {os.path.relpath(page)}")
+        maps, concepts, available = _requests(config, device)
+        if maps is not None and config.estimate:
+            print("\n".join(estimate_maps(maps, folder)))
+            return folder
+        page = folder
+        if concepts is not None:
+            discovered = discover_concepts(concepts, folder)
+            page = discovered.page
+            print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
+        if maps is not None:
+            explained = explain_maps(maps, folder)
+            page = explained.page or folder
+            print(_summary(explained, config.shard, available))
     return page
 
 
-def _gallery(
-    config: DictConfig,
-    folder: Path,
-    networks: Sequence[Subject],
-    what: set[str],
-    device: torch.device,
-    first: str,
-) -> Path:
-    """Mines, draws, verifies, and writes the pages of what layers stand for."""
+def _summary(explained: ExplainedImages, shard: str | None, available: int) -> str:
+    """What was done, in a line; `available` is the number of images without a limit."""
+    count, bad = len(explained.names), len(explained.bad)
+    if explained.page is None:
+        return f"shard {shard}: {count} images explained; a call without shard= joins all shards"
+    more = f" of {available} (limit=null: all)" if count + bad < available else ""
+    left_out = f", {bad} left out (quarantine.csv)" if bad else ""
+    return f"{count} images{more} explained{left_out}: {os.path.relpath(explained.page)}"
+
+
+def _requests(
+    config: DictConfig, device: torch.device
+) -> tuple[MapRequest | None, ConceptRequest | None, int]:
+    """The maps and the concepts that a configuration asks for, None where it asks none, and the number of images that
+    there are. Every setting is checked here, before any work is done.
+    """
+    what, settings, look, share = _what(config.what), _settings(config), _look(config), _share(config.shard)
+    if share is not None and "maps" not in what:
+        raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
+    pictures, networks = _pictures_and_networks(config)
+    maps = concepts = None
+    both = "maps" in what and len(what) > 1
+    if what != {"maps"} and share is None:
+        first = "patterns.html" if both else "index.html"
+        concepts = _concept_request(config, networks, device, first, drawn="reconstructions" in what)
+    if "maps" in what:
+        _check_target(settings.target, networks)
+        chosen = spread(pictures, config.limit)
+        if settings.target == "true" and not all(picture.label for picture in chosen):
+            raise ValueError(
+                "target=true, but not every image has a class; name their folders like the classes"
+            )
+        maps = MapRequest(
+            networks=networks,
+            images=chosen,
+            settings=settings,
+            look=look,
+            device=device,
+            batch_size=config.batch_size,
+            skip_bad=skips(config.on_error),
+            share=share,
+            draw=config.draw,
+            shared_scale=config.shared_scale,
+            image_size=_size(config.image_size),
+            weights=_weights_in_words(config),
+            source=config.images or "validation data",
+            configuration=plain(config),
+            beside={"What layers stand for": "patterns.html"} if both else {},
+        )
+    return maps, concepts, len(pictures)
+
+
+def _concept_request(
+    config: DictConfig, networks: Sequence[Subject], device: torch.device, first: str, *, drawn: bool
+) -> ConceptRequest:
+    """What layers stand for; `first` is the name of the first page, `drawn` whether pictures are drawn."""
+    if config.images is not None:
+        raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
     mining, drawing = settings_of(
         plain(config.patterns), plain(config.reconstructions), seed=config.seed, device=device.type
     )
-    if config.images is not None:
-        raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
     data = networks[0].data if config.get("data") is None else _data(config.data, networks[0])
     assert data is not None  # without images or data there was nothing to show
-    for one in networks:
-        one.network.to(device)
-    sources = sources_of(networks, data, layer=config.patterns.layer, unmasked=config.patterns.unmasked)
-    drawing = drawing if "reconstructions" in what else None
-    found = examined(folder / "patterns", sources, data, mining, drawing)
-    made = provenance()
-    write_json(folder / "patterns" / "patterns.json", {**made, "question": OmegaConf.to_container(config)})
-    page = show(folder, found, data, mining, command=made["command"], first=first)
-    print(f"{sum(len(one.units.concepts) for one in found)} patterns and filters: {os.path.relpath(page)}")
-    return page
+    return ConceptRequest(
+        networks=networks,
+        data=data,
+        mining=mining,
+        drawing=drawing if drawn else None,
+        layer=config.patterns.layer,
+        unmasked=config.patterns.unmasked,
+        device=device,
+        first=first,
+        configuration=plain(config),
+    )
 
 
 def _what(given: ListConfig | str) -> set[str]:
@@ -161,7 +162,7 @@ def _what(given: ListConfig | str) -> set[str]:
     return {*words}
 
 
-def _question(config: DictConfig) -> Question:
+def _settings(config: DictConfig) -> MapSettings:
     methods = methods_of(config.methods)
     if config.against not in (None, "none", "runner_up"):
         raise ValueError(f"against={config.against}: expected none or runner_up")
@@ -178,7 +179,7 @@ def _question(config: DictConfig) -> Question:
         seed=config.seed,
         occlusion=occlusion,
     )
-    return Question(
+    return MapSettings(
         with_each_window(methods, options),
         options,
         target=_target(config.target),
@@ -210,7 +211,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
         torch.manual_seed(config.seed)
         networks = [network_subject(config.network, weights=weights)]
     first = networks[0]
-    size, data = first.image_size or size_of(config.image_size), first.data
+    size, data = first.image_size or _size(config.image_size), first.data
     if config.images is None and config.get("data") is not None:
         data = _data(config.data, first)
         size = data.image_size
@@ -258,52 +259,44 @@ def _data(config: DictConfig, subject: Subject) -> PartDataModule:
     return data
 
 
+def _weights_in_words(config: DictConfig) -> str:
+    """Where the weights of a network by name come from; empty for a run, which has its own."""
+    if config.network is None:
+        return ""
+    random = config.network.startswith("torchvision:")
+    return _weights(config) or ("random weights" if random else "weights as its factory gives them")
+
+
+def _share(shard: str | None) -> tuple[int, int] | None:
+    """(k, n) of `k/n`."""
+    if shard is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
+    if not found or not int(found[1]) < int(found[2]):
+        raise ValueError(f"shard={shard}: expected K/N with K from 0 to N-1, such as 0/4, 1/4, 2/4 and 3/4")
+    return int(found[1]), int(found[2])
+
+
+def _size(side: int | None) -> tuple[int, int] | None:
+    """(H, W) of images of so many pixels a side; None for each image's own."""
+    if side is not None and (not isinstance(side, int) or side < 1):
+        raise ValueError(f"image_size={side}: expected pixels, 1 or more, or null for each image's own size")
+    return None if side is None else (side, side)
+
+
 def _target(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)  # YAML reads true as a truth value
 
 
-def _check_target(asks: str, networks: Sequence[Subject]) -> None:
+def _check_target(target: str, networks: Sequence[Subject]) -> None:
     """Refuse a class that a network does not know before any work is done."""
     for one in networks:
-        number = asks.isdecimal() and int(asks) < len(one.classes)
-        if asks not in ("predicted", "true", *one.classes) and not number:
-            hint = nearest(asks, ["predicted", "true", *one.classes])
+        number = target.isdecimal() and int(target) < len(one.classes)
+        if target not in ("predicted", "true", *one.classes) and not number:
+            hint = nearest(target, ["predicted", "true", *one.classes])
             known = (
                 f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
             )
-            raise ValueError(f"target={asks}: {one.name} knows no such class; {hint or f'expected {known}'}")
-
-
-def _about(
-    config: DictConfig,
-    networks: Sequence[Subject],
-    question: Question,
-    *,
-    numbers: tuple[int, int],
-    command: str,
-) -> About:
-    """What the pages say first; `numbers` of images explained and left out."""
-    count, bad = numbers
-    names = " and ".join(one.name for one in networks)
-    grey = networks[0].channels == 1
-    options = question.options
-    against = ", minus that of the best other class" if question.against_runner_up else ""
-    target = {"predicted": "the class that the network predicts", "true": "the image's own class"}
-    asked = target.get(question.target, f"the class {question.target}")
-    windows = windows_in_words(options, networks[0].image_size or size_of(config.image_size))
-    colour = "black" if grey else "the image's mean colour"
-    none = "random weights" if names.startswith("torchvision:") else "weights as its factory gives them"
-    facts = {
-        "network": names if config.network is None else f"{names}, {_weights(config) or none}",
-        "images": f"{count}, from {config.images or 'validation data'}"
-        + (f"; {bad} left out, see quarantine.csv" if bad else ""),
-        "explained": f"the logit of {asked}{against}",
-        "occlusion": f"{windows}, hidden pixels become {options.fill if options.fill is not None else colour}",
-        "baseline": f"{options.baseline} (integrated gradients, DeepLIFT, Shapley values)",
-        "scale": SCALES[config.shared_scale],
-    }
-    if not any(name == "rise" or name.startswith("occlusion") for name in question.methods):
-        del facts["occlusion"]
-    title = f"Which pixels speak for the class: {count} image{'s' if count != 1 else ''}, {names}"
-    meanings = {name: method_named(name, options).meaning for name in question.methods}
-    return About(title, facts, meanings, command)
+            raise ValueError(
+                f"target={target}: {one.name} knows no such class; {hint or f'expected {known}'}"
+            )

@@ -83,7 +83,7 @@ def loader_of(images: Subset, chosen: Tensor | None = None) -> DataLoader:
     return DataLoader(part, batch_size=BATCH, collate_fn=collate)
 
 
-def mined(source: Source, images: Subset, mining: Mining, *, background: int | None) -> Arrays:
+def mine_concepts(source: Source, images: Subset, mining: Mining, *, background: int | None) -> Arrays:
     """Everything that is mined from a source, as arrays and text to keep; `units_in` reads it.
 
     Raises:

@@ -13,7 +13,7 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.discovery.mining import spread_images
 from interp_cnn.discovery.settings import Mining
 from interp_cnn.discovery.tables import summary_table, units_table
-from interp_cnn.discovery.verification import REACH, Examined
+from interp_cnn.discovery.verification import REACH, VerifiedConcepts
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
 from interp_cnn.report.concepts.cards import Unit
 from interp_cnn.report.concepts.pages import Gallery, GalleryAbout, write_gallery
@@ -21,7 +21,7 @@ from interp_cnn.report.concepts.pages import Gallery, GalleryAbout, write_galler
 
 def show(
     folder: Path,
-    found: Sequence[Examined],
+    found: Sequence[VerifiedConcepts],
     data: PartDataModule,
     mining: Mining,
     *,
@@ -70,7 +70,7 @@ def show(
     return write_gallery(folder, galleries, (summary_table(found, table), table), about, first=first)
 
 
-def _facts(found: Sequence[Examined], mining: Mining, images: int) -> dict[str, str]:
+def _facts(found: Sequence[VerifiedConcepts], mining: Mining, images: int) -> dict[str, str]:
     shortest, longest = mining.lengths
     return {
         "networks": " and ".join(dict.fromkeys(one.source.subject for one in found)),

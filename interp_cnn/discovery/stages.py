@@ -22,7 +22,7 @@ QUESTION = "question"
 Arrays = dict[str, NDArray]
 
 
-def kept(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArray]]) -> Arrays:
+def cached(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArray]]) -> Arrays:
     """The arrays of a file that answers the same question; else they are made, and written.
 
     Args:

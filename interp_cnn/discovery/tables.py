@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import torch
 
-from interp_cnn.discovery.verification import Examined
+from interp_cnn.discovery.verification import VerifiedConcepts
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
 from interp_cnn.report.concepts.measures import averaged_over_concepts
 
 RESAMPLES = 1000
 
 
-def units_table(found: Sequence[Examined], classes: Sequence[str]) -> pd.DataFrame:
+def units_table(found: Sequence[VerifiedConcepts], classes: Sequence[str]) -> pd.DataFrame:
     """A row per unit of every source and kind."""
     rows = []
     for one in found:
@@ -40,7 +40,7 @@ def units_table(found: Sequence[Examined], classes: Sequence[str]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _of_pictures(one: Examined, number: int) -> Iterator[tuple[str, float]]:
+def _of_pictures(one: VerifiedConcepts, number: int) -> Iterator[tuple[str, float]]:
     """Means over a unit's pictures, `window_reactivation` and so on."""
     for mode, arrays in one.pictures.items():
         mine = arrays["concepts"] == number
@@ -49,7 +49,7 @@ def _of_pictures(one: Examined, number: int) -> Iterator[tuple[str, float]]:
                 yield f"{mode}_{name}", float(torch.from_numpy(values[mine]).nanmean())
 
 
-def summary_table(found: Sequence[Examined], units: pd.DataFrame) -> pd.DataFrame:
+def summary_table(found: Sequence[VerifiedConcepts], units: pd.DataFrame) -> pd.DataFrame:
     """Columns source, kind, measure, value, low, high, n: of units, and of each source's decoder (kind "decoder")."""
     rows = []
     for one in found:

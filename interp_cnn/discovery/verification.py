@@ -23,10 +23,10 @@ from torch.utils.data import Subset
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.parts import PartSample
-from interp_cnn.discovery.mining import Units, loader_of, mined, pixels_of, spread_images, units_in
+from interp_cnn.discovery.mining import Units, loader_of, mine_concepts, pixels_of, spread_images, units_in
 from interp_cnn.discovery.settings import Drawing, Mining
 from interp_cnn.discovery.sources import Source
-from interp_cnn.discovery.stages import Arrays, kept
+from interp_cnn.discovery.stages import Arrays, cached
 from interp_cnn.evaluation.concepts import concept_measures
 from interp_cnn.evaluation.reconstructions import reconstruction_quality
 from interp_cnn.evaluation.statistics import Estimate
@@ -43,7 +43,7 @@ REACH = 1  # cells around an occurrence that are kept, taken out, or count as be
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
+class VerifiedConcepts:
     """Units of one kind of one source with everything that was found out about them.
 
     Attributes:
@@ -65,13 +65,13 @@ class Examined:
     quality: dict[str, Estimate]
 
 
-def examined(
+def verify_concepts(
     folder: Path,
     sources: list[Source],
     data: PartDataModule,
     mining: Mining,
     drawing: Drawing | None,
-) -> list[Examined]:
+) -> list[VerifiedConcepts]:
     """All sources and kinds; what is in the folder already is only read.
 
     Args:
@@ -86,26 +86,26 @@ def examined(
     with progress_bar(transient=True) as bar:
         task = bar.add_task("", total=total, seen="")
         tell = partial(bar.update, task, advance=1)
-        return _examined(folder, sources, data, mining, drawing, lambda text: tell(description=text))
+        return _verify_concepts(folder, sources, data, mining, drawing, lambda text: tell(description=text))
 
 
-def _examined(
+def _verify_concepts(
     folder: Path,
     sources: list[Source],
     data: PartDataModule,
     mining: Mining,
     drawing: Drawing | None,
     step: Callable[[str], None],
-) -> list[Examined]:
+) -> list[VerifiedConcepts]:
     images = spread_images(data, mining.images)
     questions, everything = [], []
     for source in sources:
         asked = {**source.question, "mining": asdict(mining), "images": _named(images)}
         step(f"{source.name}: mining")
-        stored = kept(
+        stored = cached(
             folder / source.slug / "mined.npz",
             asked,
-            lambda s=source: mined(s, images, mining, background=data.background),
+            lambda s=source: mine_concepts(s, images, mining, background=data.background),
         )
         questions.append(asked)
         everything.append({kind: units_in(stored, kind, mining) for kind in mining.kinds})
@@ -121,28 +121,34 @@ def _examined(
             drawn = {**asked, "decoder": fingerprint(decoder)}
             step(f"{source.name}: quality of the decoder")
             quality = _quality(
-                kept(place / "quality.npz", drawn, lambda s=source, d=decoder: _judged(s, d, images))
+                cached(
+                    place / "quality.npz", drawn, lambda s=source, d=decoder: _decoder_quality(s, d, images)
+                )
             )
         for kind, units in units_of.items():
             if not units.concepts:
                 continue
             step(f"{source.name}: measures of {kind}")
-            measured = kept(
-                place / f"{kind}-measures.npz", asked, lambda s=source, u=units: _measured(s, u, images, data)
+            measured = cached(
+                place / f"{kind}-measures.npz",
+                asked,
+                lambda s=source, u=units: _concept_measures(s, u, images, data),
             )
             pictures = {}
             for mode in drawing.modes if drawing is not None else ():
                 assert decoder is not None  # who draws has one
                 step(f"{source.name}: {kind}, {mode}")
                 others = _witnesses(source, sources, [one[kind] for one in everything])
-                pictures[mode] = kept(
+                pictures[mode] = cached(
                     place / f"{kind}-{mode}.npz",
                     {**drawn, "others": [one.question for one in sources]},
-                    lambda s=source, u=units, d=decoder, m=mode, o=others: _verified(s, u, d, images, m, o),
+                    lambda s=source, u=units, d=decoder, m=mode, o=others: _verified_pictures(
+                        s, u, d, images, m, o
+                    ),
                 )
             table = pd.read_json(StringIO(str(measured["table"])), orient="records", dtype=False)
             maps, effects = (torch.from_numpy(measured[name]) for name in ("maps", "effects"))
-            found.append(Examined(source, units, table, maps, effects, pictures, quality))
+            found.append(VerifiedConcepts(source, units, table, maps, effects, pictures, quality))
     return found
 
 
@@ -178,7 +184,7 @@ def _named(images: Subset[PartSample]) -> list:
     return [len(images), *(round(float(image.double().sum()), 6) for image in ends)]
 
 
-def _measured(source: Source, units: Units, images: Subset, data: PartDataModule) -> dict:
+def _concept_measures(source: Source, units: Units, images: Subset, data: PartDataModule) -> dict:
     radius = (REACH + 0.5) * sum(value**2 for value in source.field.stride) ** 0.5  # to a window's corner
     table, maps = concept_measures(
         source.network,
@@ -211,7 +217,7 @@ def _measured(source: Source, units: Units, images: Subset, data: PartDataModule
     }
 
 
-def _verified(
+def _verified_pictures(
     source: Source, units: Units, decoder: nn.Module, images: Subset, mode: str, others: dict[str, Witness]
 ) -> dict:
     reconstructor = Reconstructor(
@@ -231,7 +237,7 @@ def _verified(
     }
 
 
-def _judged(source: Source, decoder: Upconvolution, images: Subset) -> dict:
+def _decoder_quality(source: Source, decoder: Upconvolution, images: Subset) -> dict:
     scale = decoder.scale.flatten()
     found = reconstruction_quality(
         source.network, decoder, loader_of(images), layer=source.layer, scale=scale

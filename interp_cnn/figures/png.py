@@ -34,3 +34,9 @@ def png_bytes(rgb: NDArray, *, colours: int | None = None, photograph: bool = Tr
     buffer = BytesIO()
     image.save(buffer, format="png")
     return buffer.getvalue()
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a PNG file in pixels; nothing but its head is read."""
+    with Image.open(path) as image:
+        return image.size

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.network.refusals import Refusal, refusing
-from interp_cnn.runs.folder import load_run
+from interp_cnn.runs.folder import Run, load_run
 from interp_cnn.runs.networks import class_names, load_network, told_apart
 from interp_cnn.runs.places import run_folders
 
@@ -68,9 +68,7 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
         name = run.kind if run.kind not in names else f"{run.kind} ({folder.name})"
         while name in names:
             name += "'"
-        data = run.data
-        size = data.image_size
-        found.append(Subject(name, run.network, tuple(data.classes), data.channels, size, data))
+        found.append(replace(run_subject(run), name=name))
     first = found[0]
     for subject in found[1:]:
         if (subject.channels, subject.image_size) != (first.channels, first.image_size):
@@ -79,6 +77,12 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
                 "explain them in two calls"
             )
     return found
+
+
+def run_subject(run: Run) -> Subject:
+    """A run's network, named for its kind."""
+    data = run.data
+    return Subject(run.kind, run.network, tuple(data.classes), data.channels, data.image_size, data)
 
 
 def network_subject(spec: str, *, weights: str | None = None) -> Subject:

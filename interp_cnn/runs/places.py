@@ -3,6 +3,7 @@
 Every command that takes runs takes either, and the same settings for images that were moved: data=... data.root=DIR.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,4 +52,9 @@ def _runs_of(folder: Path) -> list[Path]:
     inside = [found.parent for found in folder.glob(f"*/{CONFIG}") if not found.parent.name.startswith(".")]
     if not inside:
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}, and no folder in it has one")
-    return sorted(inside, key=lambda run: (len(run.name), run.name))  # 2 before 10
+    return sorted(inside, key=lambda run: _with_numbers(run.name))
+
+
+def _with_numbers(name: str) -> list[str | int]:
+    """A name to sort by, its numbers as numbers: 2 before 10, interpretable before plain."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]

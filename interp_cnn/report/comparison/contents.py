@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.report.maps.records import ImageRecord
 
 
 class Estimate(Protocol):
@@ -82,44 +83,19 @@ class Network:
 
 
 @dataclass(frozen=True)
-class PixelMap:
-    """A map over one image's pixels: which of them speak for (positive) or against (negative) a class.
-
-    Attributes:
-        network: name of the network it explains.
-        method: e.g. "occlusion".
-        values: (h, w), of the image's size or coarser; None where the method was refused.
-        unit: what the values are, e.g. "logit drop".
-        target: the class that is explained.
-        refused: why there is no map.
-    """
-
-    network: str
-    method: str
-    values: ArrayLike | None
-    unit: str
-    target: str
-    refused: str = ""
-
-
-@dataclass(frozen=True)
 class SampleImage:
-    """One image with what each network says about it.
+    """One image with every network's maps of it.
 
     Attributes:
-        name: file or scan.
+        record: its name and class, what each network says, and the numbers of each map.
         image: (C, H, W) in [0, 1] or uint8.
-        label: its class.
-        predictions: network -> (class, probability).
-        maps: one per network and method.
+        maps: `map_key` -> (H, W); none for a map that was refused.
         peaks: network -> (D,) peak of each of its filters on this image, in the order of its table of filters.
     """
 
-    name: str
+    record: ImageRecord
     image: ArrayLike
-    label: str
-    predictions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    maps: Sequence[PixelMap] = ()
+    maps: Mapping[str, NDArray[np.float32]]
     peaks: Mapping[str, ArrayLike] = field(default_factory=dict)
 
 
@@ -135,6 +111,7 @@ class Contents:
         baselines: baseline -> measure -> estimate, e.g. random_cell, centre, best_constant, oracle.
         differences: measure -> first minus second network.
         samples: images with maps.
+        meanings: method -> what the values of its maps say.
         curves: columns epoch, split, quantity, value, network; None without training.
         reproduction: how to get the same again: command, overrides, versions, seed, commit, machine,
             durations; nested
@@ -149,6 +126,7 @@ class Contents:
     baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
     samples: Sequence[SampleImage] = ()
+    meanings: Mapping[str, str] = field(default_factory=dict)
     curves: pd.DataFrame | None = None
     reproduction: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from interp_cnn import figures
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.report.album import SIDE, places, within
-from interp_cnn.report.comparison.contents import SampleImage
 
 CELL = 72  # pixels of one patch in a sheet
 COLUMNS = 3
@@ -82,16 +81,6 @@ def peak_places(exemplars: Exemplars, number: int) -> Rgb:
     field = exemplars.field
     counts = exemplars.peak_counts[number].flatten()
     return places(exemplars.mean_image, field.cell_centres(), counts, spacing=min(field.stride))
-
-
-def sample_picture(sample: SampleImage, side: int = SIDE) -> Rgb:
-    """A sample image as large as a picture."""
-    return within(figures.to_rgb(sample.image), side)
-
-
-def map_picture(image: Rgb, values: np.ndarray, limits: tuple[float, float], colours: str) -> Rgb:
-    """A pixel map over a sample's picture, each of its values a flat rectangle."""
-    return figures.overlay(image, values, limits=limits, colours=colours, smooth=False)
 
 
 def _patch(image: Rgb, box: np.ndarray) -> Rgb:

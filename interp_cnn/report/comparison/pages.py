@@ -31,17 +31,14 @@ from interp_cnn.report.comparison.samples import SampleView, sample_pages, sampl
 from interp_cnn.report.comparison.tables import write_tables
 from interp_cnn.report.comparison.verdict import verdict
 from interp_cnn.report.folder import replaced_folder
+from interp_cnn.report.maps.records import Look
 from interp_cnn.report.measures import measure
 from interp_cnn.report.site import Site, templates, write_assets
+from interp_cnn.report.words import reading
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.names import distinct_slugs
 
 SAMPLES_ON_OVERVIEW = 8
-COLOUR_WORDS = {
-    "green-red": "Green pixels support the class, red ones speak against it.",
-    "orange-blue": "Orange pixels support the class, blue ones speak against it.",
-    "heat": "Light pixels matter most.",
-}
 
 
 def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "green-red") -> Path:
@@ -57,7 +54,7 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
     """
     if map_colours not in COLOUR_MAPS or map_colours == "heat":
         raise ValueError(f"map_colours: {map_colours!r}; expected green-red or orange-blue")
-    folder = Path(folder)
+    folder, look = Path(folder), Look(map_colours)
     slugs = distinct_slugs([network.name for network in contents.networks])
     with replaced_folder(folder) as draft:
         album, images = Album(draft), sample_pages(contents.samples)
@@ -68,7 +65,7 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
             )
             for place, (network, slug) in enumerate(zip(contents.networks, slugs, strict=True))
         ]
-        samples = sample_views(contents, networks, album, map_colours)
+        samples = sample_views(draft, contents, networks, look)
         site = Site(
             title=contents.title[:1].upper() + contents.title[1:],
             made=str(contents.reproduction.get("date", "")),
@@ -79,12 +76,12 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
             beside=dict(contents.beside),
         )
         pages = _Pages(draft, site)
-        _write_overview(pages, contents, networks, samples, album)
+        _write_overview(pages, contents, networks, samples, album, reading(map_colours))
         _write_classes(pages, contents, class_views(contents, networks, samples))
         for network in networks:
             _write_network(pages, network, contents)
-        _write_samples(pages, samples, COLOUR_WORDS[map_colours])
-        write_assets(draft)
+        _write_samples(pages, samples, reading(map_colours))
+        write_assets(draft, "explained.css")
     return folder / "index.html"
 
 
@@ -107,10 +104,11 @@ def _write_overview(
     networks: list[NetworkView],
     samples: list[SampleView],
     album: Album,
+    words: str,
 ) -> None:
     chosen = {network.slug: choices(network) for network in networks}
     ranking = next((name for name, groups in chosen.values() if groups), "")
-    shown = [sample for sample in samples if sample.rows][:SAMPLES_ON_OVERVIEW]
+    shown = [sample for sample in samples if sample.image.methods][:SAMPLES_ON_OVERVIEW]
     pages.write(
         "index.html",
         "index",
@@ -124,7 +122,7 @@ def _write_overview(
         choices={slug: groups for slug, (_, groups) in chosen.items() if groups},
         ranking=measure(ranking),
         samples=shown,
-        colours_words=COLOUR_WORDS[shown[0].rows[0].colours] if shown else "",
+        reading=words,
         curves=curve_chart(contents, album),
         training=training_table(contents),
         configurations=[(it.name, it.configuration) for it in contents.networks if it.configuration],
@@ -170,9 +168,20 @@ def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView]) 
 def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None:
     if samples:
         pages.write("images.html", "images", here="images", samples=samples)
-    for sample, before, after in _with_neighbours(samples):
-        around = {"before": before, "after": after}
-        pages.write(sample.page, "image", here="images", sample=sample, colours_words=words, **around)
+    for sample, *neighbours in _with_neighbours(samples):
+        before, after = ((f"../../{it.page}", it.name) if it else None for it in neighbours)
+        pages.write(
+            sample.page,
+            "explained_image",
+            here="images",
+            image=sample.image,
+            back="images.html",
+            before=before,
+            after=after,
+            reading=words,
+            firing=sample.firing,
+            among=sample.among,
+        )
 
 
 def _with_neighbours(items: Sequence[Any]) -> list[tuple[Any, Any, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from interp_cnn.storage.files import npz_bytes, save_json, write_bytes
 from interp_cnn.storage.names import distinct_slugs
 
 RECORD, MAPS, PANEL, IMAGE = "explanation.json", "maps.npz", "panel.png", "image.png"
+WITHIN_SCALE = (
+    0.995  # the share of a map's cells that its colours span: a few pixels alone would turn the rest pale
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,12 @@ class MapRecord:
     def drawn(self, values: NDArray) -> NDArray:
         """What is drawn of the map (H, W)."""
         return coarse(values, self.grain, add_up=self.cells == "sum")
+
+    def with_values(self, values: NDArray) -> MapRecord:
+        """This record with the smallest and largest value of a map (H, W), and the scale of what is drawn of it."""
+        strength = np.abs(self.drawn(values))
+        scale = float(np.quantile(strength, WITHIN_SCALE)) or float(strength.max())
+        return replace(self, low=float(values.min()), high=float(values.max()), scale=scale)
 
     @property
     def relative_error(self) -> float:
@@ -240,7 +250,8 @@ def read_records(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Imag
 def picture_names(record: ImageRecord, method: str, answer: Answer) -> tuple[str, str]:
     """The file names of a map with its colour bar and of its overlay."""
     slugs = distinct_slugs([one.network for one in record.answers])
-    start = method if len(slugs) == 1 else f"{slugs[record.answers.index(answer)]}-{method}"
+    word = re.sub(r"[^A-Za-z0-9_-]+", "-", method)
+    start = word if len(slugs) == 1 else f"{slugs[record.answers.index(answer)]}-{word}"
     return f"{start}.png", f"{start}-overlay.png"
 
 
