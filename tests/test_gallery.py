@@ -121,7 +121,7 @@ def test_the_other_network_is_asked_for_the_class_too_and_for_what_was_mined_the
 
 def test_nothing_is_made_twice_and_other_weights_are_asked_again(place, found, subjects, data, monkeypatch):
     monkeypatch.setattr(verifying, "decoder_for", untrained)
-    for name in ("mined", "_measured", "_verified", "_judged"):
+    for name in ("mine_concepts", "_concept_measures", "_verified_pictures", "_decoder_quality"):
         monkeypatch.setattr(verifying, name, lambda *args, name=name, **kwargs: pytest.fail(f"{name} again"))
     again = verify_concepts(place / "patterns", sources_of(subjects, data), data, MINING, DRAWING)
     for one, other in zip(found, again, strict=True):
