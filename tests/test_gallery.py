@@ -128,7 +128,7 @@ def test_nothing_is_made_twice_and_other_weights_are_asked_again(place, found, s
         assert [c.name for c in one.units.concepts] == [c.name for c in other.units.concepts]
         pd.testing.assert_frame_equal(one.measures, other.measures)
         assert np.array_equal(one.pictures["full"]["pictures"], other.pictures["full"]["pictures"])
-    with pytest.raises(pytest.fail.Exception, match="mined again"):
+    with pytest.raises(pytest.fail.Exception, match="mine_concepts again"):
         verify_concepts(place / "patterns", sources_of(subjects, data), data, replace(MINING, top=5), None)
 
 
