@@ -344,7 +344,7 @@ def test_a_mask_of_ours_keeps_the_sum_half_transparent_too(strength):
         (lambda x: x @ x.transpose(2, 3), "no rule for matmul in layer '1'"),
         (lambda x: F.normalize(x), "no rule for normalize in layer '1'"),
         (lambda x: x.relu() if x.amax() > 0.5 else x.sigmoid(), "another path for the baseline"),
-        (lambda x: x + x.mean(0, keepdim=True), "mixes images"),
+        (lambda x: x + x.mean(0, keepdim=True), "mixes the images of a batch"),
     ],
 )
 def test_what_no_rule_knows_is_refused_by_name_and_place(function, words):

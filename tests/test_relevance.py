@@ -484,16 +484,16 @@ def changed_through_a_view(x: Tensor) -> Tensor:
     ],
 )
 def test_what_no_rule_knows_is_refused_by_name_and_place(function, words):
-    images, targets = images_and_targets()
+    images, targets = images_and_targets()  # one image, since some of these functions mix several
     with pytest.raises(ValueError, match=words):
-        lrp(around(function), images, targets)
+        lrp(around(function), images[:1], targets[:1])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_scripted_modules_are_refused():
     network = prepared(Sequence())
     network[3] = torch.jit.script(network[3])
-    with pytest.raises(ValueError, match="'3' is a scripted module"):
+    with pytest.raises(ValueError, match="module '3' is scripted or traced"):
         lrp(network, *images_and_targets())
 
 
