@@ -52,7 +52,7 @@ def test_refined_drops_are_exact_where_they_say_so_and_the_error_bound_holds(lev
     )
     own = full[torch.arange(2), TARGETS]
     torch.testing.assert_close(found.drops[found.exact], own[found.exact], rtol=1e-9, atol=1e-12)
-    assert found.computed < 1.5 * own[0].numel() and not found.exact.all()
+    assert found.computed.double().mean() < 1.5 * own[0].numel() and not found.exact.all()
     for index in range(2):
         wrong = ((found.drops - own).abs()[index] > found.error[index])[~found.exact[index]].double().mean()
         assert wrong <= found.share[index]

@@ -109,13 +109,14 @@ def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
         generator=torch.Generator().manual_seed(options.seed),
     )
     grid = window_grid(size, window, stride)
-    rest = f"{found.computed:.0f} windows of several sizes computed instead of {len(grid)}"
     notes = [
-        f"{rest}; with {found.confidence:.0%} confidence at most {share:.0%} of the windows that were estimated err "
-        f"by more than {error:.2g}"
-        for error, share in zip(found.error.tolist(), found.share.tolist(), strict=True)
+        f"{computed} windows of several sizes computed instead of {len(grid)}; with {found.confidence:.0%} confidence "
+        f"at most {share:.0%} of the windows that were estimated err by more than {error:.2g}"
+        for computed, error, share in zip(
+            found.computed.tolist(), found.error.tolist(), found.share.tolist(), strict=True
+        )
     ]
-    passes = worth(network, images, one) * found.computed / len(grid) * len(images)
+    passes = worth(network, images, one) * float(found.computed.sum()) / len(grid)
     return with_sums(map_of_drops(grid, found.drops), tuple(notes), passes)
 
 

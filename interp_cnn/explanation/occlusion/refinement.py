@@ -41,7 +41,8 @@ class RefinedDrops:
         error: (B,) largest error among the audited estimates; 0 where nothing was estimated.
         share: (B,) with `confidence`, at most this share of the estimated windows errs by more than `error`.
         confidence: of that statement.
-        computed: windows computed per image, on all levels and for the audit, on average.
+        computed: (B,) windows that an image needed, on all levels and for the audit; an engine may compute more for
+            images that stand beside it.
     """
 
     drops: Tensor
@@ -49,7 +50,7 @@ class RefinedDrops:
     error: Tensor
     share: Tensor
     confidence: float
-    computed: float
+    computed: Tensor
 
 
 @chosen_precision()
@@ -91,13 +92,12 @@ def refined_drops(
     index = torch.arange(len(images))
     drops = torch.zeros(len(images), *shape, dtype=images.dtype)
     exact = torch.zeros(len(images), *shape, dtype=torch.bool)
-    computed = 0
+    computed = torch.zeros(len(images), dtype=torch.int64)
 
-    def values(job: OcclusionJob) -> Tensor:
-        nonlocal computed
+    def values(job: OcclusionJob, needed: Tensor) -> Tensor:
         for _ in job.run():
             pass
-        computed += int(job.known.sum())
+        computed.add_((job.known & needed).sum((1, 2)).cpu())
         return job.drops[index, targets.to(job.drops.device)].cpu()
 
     wanted = None
@@ -118,7 +118,7 @@ def refined_drops(
         job = OcclusionJob(
             network, images, window=block, stride=across, fill=fill, overhang="end", wanted=here
         )
-        found = values(job)[:, : blocks[0], : blocks[1]]
+        found = values(job, here)[:, : blocks[0], : blocks[1]]
         known = (job.known & here)[:, : blocks[0], : blocks[1]]  # an engine may have computed more
         spread = _fine(known, side, shape)
         areas = grid.gather(torch.ones(1, *images.shape[2:]))[:, : blocks[0], : blocks[1]]
@@ -134,15 +134,15 @@ def refined_drops(
     audited = _drawn(~exact, audit, image_generators(images, drawn_seed(generator)))
     if not bool(audited.any()):
         zero = torch.zeros(len(images))
-        return RefinedDrops(drops, exact, zero.to(drops), zero, CONFIDENCE, computed / len(images))
+        return RefinedDrops(drops, exact, zero.to(drops), zero, CONFIDENCE, computed)
     job = OcclusionJob(network, images, window=size, stride=step, fill=fill, wanted=audited)
-    found, checked = values(job), job.known & audited
+    found, checked = values(job, audited), job.known & audited
     error = ((found - drops).abs() * audited).amax((1, 2))
     left = (~exact).sum((1, 2)) - audited.sum((1, 2))
     share = 1 - (1 - CONFIDENCE) ** (1 / audited.sum((1, 2)).clamp(min=1).double())
     share = torch.where(left > 0, share, 0.0)
     drops = torch.where(checked, found, drops)
-    return RefinedDrops(drops, exact | checked, error, share, CONFIDENCE, computed / len(images))
+    return RefinedDrops(drops, exact | checked, error, share, CONFIDENCE, computed)
 
 
 def _fine(blocks: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
