@@ -123,13 +123,15 @@ def _measured_network(
 ) -> tuple[list[NetworkMeasures], NetworkMeasures | None, Images]:
     """The given network, the same without its weights (random ones, of torchvision or the factory), and its images."""
     from interp_cnn.runs.networks import known_class_names, load_network
+    from interp_cnn.runs.normalisation import say_doubt
 
     if config.get("data") is None:
         raise ValueError(
             "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
         )
     data = build_data(config.data)
-    network = load_network(config.network, weights=config.weights).to(device)
+    load = partial(load_network, config.network, mean=config.mean, std=config.std)
+    network = load(weights=config.weights).to(device)
     blank = torch.zeros(1, data.channels, *data.image_size, device=device)
     layer = _layer_of(network, config.layer, blank)
     measured = partial(
@@ -150,6 +152,7 @@ def _measured_network(
     before = None
     with torch.no_grad():
         count = network(blank).shape[1]
+    say_doubt(network, config.network, tuple(blank.shape[1:]))
     names = (
         names_in(config.classes)
         if config.classes
@@ -158,7 +161,7 @@ def _measured_network(
     measured = partial(measured, answers=matched_classes(names, data.classes, count))
     if config.untrained and config.weights is not None:
         torch.manual_seed(config.seed)
-        before = measured(load_network(config.network, num_classes=count).to(device))
+        before = measured(load(num_classes=count).to(device))
     return [measured(network)], before, {config.network: _pixels(data)}
 
 

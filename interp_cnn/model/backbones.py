@@ -48,6 +48,24 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+class Normalised(nn.Module):
+    """A network of somebody else behind a normalisation, so that it takes pixels in [0, 1].
+
+    Args:
+        body: images of zero mean and unit variance (B, C, H, W) -> logits (B, K).
+        mean: one number, or one per channel.
+        std: likewise.
+    """
+
+    def __init__(self, body: nn.Module, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.normalise, self.body = Normalise(mean, std), body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
+        return self.body(self.normalise(images))
+
+
 class SmallCNN(nn.Module):
     """Five 3 x 3 convolutions with batch norm, two poolings (stride 4), global average, one linear layer.
 

@@ -17,7 +17,8 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.network.refusals import Refusal, refusing
 from interp_cnn.runs.folder import Run, load_run
-from interp_cnn.runs.networks import class_names, load_network, told_apart
+from interp_cnn.runs.networks import class_names, image_channels, load_network, told_apart
+from interp_cnn.runs.normalisation import Statistics, say_doubt
 from interp_cnn.runs.places import run_folders
 
 
@@ -85,10 +86,12 @@ def run_subject(run: Run) -> Subject:
     return Subject(run.kind, run.network, tuple(data.classes), data.channels, data.image_size, data)
 
 
-def network_subject(spec: str, *, weights: str | None = None) -> Subject:
-    """A network by name; its classes are not known yet."""
-    network = load_network(spec, weights=weights)
-    return Subject(spec, network, (), _channels(network))
+def network_subject(
+    spec: str, *, weights: str | None = None, mean: Statistics = None, std: Statistics = None
+) -> Subject:
+    """A network by name, see `load_network`; its classes are not known yet."""
+    network = load_network(spec, weights=weights, mean=mean, std=std)
+    return Subject(spec, network, (), image_channels(network))
 
 
 def with_classes(
@@ -102,7 +105,10 @@ def with_classes(
         weights: those that the network was given.
         file: a name on each line, or a JSON list; None: none.
     """
-    count = len(subject.classes) or _count_of_classes(subject, size or (224, 224))
+    count = len(subject.classes)
+    if not count:
+        count = _count_of_classes(subject, size or (224, 224))
+        say_doubt(subject.network, subject.name, (subject.channels, *(size or (224, 224))))
     names = told_apart(names_in(file)) if file is not None else subject.classes
     names = names or class_names(subject.name, count, weights=weights)
     if len(names) != count:
@@ -173,12 +179,6 @@ def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
 
 def _shape(subject: Subject) -> str:
     return " x ".join(map(str, (subject.channels, *(subject.image_size or ()))))
-
-
-def _channels(network: nn.Module) -> int:
-    """Channels of the images: those of the first convolution, if it takes grey ones."""
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    return 1 if first is not None and first.in_channels == 1 else 3
 
 
 def names_in(file: str) -> tuple[str, ...]:

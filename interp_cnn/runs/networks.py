@@ -4,9 +4,9 @@
     package.module:factory           weights: a file, or none (as the factory built it)
 
 Both take pixels in [0, 1]: torchvision's networks stand behind the normalisation that torchvision's weights expect,
-in a file too; a factory's network normalises inside. A factory is called without arguments (with `num_classes`, where
-it is given and the factory takes it); its module is looked for in the current folder too. Weight files are read as
-tensors only, nothing in them runs.
+in a file too; a factory's network normalises inside, unless `mean` and `std` are given. A factory is called without
+arguments (with `num_classes`, where it is given and the factory takes it); its module is looked for in the current
+folder too. Weight files are read as tensors only, nothing in them runs.
 """
 
 import importlib
@@ -23,14 +23,22 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from interp_cnn.model.backbones import TorchvisionClassifier, statistics_of_weights
+from interp_cnn.model.backbones import Normalise, Normalised, TorchvisionClassifier, statistics_of_weights
+from interp_cnn.runs.normalisation import Statistics, checked_statistics
 from interp_cnn.storage.tensors import read_tensors
 
 IMAGENET_CLASSES = 1000
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def load_network(spec: str, *, weights: str | None = None, num_classes: int | None = None) -> nn.Module:
+def load_network(
+    spec: str,
+    *,
+    weights: str | None = None,
+    num_classes: int | None = None,
+    mean: Statistics = None,
+    std: Statistics = None,
+) -> nn.Module:
     """A classifier in evaluation mode: images (B, C, H, W) in [0, 1] -> logits (B, K).
 
     Args:
@@ -38,9 +46,13 @@ def load_network(spec: str, *, weights: str | None = None, num_classes: int | No
         weights: a file (a state dict saved by `torch.save`, or safetensors); for a torchvision network also
             torchvision's own name, such as DEFAULT or IMAGENET1K_V1 (downloaded unless it is cached); None: none.
         num_classes: K; by default that of the weights, or ImageNet's 1000, or the factory's own.
+        mean: of the pixels in [0, 1] that the network was trained on, one number or one per channel: it is put behind
+            (images - mean) / std. None: torchvision's networks see what torchvision's weights expect, others bare
+            pixels.
+        std: likewise.
 
     Raises:
-        ValueError: an unknown network, module or factory, or weights that do not fit.
+        ValueError: an unknown network, module or factory, or weights or a mean that do not fit.
         FileNotFoundError: no such weights file.
     """
     package, _, name = spec.partition(":")
@@ -52,11 +64,23 @@ def load_network(spec: str, *, weights: str | None = None, num_classes: int | No
         )
     if package == "torchvision":
         network = _torchvision_network(name, weights, num_classes)
+        statistics = checked_statistics(mean, std, 3)
+        if statistics is not None:
+            network.normalise = Normalise(*statistics)
     else:
         network = _built(package, name, num_classes)
         if weights is not None:
             _load(network, _state(weights), weights, spec)
+        statistics = checked_statistics(mean, std, image_channels(network))
+        if statistics is not None:
+            network = Normalised(network, *statistics)
     return network.eval()
+
+
+def image_channels(network: nn.Module) -> int:
+    """C of a network's images: 1 where its first convolution takes grey ones, else 3."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
 
 
 def class_names(spec: str, count: int, *, weights: str | None = None) -> tuple[str, ...]:
