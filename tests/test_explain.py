@@ -188,7 +188,7 @@ def test_a_run_is_explained_on_its_validation_images_one_of_each_class_first(run
 def test_the_networks_of_a_comparison_stand_side_by_side_on_one_scale(runs, place):
     assert explain(f"run={runs}", "limit=1", "methods=[saliency]", "target=true", "shared_scale=images") == 0
     [record] = records(place / "out").values()
-    assert [answer.network for answer in record.answers] == ["interpretable", "plain"]
+    assert [answer.network for answer in record.answers] == ["plain", "interpretable"]
     assert {answer.target for answer in record.answers} == {record.label}
     [folder] = (place / "out" / "images").iterdir()
     names = {path.name for path in folder.glob("*-saliency-overlay.png")}
@@ -339,6 +339,26 @@ def test_the_same_method_asked_for_by_name_stops_the_command(place, capsys):
     words = ("network=my_networks_to_explain:smooth", "images=photos/fox/1.png", "image_size=12")
     assert explain(*words, "methods=[guided_backprop]") == 2
     assert "guided_backprop: guided_backprop changes the gradient of rectifiers" in capsys.readouterr().err
+
+
+def test_of_several_methods_asked_for_by_name_the_others_are_drawn_and_the_exit_code_says_what_is_missing(
+    place, capsys, caplog
+):
+    words = ("network=my_networks_to_explain:smooth", *PHOTOS, "image_size=12", "batch_size=1")
+    names = "methods=[guided_backprop,saliency,deconvnet]"
+    for _ in ("anew", "again"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert explain(*words, names) == 2
+        said = [one.getMessage() for one in caplog.records if "refused:" in one.getMessage()]
+        assert [one.split()[0] for one in said] == [
+            "guided_backprop",
+            "deconvnet",
+        ]  # each once, of three images
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "guided_backprop of my_networks_to_explain:smooth in 3 of 3" in error and "deconvnet" in error
+        assert (place / "out" / "index.html").is_file() and (place / "out" / "maps.csv").is_file()
+        assert all(set(one) == {"saliency"} for one in maps_of(place / "out").values())
 
 
 # Going on
@@ -570,7 +590,7 @@ def test_a_corrupt_picture_stops_the_command_or_is_listed(place, capsys):
         ([MINE, *PHOTOS, "window=99", "methods=[occlusion]"], "window must fit into the image"),
         ([MINE, *PHOTOS, "window=0.0", "methods=[occlusion]"], "window must be pixels"),
         ([MINE, *PHOTOS, "baseline=gray", "methods=[deeplift]"], "baseline must be 'zero', 'mean', 'blur'"),
-        ([MINE, *PHOTOS, "device=quantum"], "device=quantum is not there"),
+        ([MINE, *PHOTOS, "device=quantum"], "device=quantum: expected auto, cpu, cuda"),
         ([MINE, *PHOTOS, "layer=conf", "methods=[grad_cam]"], "no layer 'conf'; did you mean conv?"),
         ([MINE, "images=photo"], "images=photo: no such folder; did you mean photos?"),
         (

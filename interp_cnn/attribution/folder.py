@@ -14,6 +14,7 @@ manifest-0-of-2.csv, ...      the same of one share
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ class Explanations:
         share: (k, n) to explain every n-th block of images, from the k-th on.
         names: folders of the explained images, in order.
         bad: images that were left out: name and reason.
+        refused: (network, method) to the number of images that it refused.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class Explanations:
     share: tuple[int, int] = (0, 1)
     names: list[str] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         for subject in self.networks:
@@ -116,11 +119,25 @@ class Explanations:
                 for one in batch:
                     record = explained.read_record(self.folder / "images" / one.name)
                     assert record is not None  # it was found whole, or has just been written
+                    self._note_refusals(record)
                     place = f"images/{one.name}/{explained.MAPS}"
                     manifest.writerow((one.picture.name, place, record.map_sha256, one.fingerprint))
         self._write_quarantine()
         if not self.names and self.bad:
             raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
+
+    def refusals(self) -> str:
+        """Which methods that were asked for by name gave no map of some images, in a sentence; empty for none."""
+        if not self.refused or self.settings.tolerant:
+            return ""
+        told = [
+            f"{method} of {network} in {count} of {len(self.names)}"
+            for (network, method), count in self.refused.items()
+        ]
+        return (
+            f"images without a map: {', '.join(told)} "
+            "(the reasons stand above and on the pages); all others are written"
+        )
 
     def estimate(self, pictures: Sequence[Picture]) -> list[str]:
         """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
@@ -235,17 +252,14 @@ class Explanations:
             )
             records: list[list[MapRecord]] = [[] for _ in batch]
             for name, share in self._shares(images):
-                found = asked(name, network, images, targets, options, tolerant=self.settings.tolerant)
+                found = asked(name, network, images, targets, options, tolerant=True)
                 for place, one in enumerate(found):
                     records[place].append(_map_record(name, one, self.settings, subject.classes))
                     if isinstance(one, ImageMap):
                         key = explained.map_key(subject.name, name, len(self.networks))
                         maps[place][key] = one.values.numpy()
-                    else:
-                        log.warning(
-                            "%s of %s refused %s: %s", name, subject.name, batch[place].picture.name, one
-                        )
                 advance(len(batch) * share)
+            self._check_answered(records)
             for place, head in enumerate(heads):
                 answers[place].append(replace(head, maps=records[place]))
         for place, one in enumerate(batch):
@@ -265,6 +279,20 @@ class Explanations:
                 explained.write_record(folder, record)
             else:
                 explained.draw(folder, record, look, image=lambda one=one: one.pixels.numpy())
+
+    def _check_answered(self, records: list[list[MapRecord]]) -> None:
+        """Raise where methods were asked for by name and none of them has a map of any image of a batch."""
+        asked_by_name, answers = not self.settings.tolerant, [one for row in records for one in row]
+        if asked_by_name and all(one.refused for one in answers):
+            raise Refusal(f"{answers[0].method}: {answers[0].refused}")
+
+    def _note_refusals(self, record: ImageRecord) -> None:
+        """Count an image's refusals; the first of each method is said."""
+        for answer in record.answers:
+            for one in (one for one in answer.maps if one.refused):
+                if not self.refused[answer.network, one.method]:
+                    log.warning("%s of %s refused: %s", one.method, answer.network, one.refused)
+                self.refused[answer.network, one.method] += 1
 
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""

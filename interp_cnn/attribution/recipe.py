@@ -23,11 +23,13 @@ class ExplainedImages:
         page: the first page; None where only a share of the images was explained.
         names: folders of the explained images, in order.
         bad: images that were left out: name and reason.
+        refusals: which methods that were asked for by name have no map of some images; empty for none.
     """
 
     page: Path | None
     names: list[str]
     bad: list[tuple[str, str]]
+    refusals: str
 
 
 def explain_maps(request: MapRequest, folder: Path) -> ExplainedImages:
@@ -45,7 +47,7 @@ def explain_maps(request: MapRequest, folder: Path) -> ExplainedImages:
     explanations.add(request.images, batch_size=request.batch_size, look=request.look if at_once else None)
     names, bad = explanations.names, explanations.bad
     if request.share is not None:
-        return ExplainedImages(None, names, bad)
+        return ExplainedImages(None, names, bad, explanations.refusals())
 
     look = request.look
     if request.one_scale_over_images:
@@ -57,7 +59,8 @@ def explain_maps(request: MapRequest, folder: Path) -> ExplainedImages:
     write_json(folder / "explain.json", {**made, "question": request.configuration})
     files = ["explain.json", "manifest.csv", *(["quarantine.csv"] if bad else [])]
     about = about_maps(request, explained=len(names), left_out=len(bad), command=made["command"])
-    return ExplainedImages(write_pages(folder, names, about, look, files, beside=request.beside), names, bad)
+    page = write_pages(folder, names, about, look, files, beside=request.beside)
+    return ExplainedImages(page, names, bad, explanations.refusals())
 
 
 def estimate_maps(request: MapRequest, folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
 from interp_cnn.explanation.methods.registry import methods_of, with_each_window
+from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.report.maps.records import Look
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, plain
@@ -71,6 +72,8 @@ def explain(config: DictConfig, folder: Path) -> Path:
             explained = explain_maps(maps, folder)
             page = explained.page or folder
             print(_summary(explained, config.shard, available))
+            if explained.refusals:
+                raise Refusal(explained.refusals)
     return page
 
 
@@ -203,13 +206,17 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
         raise ValueError("whose decisions are to be explained? give run=FOLDER or network=NAME, not both")
     weights = None
     if config.run is not None:
+        if config.mean is not None or config.std is not None:
+            raise ValueError(
+                "mean= and std= belong to network=...; the network of a run normalises as in its training"
+            )
         runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
         root = moved_root(config.get("data"))
         networks = run_subjects(runs, checkpoint=config.checkpoint, root=root)
     else:
         weights = _weights(config)
         torch.manual_seed(config.seed)
-        networks = [network_subject(config.network, weights=weights)]
+        networks = [network_subject(config.network, weights=weights, mean=config.mean, std=config.std)]
     first = networks[0]
     size, data = first.image_size or _size(config.image_size), first.data
     if config.images is None and config.get("data") is not None:
@@ -264,7 +271,9 @@ def _weights_in_words(config: DictConfig) -> str:
     if config.network is None:
         return ""
     random = config.network.startswith("torchvision:")
-    return _weights(config) or ("random weights" if random else "weights as its factory gives them")
+    normalised = "" if config.mean is None else f", behind (pixels - {config.mean}) / {config.std}"
+    weights = _weights(config) or ("random weights" if random else "weights as its factory gives them")
+    return f"{weights}{normalised}"
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:
