@@ -1,12 +1,15 @@
 """The Python in the documentation runs as it stands, each block by itself."""
 
+import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from planted import SIZE, PlantedNetwork, planted_batches
 
+import interp_cnn
 from interp_cnn.evaluation.filters.comparison import compare
 from interp_cnn.evaluation.filters.measure_network import OBSERVED, measure_network
 from interp_cnn.report.evaluation.tables import markdown, measure_figures
@@ -28,6 +31,18 @@ BLOCKS = [
 @pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{p}-{n}" for p, n, _ in BLOCKS])
 def test_an_example_runs(page, number, block):
     exec(compile(block, f"{page}, example {number + 1}", "exec"), {})
+
+
+@pytest.mark.parametrize("name", [name for name in interp_cnn.__all__ if name != "__version__"])
+def test_every_public_name_has_an_example_that_runs(name):
+    thing = getattr(interp_cnn, name)
+    found = doctest.DocTestFinder(recurse=False).find(
+        thing, name, globs=dict(vars(sys.modules[thing.__module__]))
+    )
+    assert found and found[0].examples
+    said: list[str] = []
+    outcome = doctest.DocTestRunner(verbose=False).run(found[0], out=said.append)
+    assert outcome.failed == 0, "".join(said)
 
 
 def test_there_are_five_examples_beside_the_readme():

@@ -179,9 +179,9 @@ def test_grad_cam_equals_captum(asked):
     theirs = captum.LayerGradCam(network, network[4]).attribute(
         images, target=targets, relu_attributions=True
     )
-    theirs = captum.LayerAttribution.interpolate(theirs, (24, 24), "bilinear").detach()
+    theirs = captum.LayerAttribution.interpolate(theirs, (24, 24), "bilinear").detach()[:, 0]
     ours = gradients.grad_cam(network, images, targets)
-    assert ours.shape == (3, 1, 24, 24)
+    assert ours.shape == (3, 24, 24)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(gradients.grad_cam(network, images, targets, layer="4"), theirs)
     signed = gradients.grad_cam(network, images, targets, layer="3", positive=False)

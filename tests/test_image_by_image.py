@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.evaluation.maps.completeness import removals, slope_infidelity
+from interp_cnn.evaluation.maps.pixel_flipping import deletion
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images
+from interp_cnn.explanation.network.contrast import LogitDifferences, for_and_against
 from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.explanation.occlusion.fills import constant
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 OPTIONS = Options(window=6, stride=6, batch_size=4)
@@ -139,3 +143,64 @@ def test_grad_cam_takes_the_maps_behind_the_last_activation_where_its_module_is_
 
     ours = gradients.grad_cam(Shared().eval(), images_of(), TARGETS)
     torch.testing.assert_close(ours, gradients.grad_cam(layers(), images_of(), TARGETS, layer="3"))
+
+
+MEASURES = {
+    "removals": lambda network, images: removals(
+        network, images, TARGETS[: len(images)], torch.ones(1, 12, 12, dtype=torch.bool), fill=constant(0.0)
+    ),
+    "deletion": lambda network, images: deletion(
+        network, images, TARGETS[: len(images)], torch.rand(len(images), 12, 12)
+    ),
+    "slope infidelity": lambda network, images: slope_infidelity(
+        network, images, TARGETS[: len(images)], torch.zeros_like(images), samples=2
+    ),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_of_maps_refuse_networks_that_mix_or_draw_too(measure):
+    ask = MEASURES[measure]
+    for how in MIXING.values():
+        with pytest.raises(Refusal, match="mixes the images of a batch"):
+            ask(Behind(how).eval(), images_of())
+    with pytest.raises(Refusal, match="answers at random"):
+        ask(Behind(lambda x: x + 0.1 * torch.randn_like(x)).eval(), images_of()[:1])
+    images = images_of()
+    ask(Behind(lambda x: x.sub_(0.45)).eval(), images)
+    assert torch.equal(images, images_of())
+
+
+def scripted(network: nn.Module) -> nn.Module:
+    return torch.jit.script(network)
+
+
+def traced(network: nn.Module) -> nn.Module:
+    return torch.jit.trace(network, images_of())
+
+
+def exported(network: nn.Module) -> nn.Module:
+    batch = {0: torch.export.Dim("batch", min=1, max=4096)}
+    return torch.export.export(network, (images_of(),), dynamic_shapes=(batch,)).module()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("make", [scripted, traced, exported])
+def test_what_speaks_for_a_class_rather_than_its_rival_is_asked_of_compiled_networks_too(make):
+    plain, images = layers(), images_of()
+    network = make(copy.deepcopy(plain))
+    for name in ("occlusion", "saliency", "gradient_x_input", "smooth_grad"):
+        ours, wanted = (
+            explain_images(
+                name, LogitDifferences(one, [(0, 2), (1, 0)], 3).eval(), images, TARGETS, OPTIONS
+            ).maps
+            for one in (network, plain)
+        )
+        torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-3)
+    ours, wanted = (
+        for_and_against(one, images, TARGETS, method=gradients.saliency) for one in (network, plain)
+    )
+    torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-3)
+    differences = LogitDifferences(network, [(0, 2), (1, 0)], 3)
+    answers = {name: asked(name, differences, images, TARGETS, OPTIONS, tolerant=True)[0] for name in QUICK}
+    assert all("\n" not in str(one) for one in answers.values() if isinstance(one, Refusal))

@@ -59,7 +59,7 @@ class ShapleyEstimate:
 def shapley_values(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
     baseline: Baseline = "zero",
     features: Features = None,
@@ -73,13 +73,19 @@ def shapley_values(
     Arguments as in `shapley_estimate`, which also gives the standard errors and all classes.
 
     Returns:
-        (B, C, H, W).
+        (B, C, H, W), in units of the logit.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> shapley_values(network, torch.rand(3, 8, 8), 2, features=4).shape
+        torch.Size([1, 3, 8, 8])
     """
+    images, targets = check_question(images, targets)
     estimate = shapley_estimate(
         network, images, targets, baseline=baseline, features=features, orders=orders, tolerance=tolerance,
         generator=generator, batch_size=batch_size,
     )  # fmt: skip
-    return estimate.maps(targets.to(estimate.values.device, torch.int64))
+    return estimate.maps(targets)
 
 
 @torch.inference_mode(False)
@@ -87,7 +93,7 @@ def shapley_values(
 def shapley_estimate(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
     baseline: Baseline = "zero",
     features: Features = None,
@@ -100,8 +106,8 @@ def shapley_estimate(
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes that decide when an image's values are good enough.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images, that decide when an image's values are good enough.
         baseline: what a covered window shows, see `reference_images`; several are averaged.
         features: side of the square windows or (height, width), all colours together; or a map of whole numbers
             (H, W) or (C, H, W) that names each entry's window 0..P-1; by default about 14 x 14 squares.
@@ -118,9 +124,8 @@ def shapley_estimate(
     count = int(features.max()) + 1
     estimates = []
     with evaluation_mode(network, images), torch.no_grad():
-        target_logits(
-            network(images[:1]), targets[:1]
-        )  # refuses what is no network of logits before the long run
+        logits = check_logits(network(images[:1]), 1)
+        target_logits(logits.expand(len(images), -1), targets)  # refuses what is no class before the long run
         for number, reference in enumerate(reference_images(images, baseline)):
             game = _Game(network, images, reference.expand_as(images), features, batch_size)
             if 2**count <= orders * count:

@@ -71,6 +71,13 @@ class FilterLoss(nn.Module):
         prior: "uniform" or "occurrence", p(T) as it was observed, half mixed with the uniform one.
         class_conditional: weight of the class-conditional term.
         assignment: rule of `FilterCategories`, "sum" or "maximum".
+
+    Example:
+        >>> loss = FilterLoss(4, (6, 6), num_classes=3)
+        >>> maps, labels = torch.rand(5, 4, 6, 6), torch.tensor([0, 1, 2, 0, 1])
+        >>> terms = loss(maps, labels)
+        >>> terms.loss.shape, terms.information.shape
+        (torch.Size([]), torch.Size([4]))
     """
 
     def __init__(

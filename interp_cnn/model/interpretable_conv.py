@@ -235,6 +235,12 @@ def make_interpretable(
     Raises:
         ValueError: an unknown layer, one that is masked already, one whose output is no feature map, or a network
             that does not run.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> network = make_interpretable(network, "1", image_size=(8, 8))
+        >>> list(template_masks(network)), network(torch.rand(2, 3, 8, 8)).shape
+        (['1'], torch.Size([2, 5]))
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:

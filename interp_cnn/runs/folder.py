@@ -95,6 +95,13 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     Raises:
         FileNotFoundError: no such folder, or no training in it.
         ValueError: a configuration or checkpoint that does not fit.
+
+    Example:
+        >>> from interp_cnn import load_run, lrp
+        >>> def map_of_first_image(folder):
+        ...     run = load_run(folder, checkpoint="best")
+        ...     image = run.data.val_set[0]
+        ...     return lrp(run.network, image.image, int(image.label))
     """
     if checkpoint not in CHECKPOINTS:
         raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")

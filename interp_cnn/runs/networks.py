@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -54,6 +54,11 @@ def load_network(
     Raises:
         ValueError: an unknown network, module or factory, or weights or a mean that do not fit.
         FileNotFoundError: no such weights file.
+
+    Example:
+        >>> network = load_network("torchvision:squeezenet1_1", num_classes=5, mean=0.5, std=0.25)
+        >>> network(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 5])
     """
     package, _, name = spec.partition(":")
     if not package or not name:
@@ -74,7 +79,9 @@ def load_network(
         statistics = checked_statistics(mean, std, image_channels(network))
         if statistics is not None:
             network = Normalised(network, *statistics)
-    return network.eval()
+    with suppress(NotImplementedError):  # what torch.export made is in evaluation mode for good
+        network.eval()
+    return network
 
 
 def image_channels(network: nn.Module) -> int:

@@ -85,7 +85,7 @@ def check_share(**settings: float) -> None:
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor) -> Tensor:
     """(B, K) logits in evaluation mode, where the images lie."""
-    with evaluation_mode(network):
+    with evaluation_mode(network, images, alone=True):
         return logits_of_images(network, images)
 
 

@@ -44,6 +44,12 @@ def location_instability(
 
     Returns:
         (D,) float64; NaN for a filter with fewer than two images for every landmark.
+
+    Example:
+        >>> landmarks = torch.tensor([[[2.0, 3.0]], [[5.0, 1.0]], [[4.0, 4.0]]])  # 3 images, 1 landmark
+        >>> positions = landmarks + torch.tensor([1.0, 0.0])  # a filter that stays one pixel below it
+        >>> location_instability(positions, torch.ones(3, 1), landmarks, diagonal=10.0)
+        tensor([0.], dtype=torch.float64)
     """
     return instability_replicates(
         positions, scores, landmarks, None, diagonal=diagonal, top_images=top_images

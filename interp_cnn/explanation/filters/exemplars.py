@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.feature_maps import feature_maps, peaks
+from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 
 
@@ -98,19 +99,30 @@ class Exemplars:
 
 
 @torch.no_grad()
-def exemplars(network: nn.Module, loader: Iterable[Any], *, layer: str, count: int = 9) -> Exemplars:
+def exemplars(
+    network: nn.Module, loader: Iterable[Any], *, layer: str | nn.Module, count: int = 9
+) -> Exemplars:
     """The `count` strongest images of every filter of `layer`.
 
     Args:
         network: any classifier; runs where its parameters lie and keeps its mode.
         loader: batches with `images` (B, C, H, W) in [0, 1], `labels` (B,) and `names`, always in the same
             order.
-        layer: dotted module name.
+        layer: dotted module name, or the module.
         count: exemplars per filter.
 
     Raises:
         ValueError: unknown layer, no image, or a count below 1.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> batch = SimpleNamespace(images=torch.rand(6, 3, 8, 8), labels=torch.arange(6) % 5, names=list("abcdef"))
+        >>> strongest = exemplars(network, [batch], layer=network[1], count=2)
+        >>> strongest.image_numbers.shape, strongest.boxes.shape
+        (torch.Size([4, 2]), torch.Size([4, 2, 4]))
     """
+    layer = layer_name(network, layer)
     if count < 1:
         raise ValueError(f"count is {count}; expected at least 1 exemplar per filter")
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

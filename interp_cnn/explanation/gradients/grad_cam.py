@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.network.logits import check_logits, check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import chosen_precision
 
@@ -18,32 +19,45 @@ from interp_cnn.explanation.network.precision import chosen_precision
 @torch.inference_mode(False)
 @chosen_precision()
 def grad_cam(
-    network: nn.Module, images: Tensor, targets: Tensor, *, layer: str | None = None, positive: bool = True
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | int,
+    *,
+    layer: str | nn.Module | None = None,
+    positive: bool = True,
 ) -> Tensor:
     """Grad-CAM: a layer's feature maps weighted by their mean gradient, enlarged to the image.
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
-        layer: dotted module name; by default the last module, pooling left out, that returns maps of more
-            than one cell. A module that is used several times counts where it returns them last.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
+        layer: dotted module name, or the module; by default the last one, pooling left out, that returns maps of
+            more than one cell. A module that is used several times counts where it returns them last.
         positive: cut off what is negative, as in the paper.
 
     Returns:
-        (B, 1, H, W), enlarged bilinearly.
+        (B, H, W), enlarged bilinearly, activation times slope.
+
+    Raises:
+        ValueError: an unknown layer, or one that returns no feature maps or runs several times.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> grad_cam(network, torch.rand(3, 8, 8), 2, layer=network[1]).shape
+        torch.Size([1, 8, 8])
     """
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True):
         run = None
         if layer is None:
             layer, run = _last_run_with_maps(network, images[:1])
-        elif layer not in dict(network.named_modules()):
+        elif (layer := layer_name(network, layer)) not in dict(network.named_modules()):
             raise ValueError(f"layer must be the name of a module of the network, got {layer!r}")
         feature_maps, gradient = _maps_and_gradient(network, images, targets, layer, run)  # (B, D, h, w) both
     relevance = (gradient.mean((2, 3), keepdim=True) * feature_maps).sum(1, keepdim=True)  # (B, 1, h, w)
     relevance = relevance.clamp(min=0) if positive else relevance
-    return F.interpolate(relevance, size=images.shape[2:], mode="bilinear", align_corners=False)
+    return F.interpolate(relevance, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 def _maps_and_gradient(

@@ -8,7 +8,8 @@
     guided_backprop, deconvnet                                    changed rectifiers: `rectifiers`
     grad_cam               relu(sum_k mean(df/dA_k) A_k)          coarse, without colour: `class_activation`
 
-All take (network, images (B, C, H, W), targets (B,)), return (B, C, H, W); `grad_cam` returns (B, 1, H, W).
+All take (network, images (B, C, H, W), targets (B,)), one image (C, H, W) and one class for all too; they return
+(B, C, H, W), `grad_cam` (B, H, W).
 Images are asked about in one batch; the network is used in evaluation mode and its weights get no gradient.
 """
 
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @torch.inference_mode(False)
 @chosen_precision()
-def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Squared gradient (df/dx)^2, (B, C, H, W): where a small change matters most. Sum over C for a map."""
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True):
@@ -57,7 +58,7 @@ def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor) ->
 
 @torch.inference_mode(False)
 @chosen_precision()
-def saliency(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def saliency(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Absolute gradient |df/dx|, (B, C, H, W)."""
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True):
@@ -66,7 +67,7 @@ def saliency(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 @torch.inference_mode(False)
 @chosen_precision()
-def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Gradient times input x * df/dx, (B, C, H, W). Sums to the logit in a ReLU network without biases."""
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True):
@@ -78,7 +79,7 @@ def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor) -> Ten
 def smooth_grad(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
     samples: int = 25,
     noise: float = 0.15,
@@ -89,8 +90,8 @@ def smooth_grad(
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         samples: noisy copies an image.
         noise: standard deviation of the noise as a share of each image's own range (max - min).
         generator: draws the seed; without one it is always the same. The noise of an image depends on that seed and
@@ -123,7 +124,7 @@ def smooth_grad(
 def integrated_gradients(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
     baseline: Baseline = "zero",
     steps: int | None = None,
@@ -139,8 +140,8 @@ def integrated_gradients(
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         baseline: see `reference_images`; several are averaged.
         steps: a fixed number of equal pieces instead, the gradient in the middle of each.
         tolerance: share of the logit's change that may be missing.
@@ -166,7 +167,7 @@ def integrated_gradients(
         short = found.missing > tolerance
         if short.any():
             message = "integrated_gradients: %d of %d images incomplete after %d gradients, at worst %.2g is missing"
-            log.warning(message, int(short.sum()), len(images), max_steps, float(found.missing.max()))
+            log.warning(message, int(short.sum()), len(short), max_steps, float(found.missing.max()))
         return found.maps
     images, targets = check_question(images, targets)
     batch_size = gradient_batch(images) if batch_size is None else batch_size
@@ -186,7 +187,7 @@ def integrated_gradients(
 def integrated_gradients_with_error(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
     baseline: Baseline = "zero",
     tolerance: float = 0.01,
@@ -197,8 +198,8 @@ def integrated_gradients_with_error(
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         baseline: see `reference_images`; of several, maps are averaged, pieces and passes added up, and the largest
             missing share counts.
         tolerance: share of the logit's change that may be missing.
@@ -243,14 +244,14 @@ def gradient_batch(images: Tensor) -> int:
 
 @torch.inference_mode(False)
 @chosen_precision()
-def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Guided back-propagation (B, C, H, W): rectifiers pass positive gradients where they are on."""
     return _rectified_gradient(network, images, targets, GuidedRectifiers("guided_backprop"))
 
 
 @torch.inference_mode(False)
 @chosen_precision()
-def deconvnet(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Deconvnet (B, C, H, W): rectifiers pass positive gradients on, whatever their own input was."""
     return _rectified_gradient(network, images, targets, DeconvnetRectifiers("deconvnet"))
 

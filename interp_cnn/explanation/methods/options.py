@@ -9,7 +9,7 @@ from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.network.logits import check_count, check_positive
 from interp_cnn.explanation.occlusion import fills
 from interp_cnn.explanation.occlusion.fills import Fill
-from interp_cnn.explanation.occlusion.windows import OVERHANGS
+from interp_cnn.explanation.occlusion.windows import OVERHANGS, STRIDE, WINDOW, pair, window_in_pixels
 
 _DRAWN_FILLS = {
     "inverted": lambda generator: fills.inverted(),
@@ -87,8 +87,8 @@ class Options:
         occlusion: further options of the methods that hide pixels.
     """
 
-    window: int | float | tuple[int | float, ...] = 0.17
-    stride: int | float | tuple[int | float, ...] = 0.04
+    window: int | float | tuple[int | float, ...] = WINDOW
+    stride: int | float | tuple[int | float, ...] = STRIDE
     fill: Baseline | None = None
     baseline: Baseline = "zero"
     layer: str | None = None
@@ -114,22 +114,8 @@ def window_of(options: Options, size: tuple[int, int]) -> tuple[tuple[int, int],
     Shares are of the shorter side; a window given as a share is stretched a little, so that the last window ends
     where the image ends.
     """
-    stride = _pixels(options.stride, min(size), "stride")
-    window = _pixels(options.window, min(size), "window")
-    if isinstance(options.window, int):
-        return (window, window), (stride, stride)
-    heights = [side - stride * round((side - window) / stride) for side in size]
-    rows, columns = (max(1, side if side >= 1 else side + stride) for side in heights)
-    return (rows, columns), (stride, stride)
-
-
-def _pixels(value: int | float, side: int, name: str) -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if (whole and value >= 1) or (isinstance(value, float) and 0 < value < 1):
-        return value if whole else max(1, round(value * side))
-    raise ValueError(
-        f"{name} must be pixels (1 or more) or a share of the image (between 0 and 1), got {value!r}"
-    )
+    window, strides = window_in_pixels(options.window, options.stride, size)
+    return pair(window, "window"), strides
 
 
 def occluder_of(images: Tensor, options: Options) -> Fill:

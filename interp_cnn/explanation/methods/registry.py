@@ -104,7 +104,7 @@ def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
             near = get_close_matches(layer, names, 3, 0.5) or names[-3:]
             raise ValueError(f"the network has no layer {layer!r}; did you mean {' or '.join(near)}?")
         layer = min(wrapped, key=len)
-    return with_sums(gradients.grad_cam(network, images, targets, layer=layer)[:, 0])
+    return with_sums(gradients.grad_cam(network, images, targets, layer=layer))
 
 
 def _lrp(rule: str) -> Callable:

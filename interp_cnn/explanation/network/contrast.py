@@ -6,6 +6,7 @@ for the rival, near zero it does not matter. Any method can be asked, since the 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ class LogitDifferences(nn.Module):
         like = next(network.parameters(), weight)
         self.differences = nn.Linear(classes, len(pairs), bias=False, device="meta")
         self.differences.weight = nn.Parameter(weight.to(like), requires_grad=False)
+        self.training = network.training
+
+    def train(self, mode: bool = True) -> "LogitDifferences":
+        """Training or evaluation mode, of the network too unless it has one only."""
+        with suppress(NotImplementedError):  # what torch.export made
+            super().train(mode)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to one difference per pair (B, pairs)."""
@@ -67,7 +75,6 @@ def for_and_against(
         raise ValueError("against must be another class than the target in every image")
     pairs, which = torch.unique(torch.stack([targets, against], 1), dim=0, return_inverse=True)
     differences = LogitDifferences(network, [tuple(pair) for pair in pairs.tolist()], logits.shape[1])
-    differences.train(network.training)
     return method(differences, images, which)
 
 

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.network.precision import chosen_precision
 
 
-def feature_maps(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+def feature_maps(network: nn.Module, images: Tensor, layer: str | nn.Module) -> Tensor:
     """Feature maps of `layer` on `images`.
 
     Args:
         network: any classifier, images (B, C, H, W) to logits (B, K).
         images: (B, C, H, W).
-        layer: dotted name of a module whose output has the shape (B, D, h, w).
+        layer: dotted name of a module whose output has the shape (B, D, h, w), or the module itself.
 
     Returns:
         (B, D, h, w), detached.
@@ -40,7 +41,9 @@ def feature_maps(network: nn.Module, images: Tensor, layer: str) -> Tensor:
 
 
 @torch.no_grad()
-def feature_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def feature_maps_and_logits(
+    network: nn.Module, images: Tensor, layer: str | nn.Module
+) -> tuple[Tensor, Tensor]:
     """Feature maps (B, D, h, w) of `layer` and the logits (B, K), from one forward pass.
 
     A module that runs more than once in a pass gives its last output.
@@ -48,10 +51,13 @@ def feature_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> t
     return differentiable_maps_and_logits(network, images, layer)
 
 
-def differentiable_maps_and_logits(network: nn.Module, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def differentiable_maps_and_logits(
+    network: nn.Module, images: Tensor, layer: str | nn.Module
+) -> tuple[Tensor, Tensor]:
     """The same, with the gradient to the images."""
     if images.ndim != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
+    layer = layer_name(network, layer)
     module = named_layer(network, layer)
     outputs: dict[str, Tensor] = {}
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def _try_once(visit: _Visit, network: nn.Module, images: Tensor | None, alone: b
     together = len(images) > 1 or not alone
     if visit.image_by_image or (visit.repeats and not together):
         return
-    image = images[:1].detach()
+    image = images[:1].detach().to(next(network.parameters(), images).device)
     _visits.trying = True
     try:
         answer = check_repeats(network, image)
@@ -103,31 +104,57 @@ def being_tried() -> bool:
     return _visits.trying
 
 
-def check_question(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The images as a plain tensor without history and the targets beside them, or a ValueError.
+def check_images(images: Tensor) -> Tensor:
+    """The images as a plain batch (B, C, H, W) without history; one image (C, H, W) is a batch of one.
+
+    Raises:
+        ValueError: no floating point tensor of one of these shapes, no image, or values that are not finite.
+
+    Example:
+        >>> check_images(torch.rand(3, 8, 8)).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    if not isinstance(images, Tensor) or images.dim() not in (3, 4) or not images.is_floating_point():
+        raise ValueError(
+            f"images must be a floating point tensor (B, C, H, W), or one image (C, H, W), got {_described(images)}"
+        )
+    if images.numel() == 0:
+        raise ValueError(f"images must hold at least one image, got {_described(images)}")
+    images = _plain(images)
+    if not torch.isfinite(images).all():
+        raise ValueError("images must be finite, got NaN or infinity")
+    return images[None] if images.dim() == 3 else images
+
+
+def check_question(images: Tensor, targets: Tensor | int) -> tuple[Tensor, Tensor]:
+    """The images as a plain batch without history and a target for each, or a ValueError.
 
     Public functions stand under `@torch.inference_mode(False)`: a validation loop may ask from inside inference mode.
 
     Args:
-        images: (B, C, H, W), floating point, finite.
-        targets: (B,), whole numbers, the class asked about in each image.
+        images: (B, C, H, W), or one image (C, H, W); floating point, finite.
+        targets: the class asked about in each image: whole numbers (B,), or one number for all images.
 
     Returns:
         images (B, C, H, W) detached and targets (B,) int64 on the images' device.
+
+    Example:
+        >>> images, targets = check_question(torch.rand(2, 3, 8, 8), 5)
+        >>> targets
+        tensor([5, 5])
     """
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be a floating point tensor (B, C, H, W), got {_described(images)}")
-    if images.numel() == 0:
-        raise ValueError(f"images must hold at least one image, got {_described(images)}")
+    images = check_images(images)
+    if isinstance(targets, Integral) and not isinstance(targets, bool):
+        targets = torch.tensor(int(targets))
+    if isinstance(targets, Tensor) and targets.dim() == 0:
+        targets = targets.expand(len(images))
     if not isinstance(targets, Tensor) or targets.dim() != 1 or len(targets) != len(images):
         raise ValueError(
-            f"targets must be a tensor ({len(images)},), one class an image, got {_described(targets)}"
+            f"targets must be a class number, or a tensor ({len(images)},), one class an image, "
+            f"got {_described(targets)}"
         )
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be whole numbers (class indices), got {_described(targets)}")
-    images = _plain(images)
-    if not torch.isfinite(images).all():
-        raise ValueError("images must be finite, got NaN or infinity")
     return images, _plain(targets).to(images.device, torch.int64)
 
 

@@ -17,11 +17,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.logits import check_images, check_question, target_logits
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.occlusion.costs import Progress
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
-from interp_cnn.explanation.occlusion.windows import Window, map_of_drops, window_grid
+from interp_cnn.explanation.occlusion.windows import (
+    STRIDE,
+    WINDOW,
+    Window,
+    map_of_drops,
+    window_grid,
+    window_in_pixels,
+)
 
 
 @chosen_precision()
@@ -29,8 +37,8 @@ def occlusion_drops(
     network: nn.Module,
     images: Tensor,
     *,
-    window: Window,
-    stride: int | tuple[int, int],
+    window: Window | float = WINDOW,
+    stride: int | float | tuple[int, int] = STRIDE,
     fill: float | Tensor | Fill | Callable = 0.0,
     engine: str = "auto",
     overhang: str = "none",
@@ -41,9 +49,10 @@ def occlusion_drops(
 
     Args:
         network: classifier, images (B, C, H, W) -> logits (B, K); used in evaluation mode.
-        images: (B, C, H, W).
-        window: side of a square window, (height, width), or a 2-d boolean shape.
-        stride: pixels between neighbouring windows, one number or (rows, columns).
+        images: (B, C, H, W), or one image (C, H, W).
+        window: side of a square window in pixels, or as a share of the image's shorter side (below 1, stretched so
+            that the last window ends with the image); (height, width), or a 2-d boolean shape.
+        stride: pixels between neighbouring windows, one number or (rows, columns), or a share likewise.
         fill: what replaces the hidden pixels: a number, a tensor that broadcasts to the images ((C, 1, 1) is one
             value per channel), a `fills.Fill`, or a function of (images, hidden).
         engine: "auto", "incremental", "one_batch" or "dense", see `job`.
@@ -59,7 +68,14 @@ def occlusion_drops(
     Raises:
         ValueError: images that are not (B, C, H, W), logits that are not (B, K), an unknown engine or a
             bad window.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> occlusion_drops(network, torch.rand(3, 8, 8), window=4, stride=2).shape
+        torch.Size([1, 5, 3, 3])
     """
+    images = check_images(images)
+    window, stride = window_in_pixels(window, stride, (images.shape[2], images.shape[3]))
     job = OcclusionJob(
         network,
         images,
@@ -80,10 +96,10 @@ def occlusion_drops(
 def occlusion_map(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     *,
-    window: Window,
-    stride: int | tuple[int, int],
+    window: Window | float = WINDOW,
+    stride: int | float | tuple[int, int] = STRIDE,
     fill: float | Tensor | Fill | Callable = 0.0,
     unit: str = "mean_drop",
     overhang: str = "none",
@@ -93,8 +109,8 @@ def occlusion_map(
 
     Args:
         network: as in `occlusion_drops`.
-        images: (B, C, H, W).
-        targets: (B,) class indices.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         window: as in `occlusion_drops`.
         stride: as in `occlusion_drops`.
         fill: as in `occlusion_drops`.
@@ -104,14 +120,22 @@ def occlusion_map(
 
     Returns:
         (B, H, W), positive where hiding the pixel lowers the target's logit.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> occlusion_map(network, torch.rand(3, 8, 8), 3).shape
+        torch.Size([1, 8, 8])
     """
-    chosen = _targets(targets, images)
-    drops = occlusion_drops(
-        network, images, window=window, stride=stride, fill=fill, engine=engine, overhang=overhang
+    images, classes = check_question(images, targets)
+    size = images.shape[2], images.shape[3]
+    window, stride = window_in_pixels(window, stride, size)
+    job = OcclusionJob(
+        network, images, window=window, stride=stride, fill=fill, overhang=overhang, engine=engine
     )
-    return target_map(
-        drops, chosen, images.shape[-2:], window=window, stride=stride, unit=unit, overhang=overhang
-    )
+    target_logits(job.logits, classes)  # refuses what is no class before the long run
+    for _ in job.run():
+        pass
+    return target_map(job.drops, classes, size, window=window, stride=stride, unit=unit, overhang=overhang)
 
 
 @chosen_precision()
@@ -178,10 +202,3 @@ def rank_agreement(drops: Tensor, reference: Tensor) -> Tensor:
     first, second = centred_ranks(drops), centred_ranks(reference)
     norms = first.square().sum(2) * second.square().sum(2)
     return (first * second).sum(2) / norms.sqrt().clamp(min=1e-12)
-
-
-def _targets(targets: Tensor, images: Tensor) -> Tensor:
-    if not isinstance(targets, Tensor) or targets.shape != images.shape[:1] or targets.is_floating_point():
-        kind = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-        raise ValueError(f"targets must be ({images.shape[0]},) class indices, one per image, got {kind}")
-    return targets

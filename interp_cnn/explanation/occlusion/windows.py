@@ -29,6 +29,7 @@ from torch import Tensor
 
 from interp_cnn.explanation.network.precision import chosen_precision
 
+WINDOW, STRIDE = 0.17, 0.04  # by default, as shares of the image's shorter side
 Window = int | tuple[int, int] | Tensor
 OVERHANGS = ("none", "end", "both")
 UNITS = ("mean_drop", "contribution", "additive")
@@ -140,6 +141,48 @@ def window_grid(
     column_starts = _starts(image_size[1], width, column_stride, overhang)
     size, strides = (height, width), (row_stride, column_stride)
     return WindowGrid(tuple(image_size), size, strides, row_starts, column_starts, shape)
+
+
+def window_in_pixels(
+    window: Window | float, stride: int | float | tuple[int, int], image_size: tuple[int, int]
+) -> tuple[Window, tuple[int, int]]:
+    """Window and stride in pixels, where they may be shares of the image's shorter side.
+
+    A window given as a share is stretched a little, so that the last one ends where the image ends.
+
+    Args:
+        window: pixels (a whole number or two, or a shape), or a share between 0 and 1.
+        stride: pixels, or a share.
+        image_size: (H, W).
+
+    Returns:
+        window, unless it is a share as it came, and (rows, columns) of the stride.
+
+    Example:
+        >>> window_in_pixels(0.17, 0.04, (224, 224))
+        ((35, 35), (9, 9))
+    """
+    shorter = min(image_size)
+    steps = stride if isinstance(stride, tuple) else (_pixels(stride, shorter, "stride"),) * 2
+    if not isinstance(window, float):
+        return window, steps
+    side = _pixels(window, shorter, "window")
+    rest = [
+        length - step * round((length - side) / step) for length, step in zip(image_size, steps, strict=True)
+    ]
+    rows, columns = (
+        max(1, left if left >= 1 else left + step) for left, step in zip(rest, steps, strict=True)
+    )
+    return (rows, columns), steps
+
+
+def _pixels(value: int | float, side: int, name: str) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if (whole and value >= 1) or (isinstance(value, float) and 0 < value < 1):
+        return value if whole else max(1, round(value * side))
+    raise ValueError(
+        f"{name} must be pixels (1 or more) or a share of the image (between 0 and 1), got {value!r}"
+    )
 
 
 def disc(diameter: int) -> Tensor:

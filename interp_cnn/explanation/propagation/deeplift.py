@@ -52,17 +52,27 @@ class Contributions:
 
 @torch.inference_mode(False)
 @precision("float32")
-def deeplift(network: nn.Module, images: Tensor, targets: Tensor, *, baseline: Baseline = "zero") -> Tensor:
+def deeplift(
+    network: nn.Module, images: Tensor, targets: Tensor | int, *, baseline: Baseline = "zero"
+) -> Tensor:
     """DeepLIFT contributions of the pixels; they sum to F(image) - F(baseline) of the target logit.
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         baseline: see `reference_images`; the maps of several are averaged.
 
     Returns:
         (B, C, H, W), signed, in units of the logit.
+
+    Raises:
+        ValueError: an operation of the network that no rule knows, with its place.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> deeplift(network, torch.rand(3, 8, 8), 2).shape
+        torch.Size([1, 3, 8, 8])
     """
     return _handed_back(network, images, targets, baseline).maps
 

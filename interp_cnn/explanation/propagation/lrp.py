@@ -69,14 +69,19 @@ class Relevance:
 @torch.inference_mode(False)
 @precision("float32")
 def lrp(
-    network: nn.Module, images: Tensor, targets: Tensor, *, rule: RuleChoice = "epsilon", biases: str = "auto"
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | int,
+    *,
+    rule: RuleChoice = "epsilon",
+    biases: str = "auto",
 ) -> Tensor:
     """Layer-wise relevance propagation from the target logit to the pixels; the map sums to the logit.
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
+        images: (B, C, H, W), or one image (C, H, W).
+        targets: (B,) classes, or one for all images.
         rule: how weighted layers share relevance: a rule (`Epsilon(0.1)`), its name (`epsilon`, `gamma`, `z+`,
             `alpha-beta`, `flat`), a composite's name (`epsilon-plus`, `epsilon-plus-flat`, `epsilon-gamma-box`,
             `alpha2-beta1`, `alpha2-beta1-flat`, `z-box`), or a mapping from layer types, dotted layer names or
@@ -89,6 +94,14 @@ def lrp(
 
     Returns:
         (B, C, H, W), signed, in units of the logit.
+
+    Raises:
+        ValueError: an unknown rule, or an operation of the network that no rule knows, with its place.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> lrp(network, torch.rand(3, 8, 8), 2, rule="epsilon-plus").shape
+        torch.Size([1, 3, 8, 8])
     """
     return _propagated(network, images, targets, rule, biases).maps
 
@@ -105,7 +118,12 @@ def lrp_with_missing(
 @torch.inference_mode(False)
 @precision("float32")
 def lrp_conservation(
-    network: nn.Module, images: Tensor, targets: Tensor, *, rule: RuleChoice = "epsilon", biases: str = "auto"
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | int,
+    *,
+    rule: RuleChoice = "epsilon",
+    biases: str = "auto",
 ) -> list[Conservation]:
     """What every step of `lrp` received and handed down, from the logits to the pixels."""
     books: list[Conservation] = []
@@ -116,7 +134,7 @@ def lrp_conservation(
 def _propagated(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | int,
     rule: RuleChoice,
     biases: str,
     books: list[Conservation] | None = None,

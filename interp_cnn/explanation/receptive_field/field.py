@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps, named_layer
+from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.receptive_field.graph import follow
 from interp_cnn.explanation.receptive_field.rules import CannotFollowError
 
@@ -90,19 +91,26 @@ class ReceptiveField:
 
 
 def receptive_field(
-    network: nn.Module, layer: str, image_size: tuple[int, int], channels: int = 3
+    network: nn.Module, layer: str | nn.Module, image_size: tuple[int, int], channels: int = 3
 ) -> ReceptiveField:
     """Receptive field of the cells of `layer`.
 
     Args:
         network: any classifier; runs once on one blank image, where its parameters lie.
-        layer: dotted module name.
+        layer: dotted module name, or the module.
         image_size: (H, W) in pixels.
         channels: C of the images.
 
     Raises:
         ValueError: unknown layer, or one whose output is no map (B, D, h, w).
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+        >>> field = receptive_field(network, network[2], (8, 8))
+        >>> field.size, field.stride, field.grid
+        ((4, 4), (2, 2), (3, 3))
     """
+    layer = layer_name(network, layer)
     named_layer(network, layer)
     parameter = next(network.parameters(), torch.zeros(()))
     blank = torch.zeros(1, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
@@ -126,7 +134,7 @@ def receptive_field(
 
 
 def measured_receptive_field(
-    network: nn.Module, layer: str, image_size: tuple[int, int], channels: int = 3
+    network: nn.Module, layer: str | nn.Module, image_size: tuple[int, int], channels: int = 3
 ) -> ReceptiveField:
     """Receptive field from the support of the gradient of single cells on noise images: a lower bound of the
     exact one.
@@ -134,6 +142,7 @@ def measured_receptive_field(
     Ends that touch the image's border say nothing, so stride, first and last pixel come from the other cells;
     where every cell sees the whole image, the centre of mass of the gradient is taken instead.
     """
+    layer = layer_name(network, layer)
     parameter = next(network.parameters(), torch.zeros(()))
     noise = torch.rand(NOISE_IMAGES, channels, *image_size, generator=torch.Generator().manual_seed(0))
     noise = noise.to(parameter.device, parameter.dtype)
