@@ -204,3 +204,14 @@ def test_what_speaks_for_a_class_rather_than_its_rival_is_asked_of_compiled_netw
     differences = LogitDifferences(network, [(0, 2), (1, 0)], 3)
     answers = {name: asked(name, differences, images, TARGETS, OPTIONS, tolerant=True)[0] for name in QUICK}
     assert all("\n" not in str(one) for one in answers.values() if isinstance(one, Refusal))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("method", [*gradients.__all__], ids=str)
+def test_a_quantised_network_has_no_slopes_and_says_so(method):
+    network = torch.ao.quantization.quantize_dynamic(layers(), {nn.Linear})
+    with pytest.raises(
+        ValueError, match=r"no gradient|no influence|cannot be differentiated|code in which none"
+    ) as refusal:
+        getattr(gradients, method)(network, images_of(), TARGETS)
+    assert "\n" not in str(refusal.value)

@@ -72,7 +72,7 @@ class GuidedRectifiers(TorchFunctionMode):
         output = function(*args, **kwargs)
         if output.requires_grad:
             self._seen.append(output.grad_fn)
-            output.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(_positive)
         return output
 
     def check_seen(self, score: Tensor) -> None:
@@ -144,13 +144,19 @@ def _hides_rectifiers(node: Node) -> bool:
     return own and getattr(getattr(node, "_forward_cls", None), "rectifies", True)
 
 
+def _positive(gradient: Tensor | None) -> Tensor | None:
+    """What is positive of a gradient; None where what lies behind has none (quantised layers)."""
+    return None if gradient is None else gradient.clamp(min=0)
+
+
 class _PositiveGradient(torch.autograd.Function):
     rectifies = False  # but for the one that it stands for
 
     @staticmethod
     def forward(ctx, given: Tensor, value: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)  # no gradient is none, and not zero
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.clamp(min=0), None
+    def backward(ctx, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        return _positive(gradient), None
