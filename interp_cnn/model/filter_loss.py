@@ -75,7 +75,7 @@ class FilterLoss(nn.Module):
     Example:
         >>> loss = FilterLoss(4, (6, 6), num_classes=3)
         >>> maps, labels = torch.rand(5, 4, 6, 6), torch.tensor([0, 1, 2, 0, 1])
-        >>> terms = loss(maps, labels)
+        >>> terms = loss(maps, labels, torch.tensor(4.0))
         >>> terms.loss.shape, terms.information.shape
         (torch.Size([]), torch.Size([4]))
     """
