@@ -48,7 +48,7 @@ def location_instability(
     Example:
         >>> landmarks = torch.tensor([[[2.0, 3.0]], [[5.0, 1.0]], [[4.0, 4.0]]])  # 3 images, 1 landmark
         >>> positions = landmarks + torch.tensor([1.0, 0.0])  # a filter that stays one pixel below it
-        >>> location_instability(positions, torch.ones(3, 1), landmarks, diagonal=10.0)
+        >>> location_instability(positions, torch.ones(3, 1), landmarks, diagonal=10.0).round(decimals=6)
         tensor([0.], dtype=torch.float64)
     """
     return instability_replicates(
