@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from interp_cnn.model.templates import undecided_peaks
+
 
 def small_network(channels: int = 3, classes: int = 4) -> nn.Sequential:
     torch.manual_seed(0)
@@ -125,6 +127,9 @@ class TemplateMask(nn.Module):
     def evidence_between(self, positions, others, height, width):
         one, two = (F.one_hot(cells, height * width) for cells in (positions, others))
         return (one - two).unflatten(2, (height, width))
+
+    def undecided(self, x, inexact, rounding):
+        return undecided_peaks(x, inexact, rounding)
 
     def factors_at(self, positions, height, width):
         here = positions.device

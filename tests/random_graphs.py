@@ -91,9 +91,12 @@ class Drawing:
                 continue
             function, others = made if isinstance(made, tuple) else (made, [])
             reads = [number, *others]
-            with torch.no_grad():
-                given = [self.values[n].clone() for n in reads]
-                value = function(*given)
+            given = [self.values[n].clone() for n in reads]
+            try:
+                with torch.no_grad():
+                    value = function(*given)
+            except RuntimeError:  # torch's own: a kernel larger than the map
+                continue
             if (
                 value.ndim != 4
                 or value.shape[1] > LARGEST

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from interp_cnn.model.templates import undecided_peaks
+
 
 class Sequence(nn.Sequential):
     """Conv, ReLU, max-pool (also overlapping), linear: what every library should get right."""
@@ -92,6 +94,9 @@ class Masked(nn.Module):
     def evidence_between(self, positions: Tensor, others: Tensor, h: int, w: int) -> Tensor:
         one, two = (F.one_hot(cells, h * w).unflatten(2, (h, w)) for cells in (positions, others))
         return one - two
+
+    def undecided(self, x, inexact, rounding):
+        return undecided_peaks(x, inexact, rounding)
 
     def factors_at(self, positions: Tensor, h: int, w: int) -> Tensor:
         row, column = positions // w, positions % w  # (B, D)

@@ -9,6 +9,7 @@ from random_graphs import Drawing
 from interp_cnn.explanation.occlusion.fills import as_fill
 from interp_cnn.explanation.occlusion.incremental.engine import IncrementalOcclusion
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
+from interp_cnn.explanation.occlusion.maps import occlusion_drops
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.windows import window_grid
 
@@ -24,20 +25,17 @@ def brute_force(network, images, occluders, grid):
 
 
 def examined(seed):
-    """(largest error over the largest drop, the engine) of random network number `seed`, or None if untraceable."""
+    """The largest error over the largest drop in random network number `seed`, the share of windows that the engine
+    leaves to plain passes, and the engine; None if untraceable.
+    """
     draw, chance = Drawing(seed), random.Random(seed)
     network, images = draw.network(), torch.rand(draw.start).double()
     window = chance.randint(1, 9), chance.randint(1, 9)
     stride = chance.randint(2, 6), chance.randint(2, 6)
     grid = window_grid(tuple(images.shape[2:]), window, stride, chance.choice(["none", "end", "both"]))
-    # a constant region leaves equal values; of these a template mask in the plain part takes the one that rounds up
-    fills = [images.flip(0)] if "masked" in network.kinds else [0.0, 0.5, images.flip(0)]
-    occluders = Occluders(images, grid, as_fill(chance.choice(fills)))
+    occluders = Occluders(images, grid, as_fill(chance.choice([0.0, 0.5, images.flip(0)])))
     with torch.no_grad():
-        try:
-            expected = brute_force(network, images, occluders, grid)
-        except RuntimeError:  # torch's own: a kernel larger than the map that some instruction gives
-            return None
+        expected = brute_force(network, images, occluders, grid)
         try:
             engine = IncrementalOcclusion(network, grid, images, every_step=chance.random() < 0.7)
         except Untraceable:
@@ -45,33 +43,54 @@ def examined(seed):
         before = images.clone()
         clean = engine.clean(images)
         found = torch.full_like(expected, float("nan"))
+        undecided = torch.ones_like(expected[:, 0], dtype=torch.bool)
         for batch in engine.batches(len(images), chance.choice([2**14, 2**18, 2**22])):
             for part in engine.drops(clean, batch, occluders.changes):
                 some = slice(part.images.start, part.images.stop)
                 found[some, :, torch.tensor(part.rows)[:, None], torch.tensor(part.columns)] = part.drops
+                undecided[some, torch.tensor(part.rows)[:, None], torch.tensor(part.columns)] = part.undecided
     assert torch.equal(images, before)
     assert torch.isfinite(expected).all()
     scale = max(float(expected.abs().max()), 1e-6 * float(clean.logits.abs().max()))
-    return float((found - expected).abs().max()) / scale, engine
+    left_to_plain_passes = float(undecided.double().mean())
+    errors = (found - expected).abs().amax(1).masked_fill(undecided, 0)
+    return float(errors.max()) / scale, left_to_plain_passes, engine
 
 
 def assert_exact(seeds):
-    refused = 0
+    refused, plain = 0, 0.0
     for seed in seeds:
         answer = examined(seed)
         if answer is None:
             refused += 1
             continue
-        error, engine = answer
+        error, left_to_plain_passes, engine = answer
+        plain += left_to_plain_passes
         assert error <= 1e-8, f"Drawing({seed}): {error:.2g} in {engine.graph.module.code}"
     assert refused <= 0.15 * len(seeds), f"{refused} of {len(seeds)} networks were not traced"
+    assert plain <= 0.05 * len(seeds), (
+        f"{plain:.1f} of {len(seeds)} networks' windows were left to plain passes"
+    )
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_random_networks_are_exact():
-    assert_exact(range(60))
+    assert_exact(range(40))
+
+
+@pytest.mark.parametrize(("seed", "fill"), [(34, 0.0), (1102, 0.0), (1102, 0.5)])
+def test_masks_whose_peaks_tie_under_a_constant_fill_are_decided_as_in_a_plain_pass(seed, fill):
+    draw = Drawing(seed)
+    network, images = draw.network(), torch.rand(draw.start).double()
+    assert "masked" in network.kinds
+    options = {"window": (9, 8), "stride": (3, 2), "fill": fill}
+    expected = occlusion_drops(network, images, engine="dense", **options)
+    found = occlusion_drops(network, images, engine="incremental", **options)
+    assert float((found - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("first", range(1000, 3200, 200))
 def test_two_thousand_random_networks_are_exact(first):
     assert_exact(range(first, first + 200))

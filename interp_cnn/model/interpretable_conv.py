@@ -30,6 +30,7 @@ from interp_cnn.model.templates import (
     peak_positions,
     template_distances,
     template_values,
+    undecided_peaks,
     windows_at,
 )
 
@@ -128,6 +129,19 @@ class TemplateMask(nn.Module):
             positions,
             others,
             (height, width),
+            position=self.position,
+            beta=self.beta.detach(),
+            norm=self.norm,
+        )
+
+    def undecided(self, feature_maps: Tensor, inexact: Tensor | None, rounding: float) -> Tensor:
+        """Whose mask could lie elsewhere if the values (B, D, h, w) were rounded otherwise, (B, D); see `PartMask`."""
+        if not self.enabled:
+            return torch.zeros(feature_maps.shape[:2], dtype=torch.bool, device=feature_maps.device)
+        return undecided_peaks(
+            feature_maps.relu() if self.rectify else feature_maps,
+            inexact,
+            rounding,
             position=self.position,
             beta=self.beta.detach(),
             norm=self.norm,

@@ -166,15 +166,68 @@ def peak_positions(
         return _positive_scores(feature_maps, beta, norm).argmax(-1)
     if position != "centroid":
         raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
+    row, column = (centre.round().long() for centre in _centres_of_mass(feature_maps))
+    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+
+
+def undecided_peaks(
+    feature_maps: Tensor,
+    inexact: Tensor | None,
+    rounding: float,
+    *,
+    position: str = "argmax",
+    beta: Tensor | float = 4.0,
+    norm: str = "l2",
+) -> Tensor:
+    """Whose `peak_positions` could be others if the values were rounded otherwise.
+
+    A map that is zero everywhere is decided: whatever its position, a mask leaves it as it is.
+
+    Args:
+        feature_maps: (B, D, h, w), not negative.
+        inexact: (B, D, h, w), cells that may be off by rounding even where they equal another; None: those that differ.
+        rounding: relative error of the values.
+        position: as in `peak_positions`.
+        beta: as in `peak_positions`.
+        norm: as in `peak_positions`.
+
+    Returns:
+        (B, D) boolean.
+
+    Example:
+        >>> maps = torch.tensor([[[[1.0, 1.0, 0.0]], [[1.0, 1.0 + 1e-6, 0.0]]]])
+        >>> undecided_peaks(maps, None, 1e-5)
+        tensor([[False,  True]])
+    """
+    moved = True if inexact is None else inexact.flatten(2).any(-1)
+    if position == "centroid":
+        distances = [(centre - centre.floor() - 0.5).abs() for centre in _centres_of_mass(feature_maps)]
+        allowed = max(rounding, 1e-6) * max(
+            feature_maps.shape[2:]
+        )  # centres are computed in single precision
+        return moved & ((distances[0] <= allowed) | (distances[1] <= allowed))
+    scores = feature_maps.flatten(2) if position == "argmax" else _positive_scores(feature_maps, beta, norm)
+    largest = scores.amax(-1, keepdim=True)
+    near = scores >= largest - rounding * largest.abs()
+    if position == "argmax" and inexact is not None:
+        unsure = (near & inexact.flatten(2)).any(-1) & (near.sum(-1) > 1)
+    else:
+        unsure = moved & (near & (scores != largest)).any(-1)
+    return unsure & (feature_maps.flatten(2) != 0).any(-1)
+
+
+def _centres_of_mass(feature_maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column (B, D) each, in single precision; an empty map has its middle there."""
+    height, width = feature_maps.shape[2:]
     maps = feature_maps.float()
     mass = maps.sum((2, 3))
     rows = torch.arange(height, dtype=maps.dtype, device=maps.device)
     columns = torch.arange(width, dtype=maps.dtype, device=maps.device)
     empty = mass <= 0
     safe_mass = mass.masked_fill(empty, 1.0)
-    row = ((maps.sum(3) * rows).sum(-1) / safe_mass).masked_fill(empty, (height - 1) / 2).round().long()
-    column = ((maps.sum(2) * columns).sum(-1) / safe_mass).masked_fill(empty, (width - 1) / 2).round().long()
-    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    row = ((maps.sum(3) * rows).sum(-1) / safe_mass).masked_fill(empty, (height - 1) / 2)
+    column = ((maps.sum(2) * columns).sum(-1) / safe_mass).masked_fill(empty, (width - 1) / 2)
+    return row, column
 
 
 def evidence_between(

@@ -38,6 +38,19 @@ class PartMask(Protocol):
         The layer prefers `positions` to `others` on a map x >= 0 where sum_c weights_c x_c > 0.
         """
 
+    def undecided(self, feature_maps: Tensor, inexact: Tensor | None, rounding: float) -> Tensor:
+        """Whose mask could lie elsewhere if values were rounded otherwise: maps (B, D, h, w) to (B, D) boolean.
+
+        Of exactly equal values a layer takes the same one each time; of values that rounding has set apart, or made
+        equal, it takes any.
+
+        Args:
+            feature_maps: as they enter the layer.
+            inexact: (B, D, h, w), cells that may be off by rounding even where they are exactly equal to another; None:
+                unknown, equal values count as exact.
+            rounding: relative error of the values.
+        """
+
 
 def is_part_mask(module: nn.Module | None) -> bool:
     """Whether a module answers as a `PartMask`, also where it is switched off."""

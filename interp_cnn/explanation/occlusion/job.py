@@ -49,7 +49,7 @@ from interp_cnn.explanation.occlusion.costs import (
 )
 from interp_cnn.explanation.occlusion.fills import Fill, as_fill
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
-from interp_cnn.explanation.occlusion.incremental.engine import Clean, IncrementalOcclusion
+from interp_cnn.explanation.occlusion.incremental.engine import Clean, IncrementalOcclusion, WindowDrops
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.one_batch.engine import CleanImages, OneBatchOcclusion
 from interp_cnn.explanation.occlusion.windows import Window, window_grid
@@ -326,15 +326,31 @@ class OcclusionJob:
         if self._incremental is None:
             rows, columns = (torch.tensor(numbers) for numbers in zip(*batch, strict=True))
             occluded = logits_of(self.network, occluders.occluded(0, batch))  # (windows, K)
-            clean_logits = self.logits[images.start]
-            if self.precision == "tf32":  # what is subtracted must carry the same rounding
-                clean_logits = logits_of(self.network, self.images[images.start : images.start + 1])[0]
-            drops = clean_logits - occluded
+            drops = self._plain_clean(images.start) - occluded
             self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
             self.known[images.start][rows, columns] = last
             return
         for part in self._incremental.drops(clean, batch, self._incremental.changes_of(occluders)):
             here = slice(images.start + part.images.start, images.start + part.images.stop)
             rows, columns = part.index()
+            if isinstance(part, WindowDrops) and bool(part.undecided.any()):
+                part.drops = self._decided(part, images.start, occluders)
             self.drops[here, :, rows, columns] += part.drops / self.fill.samples
             self.known[here, rows, columns] = last
+
+    def _decided(self, part: WindowDrops, first: int, occluders: Occluders) -> Tensor:
+        """The drops of a part of the images from `first` on, by plain passes where they hang on rounding."""
+        drops, undecided = part.drops.clone(), part.undecided.cpu()
+        for number, image in enumerate(part.images):
+            places = undecided[number].nonzero()
+            for some in places.split(dense_batch(self.images)) if len(places) else ():
+                windows = [(part.rows[a], part.columns[b]) for a, b in some.tolist()]
+                plain = logits_of(self.network, occluders.occluded(image, windows))
+                drops[number][:, some[:, 0], some[:, 1]] = (self._plain_clean(first + image) - plain).T
+        return drops
+
+    def _plain_clean(self, image: int) -> Tensor:
+        """(K,) logits of an image from which those of plain passes are subtracted: they carry the same rounding."""
+        if self.precision != "tf32":
+            return self.logits[image]
+        return logits_of(self.network, self.images[image : image + 1].clone())[0]

@@ -80,6 +80,7 @@ class WindowDrops:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     drops: Tensor  # (I, K, A, B)
+    undecided: Tensor  # (I, A, B): a mask's place hangs on rounding, and only a plain pass knows
 
     def index(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of the grid, as they index the last two axes of all drops."""
@@ -197,12 +198,19 @@ class IncrementalOcclusion:
             for name, delta in self._moving(piece, clean.maps, change).items():
                 handed[name].append(delta)
         deltas = {name: torch.cat(handed.pop(name), 1) for name in self.plan.handed}
-        drops = self._finish(deltas, clean, batch[0].chunk.images)  # (I, N, K)
+        drops, undecided = self._finish(deltas, clean, batch[0].chunk.images)  # (I, N, K), (I, N)
         sizes = [len(piece.chunk.rows) * len(piece.chunk.columns) for piece in batch]
         parts = drops.to(clean.logits.dtype).transpose(1, 2).split(sizes, 2)
+        doubts = undecided.split(sizes, 1)
         return [
-            WindowDrops(p.chunk.images, p.row_windows, p.column_windows, part.unflatten(2, p.chunk.lead[1:]))
-            for p, part in zip(batch, parts, strict=True)
+            WindowDrops(
+                p.chunk.images,
+                p.row_windows,
+                p.column_windows,
+                part.unflatten(2, p.chunk.lead[1:]),
+                doubt.unflatten(1, p.chunk.lead[1:]),
+            )
+            for p, part, doubt in zip(batch, parts, doubts, strict=True)
         ]
 
     def _moving(self, piece: Piece, maps: CleanMaps, change: Tensor) -> dict[str, Tensor]:
@@ -230,6 +238,7 @@ class IncrementalOcclusion:
         chunk: Chunk,
         maps: CleanMaps,
         runs: tuple[Run, Run] | None = None,
+        undecided: list[Tensor] | None = None,
     ) -> None:
         """Send deltas through the named steps; without runs all frames are whole maps."""
         steps = self.graph.steps
@@ -263,26 +272,37 @@ class IncrementalOcclusion:
                     del deltas[source]
             # a rule may overwrite memory that no other delta, by whatever name, lies in
             reusable = _is_owned(inputs[0], [*inputs[1:], *deltas.values(), *foreign])
-            site = Site(name, step.inputs, sources, spans, chunk, maps, reusable)
+            site = Site(name, step.inputs, sources, spans, chunk, maps, reusable, undecided)
             deltas[name] = step.operation.delta(site, *inputs)
             del inputs
 
-    def _finish(self, deltas: dict[str, Tensor], clean: Clean, images: range) -> Tensor:
-        """The joint and the dense part, windows of several pieces together: (I, N, K) drops."""
+    def _finish(self, deltas: dict[str, Tensor], clean: Clean, images: range) -> tuple[Tensor, Tensor]:
+        """The joint and the dense part, windows of several pieces together.
+
+        Returns:
+            (I, N, K) drops, and (I, N) which of them hang on rounding.
+        """
         plan, output = self.plan, self.graph.output
         number = next(iter(deltas.values())).shape[1]
         chunk = Chunk(images, range(number), range(1))
-        self._propagate(plan.joint, deltas, set(plan.frontier), chunk, clean.maps)
+        doubts = [torch.zeros(len(images), number, dtype=torch.bool, device=clean.logits.device)]
+        # narrow frames decide peaks as well as they can
+        told: list[Tensor] | None = [] if self.dtype.itemsize >= 4 else None
+        self._propagate(plan.joint, deltas, set(plan.frontier), chunk, clean.maps, undecided=told)
+        doubts += [one.flatten(1) for one in told or []]
         if output in deltas:
-            return -deltas[output][:, :, 0, 0, 0]
+            return -deltas[output][:, :, 0, 0, 0], torch.stack(doubts).any(0)
         known = {}
         for name in plan.frontier:
             step = self.graph.steps[name]
             before = clean.maps.values[name][images.start : images.stop, None, None]
             changed = deltas.pop(name).to(before.dtype) + before
             known[name] = _written(changed.flatten(0, 2), step)
-        occluded = self.graph.dense(known, [output])[output].to(clean.logits.dtype)
-        return clean.logits[images.start : images.stop, None] - occluded.unflatten(0, (len(images), number))
+        told = [] if self.dtype.itemsize >= 4 else None
+        occluded = self.graph.dense(known, [output], undecided=told)[output].to(clean.logits.dtype)
+        occluded = occluded.unflatten(0, (len(images), number))
+        doubts += [one.unflatten(0, (len(images), number)) for one in told or []]
+        return clean.logits[images.start : images.stop, None] - occluded, torch.stack(doubts).any(0)
 
 
 def faithful_graph(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from interp_cnn.explanation.occlusion.incremental.layouts import cells_of
-from interp_cnn.explanation.occlusion.incremental.operations import Operation
+from interp_cnn.explanation.occlusion.incremental.operations import Operation, PeakMask
 from interp_cnn.explanation.occlusion.incremental.tracing import call, varying_inputs
 
 
@@ -46,6 +46,7 @@ class Evaluation:
         known: dict[str, Tensor],
         wanted: set[str],
         keep: bool,
+        undecided: list[Tensor] | None = None,
     ) -> None:
         """Prepare.
 
@@ -56,9 +57,10 @@ class Evaluation:
             known: values by name, of one batch size.
             wanted: names to compute.
             keep: keep every value on the way.
+            undecided: gets (N,) for every mask, which of the batch hang on rounding there.
         """
         self.module, self.steps, self.own, self.known = module, steps, dtype, known
-        self.wanted, self.keep = wanted, keep
+        self.wanted, self.keep, self.undecided = wanted, keep, undecided
         first = next(iter(known.values()))
         self.batch, self.dtype = len(first), first.dtype
         self.constants: dict[fx.Node, Any] = {}
@@ -84,6 +86,8 @@ class Evaluation:
         return values
 
     def _value(self, step: Step, values: dict[str, Tensor]) -> Tensor:
+        if self.undecided is not None and isinstance(step.operation, PeakMask):
+            self.undecided.append(step.operation.undecided(values[step.inputs[0]]))
         if step.operation is not None:
             return step.operation.forward(*(values[name] for name in step.inputs))
         alias = dict(zip(varying_inputs(step.node), step.inputs, strict=True))

@@ -84,15 +84,23 @@ class Graph:
         ends = [s for s in self.steps.values() if s.operation is None and reached.issuperset(s.inputs)]
         return [f"{s.node.op} {getattr(s.node.target, '__name__', s.node.target)}" for s in ends[1:]]
 
-    def dense(self, known: dict[str, Tensor], wanted: list[str], keep: bool = False) -> dict[str, Tensor]:
+    def dense(
+        self,
+        known: dict[str, Tensor],
+        wanted: list[str],
+        keep: bool = False,
+        undecided: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Evaluate the network from the known values on, as it was written.
 
         Args:
             known: values by name, of one batch size; the rest is computed from them as needed.
             wanted: names to compute.
             keep: keep every value on the way, not only the wanted ones.
+            undecided: see `Evaluation`.
         """
-        return Evaluation(self.module, self.steps, self.dtype, known, set(wanted), keep).run()
+        wished = set(wanted)
+        return Evaluation(self.module, self.steps, self.dtype, known, wished, keep, undecided).run()
 
 
 def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph:

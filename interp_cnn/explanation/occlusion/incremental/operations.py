@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.occlusion.incremental.convolution import FrameConvolution
 from interp_cnn.explanation.occlusion.incremental.frames import (
     SAME,
@@ -45,6 +46,7 @@ class Site:
     chunk: Chunk
     clean: CleanMaps
     reusable: bool  # nobody else holds the memory of the first delta: it may be overwritten
+    undecided: list[Tensor] | None = None  # rules add (I, A, B): windows whose result hangs on rounding
 
     def before(self, number: int = 0, spans: Spans | None = None, **derived) -> Tensor:
         """Clean values of an input under the frames."""
@@ -252,8 +254,24 @@ class PeakMask(WholeMap):
 
     Where pixels or activations are constant (a black background, a clamp) the network computes equal values, and so the
     first of them is the peak; `clean + delta` rounds, and would make a later one the largest. A changed value that is
-    the largest one up to rounding is therefore taken as equal to it.
+    the largest one up to rounding is therefore taken as equal to it, and the window is told to the site: only a plain
+    pass knows what the network's own rounding makes of it.
     """
+
+    def __init__(self, mask: PartMask) -> None:
+        super().__init__(mask)
+        self.mask = mask
+
+    def delta(self, site: Site, delta: Tensor) -> Tensor:
+        if site.undecided is not None:
+            before = site.before(spans=(whole(site.sources[0][0]), whole(site.sources[0][1])))
+            maps, moved = (v.flatten(0, 2).permute(0, 3, 1, 2) for v in (delta + before, delta != 0))
+            site.undecided.append(self.undecided(maps, moved).unflatten(0, delta.shape[:3]))
+        return super().delta(site, delta)
+
+    def undecided(self, maps: Tensor, moved: Tensor | None = None) -> Tensor:
+        """Images (N,) one of whose masks could lie elsewhere by rounding; maps (N, C, h, w)."""
+        return self.mask.undecided(maps, moved, 64 * torch.finfo(maps.dtype).eps).any(1)
 
     def changed(self, delta: Tensor, before: Tensor) -> Tensor:
         changed, moved = delta + before, delta != 0
