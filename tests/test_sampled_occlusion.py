@@ -110,9 +110,29 @@ def test_rise_masks_show_the_wanted_share_everywhere_and_are_smooth():
 def test_a_run_stops_as_soon_as_the_map_is_certain_enough(network, images):
     masks = random_windows(SIZE, window=3, number=3)
     job = finished(SampledOcclusion(network, images, TARGETS, masks=masks), 100_000, tolerance=0.05)
-    assert job.samples < 20_000
+    assert (job.samples < 20_000).all()
     values, errors = job.map().flatten(1), job.standard_error().flatten(1)
     assert (errors.median(1).values <= 0.05 * (values.amax(1) - values.amin(1))).all()
+
+
+def test_an_image_that_is_certain_early_stops_early_and_its_map_is_the_same_alone_and_beside_others(
+    network, images
+):
+    options = {"masks": random_windows(SIZE, window=3, number=3), "fill": noise(samples=3)}
+    more = torch.cat([images, images.flip(3), 0.2 * images])
+    targets = torch.cat([TARGETS] * 3)
+
+    def job(chosen):
+        made = SampledOcclusion(network, more[chosen], targets[chosen], **options)
+        return finished(made, 4000, tolerance=0.1, unit="mean_drop")
+
+    together = job([4, 0, 3, 1, 5, 2])
+    assert len(together.samples.unique()) > 1
+    for place, number in enumerate([4, 0, 3, 1, 5, 2]):
+        alone = job([number])
+        assert together.samples[place] == alone.samples[0]
+        for unit in UNITS:
+            torch.testing.assert_close(together.map(unit)[place], alone.map(unit)[0], rtol=1e-9, atol=1e-9)
 
 
 def test_a_resumed_job_ends_with_the_same_bits_as_a_whole_one(network, images):

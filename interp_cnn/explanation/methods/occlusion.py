@@ -176,7 +176,10 @@ def _sampled(
     for _ in job.run(how.samples, tolerance=how.tolerance):
         pass
     errors = job.standard_error().flatten(1).median(1).values
-    notes = [f"{job.samples} masks, standard error {error:.2g} (median)" for error in errors.tolist()]
+    notes = [
+        f"{number} masks, standard error {error:.2g} (median)"
+        for number, error in zip(job.samples.tolist(), errors.tolist(), strict=True)
+    ]
     return with_sums(job.map(), tuple(notes))
 
 

@@ -75,7 +75,7 @@ class SampledOcclusion:
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
         self.masks, self.fill, self.score = masks, as_fill(fill), score
         self.seed = int(torch.randint(2**40, (1,), generator=seeded(generator)))
-        self.done = 0  # blocks
+        self.done = torch.zeros(len(self.images), dtype=torch.long)  # blocks of each image
         with evaluation_mode(network, self.images), torch.no_grad():
             self.clean = self._scores(self.images, self.targets)  # (B,)
         B, _, H, W = images.shape
@@ -84,8 +84,8 @@ class SampledOcclusion:
         self.totals = torch.zeros(B, 3, dtype=torch.float64)
 
     @property
-    def samples(self) -> int:
-        """Masks so far."""
+    def samples(self) -> Tensor:
+        """(B,) masks of each image so far."""
         return self.done * BLOCK
 
     def run(
@@ -93,20 +93,27 @@ class SampledOcclusion:
     ) -> Iterator[Progress]:
         """Draw masks until there are `samples` (in whole blocks), or until the map is certain enough.
 
+        Each image stops by itself, so that its map is the same whichever images stand beside it.
+
         Args:
             samples: masks in all, those before this call counted.
-            tolerance: stop when the median standard error is at most this share of the range of every image's map.
+            tolerance: stop when the median standard error is at most this share of the range of the image's map.
             unit: of the map that is judged.
         """
         check_count(samples=samples)
-        start, begun, blocks = time.perf_counter(), self.done, -(-samples // BLOCK)
-        while self.done < blocks:
-            with evaluation_mode(self.network), torch.no_grad():  # without the yield
-                self._add(self.done)
-            self.done += 1
-            yield Progress(self.done - begun, blocks - begun, time.perf_counter() - start)
-            if tolerance is not None and self.samples >= FEWEST and self._certain(tolerance, unit):
+        start, begun, blocks = time.perf_counter(), int(self.done.min()), -(-samples // BLOCK)
+        while True:
+            going = self.done < blocks
+            if tolerance is not None:
+                going &= ~self._certain(tolerance, unit)
+            if not bool(going.any()):
                 return
+            block = int(self.done[going].min())
+            some = going & (self.done == block)
+            with evaluation_mode(self.network), torch.no_grad():  # without the yield
+                self._add(block, some.nonzero()[:, 0].tolist())
+            self.done[some] += 1
+            yield Progress(block + 1 - begun, blocks - begun, time.perf_counter() - start)
 
     def map(self, unit: str = "contrast") -> Tensor:
         """(B, H, W) in one of the units; 0 where a pixel was never hidden, or never showed."""
@@ -121,7 +128,7 @@ class SampledOcclusion:
         return {
             "sums": self.sums.clone(),
             "totals": self.totals.clone(),
-            "done": self.done,
+            "done": self.done.clone(),
             "seed": self.seed,
             "clean": self.clean,
         }
@@ -136,12 +143,12 @@ class SampledOcclusion:
         if not same or not torch.allclose(state["clean"].to(self.clean), self.clean, rtol=1e-3, atol=1e-4):
             raise ValueError("state must come from a job with the same network, images and options")
         self.sums, self.totals = state["sums"].clone(), state["totals"].clone()
-        self.done, self.seed = state["done"], state["seed"]
+        self.done, self.seed = state["done"].clone(), state["seed"]
 
-    def _add(self, block: int) -> None:
+    def _add(self, block: int, chosen: list[int]) -> None:
         masks = self.masks(BLOCK, torch.Generator().manual_seed(self.seed + block)).to(self.images)
         size, hidden = dense_batch(self.images), 1 - masks
-        for index in range(len(self.images)):
+        for index in chosen:
             drops = torch.cat([self._drops(index, part, block) for part in masks.split(size)])
             powers = torch.stack([torch.ones_like(drops), drops, drops.square()])  # (3, n)
             for number, weights in enumerate((hidden, hidden.square())):
@@ -163,10 +170,11 @@ class SampledOcclusion:
         chosen = target_logits(logits, targets)
         return chosen if self.score == "logit" else (chosen - logits.logsumexp(1)).exp()
 
-    def _certain(self, tolerance: float, unit: str) -> bool:
+    def _certain(self, tolerance: float, unit: str) -> Tensor:
+        """(B,) whose map is certain enough."""
         values, errors = (value.flatten(1) for value in self._estimate(unit))
         spread = values.amax(1) - values.amin(1)
-        return bool((errors.median(1).values <= tolerance * spread).all())
+        return (self.samples >= FEWEST) & (errors.median(1).values <= tolerance * spread)
 
     def _estimate(self, unit: str) -> tuple[Tensor, Tensor]:
         """Map and standard error (B, H, W) from the sums."""
