@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.occlusion.incremental.engine import WindowDrops
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 from interp_cnn.explanation.occlusion.occluders import Occluders
 
@@ -63,6 +64,28 @@ def plain_logits(network: nn.Module, draws: list[Occluders], windows: list[Windo
         occluded = torch.cat([occluders.occluded(image, [(row, column)]) for occluders in draws])
         means.append(logits_of(network, occluded).mean(0))
     return torch.stack(means)
+
+
+def decided_plainly(
+    network: nn.Module, part: WindowDrops, clean: Tensor, occluders: Occluders, batch: int
+) -> Tensor:
+    """A part's drops (I, K, A, B), by plain passes where they hang on rounding.
+
+    Args:
+        network: gives the logits.
+        part: of the engine.
+        clean: (I, K) logits of its images.
+        occluders: the fill's.
+        batch: windows of one pass.
+    """
+    drops, undecided = part.drops.clone(), part.undecided.cpu()
+    for number, image in enumerate(part.images):
+        places = undecided[number].nonzero()
+        for some in places.split(batch) if len(places) else ():
+            windows = [(part.rows[a], part.columns[b]) for a, b in some.tolist()]
+            plain = logits_of(network, occluders.occluded(image, windows))
+            drops[number][:, some[:, 0], some[:, 1]] = (clean[number] - plain).T
+    return drops
 
 
 def compare(found: Tensor, expected: Tensor, windows: list[Window], logits: Tensor, kind: str) -> None:

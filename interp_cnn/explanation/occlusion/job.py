@@ -34,6 +34,7 @@ from interp_cnn.explanation.occlusion.checks import (
     Unfaithful,
     check_request,
     compare,
+    decided_plainly,
     in_words,
     logits_of,
     plain_logits,
@@ -145,7 +146,7 @@ class OcclusionJob:
                         yield Progress(self.done - begun, total - begun, time.perf_counter() - start)
                 except (
                     Exception
-                ) as reason:  # of the engine; where a plain pass fails there is nothing else to try
+                ) as reason:  # of the engine; nothing else can be tried where a plain pass fails
                     self._go_on_plainly(images, reason)
                     begun, unfinished = min(begun, self.done), True
                     break
@@ -168,11 +169,8 @@ class OcclusionJob:
                 # not around the yield, which is the caller's
                 with self._computing(), self._own_precision():
                     self._add(batch, images, occluders, clean, last=last)
-                    if (
-                        self._incremental is not None
-                        and last
-                        and number == before + len(batches) * (sample + 1)
-                    ):
+                    finished = last and number == before + len(batches) * (sample + 1)
+                    if finished and self._incremental is not None:
                         self._check(images)
                 self.done = number
                 yield
@@ -244,10 +242,8 @@ class OcclusionJob:
         if engine == "one_batch" or (engine == "auto" and self.images.device.type == "cuda"):
             return OneBatchOcclusion(self.network, self.grid, self.images, logits=self.logits, dtype=dtype)
         # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
-        deltas_only = dtype == torch.bfloat16
-        return IncrementalOcclusion(
-            self.network, self.grid, self.images, logits=self.logits, dtype=dtype, every_step=deltas_only
-        )
+        options = {"logits": self.logits, "dtype": dtype, "every_step": dtype == torch.bfloat16}
+        return IncrementalOcclusion(self.network, self.grid, self.images, **options)
 
     def _is_light(self, work: PlainWork) -> bool:
         """True if the plain method is done before a plan is made."""
@@ -276,9 +272,7 @@ class OcclusionJob:
         windows = windows_to_check(engine.groups, changes, work, images.start)
         if not windows:
             return
-        clean, chosen = self.logits[some], [image for image, _, _ in windows]
-        if self.precision == "tf32":  # what is subtracted must carry the same rounding
-            clean = logits_of(self.network, self.images[some].clone())
+        clean, chosen = self._plain_clean(some), [image for image, _, _ in windows]
         draws = [self._occluders(images, sample) for sample in range(self.fill.samples)]
         plain = plain_logits(self.network, draws, windows)
         found = torch.stack([self.drops[some][image, :, row, column] for image, row, column in windows])
@@ -326,7 +320,7 @@ class OcclusionJob:
         if self._incremental is None:
             rows, columns = (torch.tensor(numbers) for numbers in zip(*batch, strict=True))
             occluded = logits_of(self.network, occluders.occluded(0, batch))  # (windows, K)
-            drops = self._plain_clean(images.start) - occluded
+            drops = self._plain_clean(slice(images.start, images.start + 1)) - occluded
             self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
             self.known[images.start][rows, columns] = last
             return
@@ -334,23 +328,13 @@ class OcclusionJob:
             here = slice(images.start + part.images.start, images.start + part.images.stop)
             rows, columns = part.index()
             if isinstance(part, WindowDrops) and bool(part.undecided.any()):
-                part.drops = self._decided(part, images.start, occluders)
+                known = self._plain_clean(here)
+                part.drops = decided_plainly(self.network, part, known, occluders, dense_batch(self.images))
             self.drops[here, :, rows, columns] += part.drops / self.fill.samples
             self.known[here, rows, columns] = last
 
-    def _decided(self, part: WindowDrops, first: int, occluders: Occluders) -> Tensor:
-        """The drops of a part of the images from `first` on, by plain passes where they hang on rounding."""
-        drops, undecided = part.drops.clone(), part.undecided.cpu()
-        for number, image in enumerate(part.images):
-            places = undecided[number].nonzero()
-            for some in places.split(dense_batch(self.images)) if len(places) else ():
-                windows = [(part.rows[a], part.columns[b]) for a, b in some.tolist()]
-                plain = logits_of(self.network, occluders.occluded(image, windows))
-                drops[number][:, some[:, 0], some[:, 1]] = (self._plain_clean(first + image) - plain).T
-        return drops
-
-    def _plain_clean(self, image: int) -> Tensor:
-        """(K,) logits of an image from which those of plain passes are subtracted: they carry the same rounding."""
+    def _plain_clean(self, some: slice) -> Tensor:
+        """(I, K) logits from which those of plain passes are subtracted: they carry the same rounding."""
         if self.precision != "tf32":
-            return self.logits[image]
-        return logits_of(self.network, self.images[image : image + 1].clone())[0]
+            return self.logits[some]
+        return logits_of(self.network, self.images[some].clone())

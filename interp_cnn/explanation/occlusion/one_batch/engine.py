@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.occlusion.costs import free_memory
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
-from interp_cnn.explanation.occlusion.incremental.engine import clean_values, faithful_graph
+from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
 from interp_cnn.explanation.occlusion.occluders import Occluders, WindowList
