@@ -15,7 +15,8 @@ from interp_cnn.commands.evaluate import matched_classes
 from interp_cnn.commands.train import classification
 from interp_cnn.runs.folder import build_data, load_run, network_for
 from interp_cnn.runs.inputs import run_subjects
-from interp_cnn.runs.places import moved_root, only_run, run_folders
+from interp_cnn.runs.moved_images import moved_root
+from interp_cnn.runs.places import only_run, run_folders
 
 
 def composed(command, *words):
@@ -99,9 +100,9 @@ def test_every_command_takes_a_comparison_and_its_moved_images_by_the_same_words
     moved = ["data=image_folder", f"data.root={comparison / 'moved'}"]
     runs = comparison / "runs"
     for command in ("evaluate", "explain", "export", "study"):
-        assert moved_root(composed(command, *moved).data) == str(comparison / "moved")
+        assert moved_root(composed(command, *moved).data, run_folders(runs)) == str(comparison / "moved")
         if command not in ("study",):
-            assert moved_root(composed(command).get("data")) is None
+            assert moved_root(composed(command).get("data"), run_folders(runs)) is None
     found = run_subjects([str(runs)], root=str(comparison / "moved"))
     assert [subject.name for subject in found] == ["plain", "interpretable"]
     exported = []

@@ -31,6 +31,7 @@ from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.decoders import DecoderSettings
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, untrained
+from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
@@ -56,6 +57,7 @@ def run(config: DictConfig) -> None:
         )  # the twin sees the same images, though the folder may have changed
         train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same)
         runs.append(load_run(folder / kind, checkpoint="last"))
+    leave_out_trained_on(runs[0].data, [found.seen for found in runs])
     leave_to_the_first()
     seconds = {
         found.kind: json.loads((found.folder / "run.json").read_text("utf-8"))["seconds"] for found in runs

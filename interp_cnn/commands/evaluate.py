@@ -37,7 +37,8 @@ from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, plain, untrained, write_json
 from interp_cnn.runs.inputs import names_in
 from interp_cnn.runs.measuring import measure_run, readout_of
-from interp_cnn.runs.places import moved_root, run_folders
+from interp_cnn.runs.moved_images import moved_root
+from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.files import write_text
 
 log = logging.getLogger(__name__)
@@ -95,12 +96,13 @@ def _measured_runs(
         readout=config.readout,
         regions=rule,
     )
-    before, root = None, moved_root(config.get("data"))
+    folders = run_folders(config.runs)
+    before, root = None, moved_root(config.get("data"), folders)
     measures: list[NetworkMeasures] = []
     seeds = []
     images: Images = {}
     names: list[str] = []
-    for path in track(run_folders(config.runs), description="measuring filters", transient=True):
+    for path in track(folders, description="measuring filters", transient=True):
         found = load_run(path, checkpoint=config.checkpoint, root=root)
         found.network.to(device)
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"

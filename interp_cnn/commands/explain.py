@@ -14,6 +14,7 @@ their own (`gallery`).
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,6 @@ from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explain_maps
 from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings
-from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.image_files import skips
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import settings_of
@@ -30,7 +30,7 @@ from interp_cnn.explanation.methods.registry import methods_of, with_each_window
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.report.maps.records import Look
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import build_data, plain
+from interp_cnn.runs.folder import plain
 from interp_cnn.runs.inputs import (
     Picture,
     Subject,
@@ -38,10 +38,12 @@ from interp_cnn.runs.inputs import (
     network_subject,
     run_subjects,
     set_pictures,
+    shown_data,
     spread,
     with_classes,
 )
-from interp_cnn.runs.places import moved_root
+from interp_cnn.runs.moved_images import moved_root
+from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.spelling import nearest
 
 WHAT = ("maps", "patterns", "reconstructions")
@@ -138,7 +140,7 @@ def _concept_request(
     mining, drawing = settings_of(
         plain(config.patterns), plain(config.reconstructions), seed=config.seed, device=device.type
     )
-    data = networks[0].data if config.get("data") is None else _data(config.data, networks[0])
+    data = networks[0].data
     assert data is not None  # without images or data there was nothing to show
     return ConceptRequest(
         networks=networks,
@@ -211,7 +213,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
                 "mean= and std= belong to network=...; the network of a run normalises as in its training"
             )
         runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-        root = moved_root(config.get("data"))
+        root = moved_root(config.get("data"), run_folders(runs))
         networks = run_subjects(runs, checkpoint=config.checkpoint, root=root)
     else:
         weights = _weights(config)
@@ -219,9 +221,10 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
         networks = [network_subject(config.network, weights=weights, mean=config.mean, std=config.std)]
     first = networks[0]
     size, data = first.image_size or _size(config.image_size), first.data
-    if config.images is None and config.get("data") is not None:
-        data = _data(config.data, first)
-        size = data.image_size
+    if config.images is None:
+        data = shown_data(networks, config.get("data"))
+        size = size if data is None else data.image_size
+        networks = [replace(one, data=data) for one in networks]
     if config.images is None and data is None:
         raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
     networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
@@ -251,19 +254,6 @@ def _weights(config: DictConfig) -> str | None:
             f"weights={config.weights} and checkpoint={config.checkpoint} are both given; give one"
         )
     return config.checkpoint
-
-
-def _data(config: DictConfig, subject: Subject) -> PartDataModule:
-    """The data set to show, in the size that a run's network was trained on."""
-    if subject.image_size is not None and "image_size" in config:
-        config = config.copy()
-        config.image_size = subject.image_size[0]
-    data = build_data(config)
-    if data.channels != subject.channels:
-        raise ValueError(
-            f"{subject.name} takes images of {subject.channels} channels, those of data have {data.channels}"
-        )
-    return data
 
 
 def _weights_in_words(config: DictConfig) -> str:

@@ -33,7 +33,8 @@ from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.runs.folder import Run, load_run, plain
 from interp_cnn.runs.inputs import set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
-from interp_cnn.runs.places import moved_root, run_folders
+from interp_cnn.runs.moved_images import moved_root
+from interp_cnn.runs.places import run_folders
 from interp_cnn.runs.provenance import provenance
 from interp_cnn.storage.fingerprints import code_of, fingerprint
 from interp_cnn.storage.names import distinct_slugs
@@ -56,8 +57,9 @@ def run(config: DictConfig) -> None:
 
 
 def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -> None:
+    root = moved_root(config.get("data"), folders)
     for folder in folders:
-        found = load_run(folder, checkpoint=config.checkpoint, root=moved_root(config.get("data")))
+        found = load_run(folder, checkpoint=config.checkpoint, root=root)
         found.network.to(device)
         place = folder / "export" if config.to is None else Path(config.to)
         if config.to is not None and len(folders) > 1:

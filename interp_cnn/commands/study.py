@@ -20,10 +20,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from interp_cnn.commands.train import train
 from interp_cnn.data.parts import PartBatch, collate
+from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.report.study import write_study
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, build_data, load_run, plain, write_json
-from interp_cnn.runs.places import moved_root, run_folders
+from interp_cnn.runs.images import leave_out_trained_on
+from interp_cnn.runs.moved_images import moved_root
+from interp_cnn.runs.places import run_folders
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
 from interp_cnn.storage.fingerprints import fingerprint
@@ -75,6 +78,7 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
         raise ValueError(
             f"run={config.run}: two networks of one kind ({runs[0].kind}); give one of each kind"
         )
+    leave_out_trained_on(runs[0].data, [found.seen for found in runs])
     val_set = runs[0].data.val_set
     count = min(config.images, len(val_set))
     parts = {}
@@ -83,7 +87,7 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
         parts[f"images-{first:05d}"] = partial(_measured, chosen, networks, val_set, indices)
     weights = [fingerprint(network) for network in networks.values()]
     data = plain(runs[0].config.data)
-    key = fingerprint_of(chosen, weights, data, config.together)
+    key = fingerprint_of(chosen, weights, data, config.together, val_set.names, val_set.contents())
     found = done_in_parts(folder / "parts", key, parts, label="judging")
     measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     once = chosen.once(networks, _batch(val_set, range(min(8, count))))
@@ -106,12 +110,14 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
     """The networks to judge: those given, or one trained of each kind."""
     if config.run is not None:
         names = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-        root = moved_root(config.data)
-        return [load_run(folder, root=root) for folder in run_folders(names)]
+        folders = run_folders(names)
+        root = moved_root(config.data, folders)
+        return [load_run(folder, root=root) for folder in folders]
     alone = config.model.kind == "plain" and kinds == ("plain",)
     configured = {"plain": config} if alone else twins(config)
-    images, runs = _training_images(config), []
-    for kind in configured if len(kinds) > 1 else kinds:
+    trained = list(configured if len(kinds) > 1 else kinds)
+    images, runs = _training_images(config, folder / trained[0]), []
+    for kind in trained:
         settings = configured[kind].copy()
         OmegaConf.set_struct(settings, False)
         if config.widths is not None and settings.model.name == "small_cnn":
@@ -128,7 +134,11 @@ def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]
     return runs
 
 
-def _training_images(config: DictConfig) -> int:
+def _training_images(config: DictConfig, first: Path) -> int:
+    """How many images a training has; the one that was begun keeps its number, though the folder may have changed."""
+    record = SplitRecord.read(first)
+    if record is not None:
+        return len(record.train.names)
     return len(build_data(OmegaConf.create(plain(config.data))).train_set)
 
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
@@ -110,7 +111,8 @@ def train(
     if rank_zero_only.rank == 0:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
         if images_of != folder.resolve():  # who goes on keeps the images that the training began with
-            data.split_record().write(folder)
+            now, begun = data.split_record(), None if checkpoint is None else SplitRecord.read(images_of)
+            (now if begun is None else begun.went_on_with(now)).write(folder)
     training = resolved.training
     trainer = fit(
         module,

@@ -19,7 +19,7 @@ import difflib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from interp_cnn.data.image_files import write_skipped
 from interp_cnn.data.memory import at_most_the_cores, check_memory, cores
 from interp_cnn.data.parts import PartBatch, PartSet, RawBatch, collate
 from interp_cnn.data.samplers import EpochSampler, OrderedSampler
-from interp_cnn.data.split_record import Differences, SplitRecord, followed
+from interp_cnn.data.split_record import Differences, Selection, SplitRecord, followed
 
 log = logging.getLogger(__name__)
 MOST_WORKERS = 16  # that `auto` takes: more of them wait for each other
@@ -129,6 +129,13 @@ class PartDataModule(LightningDataModule):
     def split_record(self) -> SplitRecord:
         """Both sides as they are, to be kept with what is trained on them."""
         return SplitRecord.of(self.train_set, self.val_set)
+
+    def judge_by(self, places: Sequence[int]) -> None:
+        """Keeps only these of the validation images, in this order."""
+        images = self.val_set
+        labels = images.labels.tolist()
+        chosen = [(images, place, labels[place]) for place in places]
+        self._val_set = Selection(chosen, images.classes, like=images)
 
     def _own_sets(self) -> tuple[PartSet, PartSet]:
         train_set, val_set = self._sets(self.options)

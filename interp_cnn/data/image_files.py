@@ -137,7 +137,8 @@ def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
 def content_of(path: str | os.PathLike[str]) -> str:
     """16 hexadecimal digits that are the same for files of the same bytes, and for no others that anybody has seen."""
     status = os.stat(path)
-    return _content(os.fspath(path), status.st_size, status.st_mtime_ns)
+    place = status.st_dev, status.st_ino  # another file that took this one's name may have its size and time
+    return _content(os.fspath(path), place, status.st_size, status.st_mtime_ns)
 
 
 def skips(on_error: str) -> bool:
@@ -187,7 +188,7 @@ def _read_all(read: Callable[[int], T], indices: Sequence[int]) -> Iterable[T | 
 
 
 @lru_cache(maxsize=1 << 20)  # both sides of a split and its record ask for the same files
-def _content(path: str, size: int, changed: int) -> str:
+def _content(path: str, place: tuple[int, int], size: int, changed: int) -> str:
     digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -44,6 +44,20 @@ class Side:
         """The side that a data set is."""
         return cls(list(images.names), images.labels.tolist(), images.contents())
 
+    def joined(self, others: Side) -> Side:
+        """These images in their order, then those of the others that are none of them, by content or else by name."""
+        contents, names = {*self.contents}, {*self.names}
+        rows = [
+            row
+            for row in zip(others.names, others.labels, others.contents, strict=True)
+            if (row[2] not in contents if row[2] else row[0] not in names)
+        ]
+        return Side(
+            self.names + [name for name, _, _ in rows],
+            self.labels + [label for _, label, _ in rows],
+            self.contents + [content for _, _, content in rows],
+        )
+
 
 @dataclass(frozen=True)
 class SplitRecord:
@@ -57,6 +71,10 @@ class SplitRecord:
     def of(cls, train: PartSet, val: PartSet) -> SplitRecord:
         """The record of two sets that belong together."""
         return cls(tuple(train.classes), Side.of(train), Side.of(val))
+
+    def went_on_with(self, now: SplitRecord) -> SplitRecord:
+        """The record of a training that began with these images and went on with those of `now`: both."""
+        return SplitRecord(self.classes, self.train.joined(now.train), self.val.joined(now.val))
 
     def write(self, folder: Path) -> None:
         """Into a run folder; some 30 bytes an image."""

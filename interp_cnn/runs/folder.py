@@ -14,7 +14,6 @@ as `_target_` is called unless it is a class of this project's data sets. A chec
 
 import importlib
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,12 +30,11 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
 from interp_cnn.runs.epochs import check_last, epochs_of
-from interp_cnn.runs.images import follow_images
+from interp_cnn.runs.images import Seen, follow_images
 from interp_cnn.runs.places import CONFIG, only_run
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
-log = logging.getLogger(__name__)
 ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may call: classes of its modules
 SECTIONS = ("seed", "data", "model")
 CHECKPOINTS = ("last", "best")
@@ -72,6 +70,11 @@ class Run:
     def data_name(self) -> str:
         """The data set in words."""
         return self.config.data.dataset._target_.split(".")[-2].replace("_", " ")
+
+    @property
+    def seen(self) -> Seen:
+        """What it was trained on and judged by."""
+        return Seen.by(self.folder, self.data)
 
     @property
     def configuration(self) -> str:

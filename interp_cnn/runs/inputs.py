@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.network.refusals import Refusal, refusing
-from interp_cnn.runs.folder import Run, load_run
+from interp_cnn.runs.folder import Run, build_data, load_run
+from interp_cnn.runs.images import Seen, leave_out_trained_on, same_dataset
 from interp_cnn.runs.networks import class_names, image_channels, load_network, told_apart
 from interp_cnn.runs.normalisation import Statistics, say_doubt
 from interp_cnn.runs.places import run_folders
@@ -33,6 +35,8 @@ class Subject:
         channels: C of its images.
         image_size: (H, W) that it was trained on, None where it takes any.
         data: of a run.
+        seen: what a run was trained on and judged by.
+        folder: of a run.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Subject:
     channels: int
     image_size: tuple[int, int] | None = None
     data: PartDataModule | None = None
+    seen: Seen | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,45 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
 def run_subject(run: Run) -> Subject:
     """A run's network, named for its kind."""
     data = run.data
-    return Subject(run.kind, run.network, tuple(data.classes), data.channels, data.image_size, data)
+    return Subject(
+        run.kind,
+        run.network,
+        tuple(data.classes),
+        data.channels,
+        data.image_size,
+        data,
+        run.seen,
+        run.folder,
+    )
+
+
+def shown_data(networks: Sequence[Subject], config: DictConfig | None = None) -> PartDataModule | None:
+    """The data set whose validation images are shown: one that no run among the networks was trained on.
+
+    Args:
+        networks: that are asked; the first one's own data are shown.
+        config: another data set, in place of the first network's; its images get the sizes of that network. Of a run's
+            own data set only the folder may be another, which `run_subjects` has taken already.
+
+    Raises:
+        ValueError: images of another kind, or none that no run was trained on.
+    """
+    first = networks[0]
+    data = first.data
+    if config is not None and (data is None or not same_dataset(config, data)):
+        size = first.image_size
+        if size is not None and "image_size" in config:
+            config = config.copy()
+            config.image_size = size[0]
+        data = build_data(config, images_of=first.folder)
+    if data is None:
+        return None
+    if data.channels != first.channels:
+        raise ValueError(
+            f"{first.name} takes images of {first.channels} channels, those of data have {data.channels}"
+        )
+    leave_out_trained_on(data, [one.seen for one in networks if one.seen is not None])
+    return data
 
 
 def network_subject(

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 CONFIG = "config.yaml"
 
 
@@ -37,11 +35,6 @@ def only_run(place: str | Path) -> Path:
         names = ", ".join(str(folder) for folder in folders)
         raise ValueError(f"{place} holds {len(folders)} runs; give one of them: {names}")
     return folders[0]
-
-
-def moved_root(data: DictConfig | None) -> str | None:
-    """Where the images of runs lie now, by data=... data.root=DIR; None: where they lay."""
-    return None if data is None else data.get("root")
 
 
 def _runs_of(folder: Path) -> list[Path]:
