@@ -40,6 +40,8 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(tuple(mean))[:, None, None])
         self.register_buffer("std", torch.tensor(tuple(std))[:, None, None])
 
@@ -220,7 +222,7 @@ def _torchvision_body(name: str, num_classes: int, weights: str | None) -> nn.Mo
             raise ValueError(
                 f"weights {weights!r} are unknown for {name}; expected {choices} or a file"
             ) from error
-    if name in SYMMETRIC:
+    if isinstance(body, torchvision.models.GoogLeNet | torchvision.models.Inception3):
         body.transform_input = False  # the normalisation in front has it
     _replace_head(body, num_classes)
     return body

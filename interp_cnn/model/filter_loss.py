@@ -122,6 +122,9 @@ class FilterLoss(nn.Module):
         self.categories = FilterCategories(filters, num_classes, background=background, rule=assignment)
         self.scale: Tensor
         self.batches: Tensor
+        self.occurrence: Tensor
+        self.log_partition: Tensor
+        self.images_seen: Tensor
         self.register_buffer("scale", torch.ones(filters))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         if prior == "occurrence":
@@ -142,11 +145,11 @@ class FilterLoss(nn.Module):
             raise ValueError(
                 f"feature maps are {tuple(feature_maps.shape[2:])}; this loss was made for a grid of {self.grid}"
             )
-        if self.training and labels is None:
-            raise ValueError("labels are missing; training needs the category of every image")
-        if self.training and self._replays(feature_maps):
-            return self._replayed(feature_maps, labels, beta)
         if self.training:
+            if labels is None:
+                raise ValueError("labels are missing; training needs the category of every image")
+            if self._replays(feature_maps):
+                return self._replayed(feature_maps, labels, beta)
             self.observe(feature_maps, labels, beta)
         with _full_precision(feature_maps):
             with torch.no_grad():

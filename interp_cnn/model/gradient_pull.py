@@ -34,13 +34,14 @@ class GradientPull:
 
     def passed_on(self) -> Tensor:
         """The maps as the network goes on with them: what comes back from there is the task's gradient."""
+        assert self.sources is not None  # they are let go of in the backward pass only
         return _Pulled.apply(*self.sources, self)
 
     def gradients(self, task: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of the maps and of beta, from the task's of the maps; pulled the first time alone."""
         sources, loss = self.sources, self.loss
         self.sources = self.loss = None  # nothing is held while the layers below go back
-        if loss is None or self.ratio == 0:
+        if sources is None or loss is None or self.ratio == 0:
             return task, None
         own, *beta = torch.autograd.grad(loss, [one for one in sources if one.requires_grad])
         squares = torch.stack([one.float().square().sum() for one in (task, own)])

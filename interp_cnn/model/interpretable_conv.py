@@ -97,7 +97,7 @@ class TemplateMask(nn.Module):
         if self.keep_maps:
             # A compiled network breaks here, so that the rest of it goes on with the very tensor that is kept.
             keep = torch.compiler.disable(self._kept) if torch.compiler.is_compiling() else self._kept
-            feature_maps = keep(feature_maps)
+            feature_maps = keep(feature_maps)  # pyright: ignore - `disable` is not annotated
         if not self.enabled:
             return feature_maps
         positions = self._cells(feature_maps, self.position)

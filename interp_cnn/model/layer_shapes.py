@@ -41,12 +41,16 @@ def layer_shapes(
         channels = next((layer.in_channels for layer in known.values() if isinstance(layer, nn.Conv2d)), 3)
     height, width = image_size or DEFAULT_IMAGE_SIZE
     outputs = _outputs(network, layers, (1, channels, height, width), to_the_end=image_size is not None)
+    shapes: dict[str, tuple[int, int, int]] = {}
     for name in layers:
         if name not in outputs:
             raise ValueError(f"layer {name!r} is not used in the network's forward pass")
-        if not isinstance(outputs[name], Tensor) or outputs[name].dim() != 4:
+        output = outputs[name]
+        if not isinstance(output, Tensor) or output.dim() != 4:
             raise ValueError(f"layer {name!r} does not give a feature map (B, D, h, w)")
-    return {name: tuple(outputs[name].shape[1:]) for name in layers}
+        _, filters, rows, columns = output.shape
+        shapes[name] = (filters, rows, columns)
+    return shapes
 
 
 class _LayersSeen(Exception):

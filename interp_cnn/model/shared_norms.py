@@ -21,14 +21,14 @@ def share_batch_norms(network: nn.Module) -> None:
             module.forward = partial(shared_batch_norm, module, module.forward)
 
 
-def shared_batch_norm(norm: nn.modules.batchnorm._BatchNorm, alone, values: Tensor) -> Tensor:
-    """Normalised values (B, D, ...); `alone` is what the layer does by itself, in evaluation mode."""
+def shared_batch_norm(norm: nn.modules.batchnorm._BatchNorm, alone, input: Tensor) -> Tensor:
+    """Normalised values (B, D, ...) of `input`; `alone` is what the layer does by itself, in evaluation mode."""
     if not norm.training or world_size() == 1:
-        return alone(values)
-    axes = [axis for axis in range(values.dim()) if axis != 1]
-    shape = [1, -1, *[1] * (values.dim() - 2)]
-    exact = values.float()
-    count = sum_over_ranks(exact.new_tensor(float(values.numel() // values.shape[1])))
+        return alone(input)
+    axes = [axis for axis in range(input.dim()) if axis != 1]
+    shape = [1, -1, *[1] * (input.dim() - 2)]
+    exact = input.float()
+    count = sum_over_ranks(exact.new_tensor(float(input.numel() // input.shape[1])))
     mean = _Sum.apply(exact.sum(axes)) / count  # (D,)
     centred = exact - mean.view(shape)
     variance = _Sum.apply(centred.square().sum(axes)) / count
@@ -36,7 +36,7 @@ def shared_batch_norm(norm: nn.modules.batchnorm._BatchNorm, alone, values: Tens
     normalised = centred * (variance + norm.eps).rsqrt().view(shape)
     if norm.affine:
         normalised = normalised * norm.weight.view(shape) + norm.bias.view(shape)
-    return normalised.to(values.dtype)
+    return normalised.to(input.dtype)
 
 
 @torch.no_grad()
@@ -44,6 +44,8 @@ def _remember(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Ten
     """The running statistics, as the layer itself keeps them."""
     if not norm.track_running_stats:
         return
+    assert norm.num_batches_tracked is not None  # it tracks
+    assert norm.running_mean is not None and norm.running_var is not None
     norm.num_batches_tracked += 1
     share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     norm.running_mean.lerp_(mean.to(norm.running_mean), share)

@@ -3,8 +3,24 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
 
 log = logging.getLogger(__name__)
+
+
+def board_of(trainer: Trainer) -> Any:
+    """TensorBoard's writer of a training."""
+    if not isinstance(trainer.logger, TensorBoardLogger):
+        raise ValueError(f"logger is {type(trainer.logger).__name__}; expected TensorBoardLogger")
+    return trainer.logger.experiment
+
+
+def data_of(trainer: Trainer) -> Any:
+    """The data module of a training."""
+    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] - Lightning sets it without declaring it
 
 
 def left_out_when_it_fails(hook: Callable) -> Callable:

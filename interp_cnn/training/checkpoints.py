@@ -52,6 +52,7 @@ class BestEpoch(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The lowest loss so far, also when the training goes on in another folder, where Lightning would forget it."""
+        assert self.dirpath is not None  # the folder given above
         here = str(Path(self.dirpath) / BEST)
         if not Path(here).is_file():
             return  # that epoch is lost: the best one from here on

@@ -103,16 +103,17 @@ class Classification(LightningModule):
         self.warmup_share = warmup_share
         self.mask_growth = mask_growth
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.masks = template_masks(network)  # a plain dict: the modules belong to the network
         shapes = layer_shapes(network, list(self.masks), image_size=image_size, channels=channels)
         self.filter_losses = nn.ModuleDict()
         self.loss_weight = LossWeight(**{"ratio": 0.0, **(loss_weight or {})})
         for name, mask in self.masks.items():
-            filters, *grid = shapes[name]
+            filters, rows, columns = shapes[name]
             options = {"norm": mask.norm, "position": mask.position, **(filter_loss or {})}
             self.filter_losses[_key(name)] = FilterLoss(
-                filters, tuple(grid), num_classes=num_classes, background=background, **options
+                filters, (rows, columns), num_classes=num_classes, background=background, **options
             )
         self._pulls: dict[str, tuple[GradientPull, int]] = {}
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -204,7 +205,13 @@ class Classification(LightningModule):
 
     def filter_categories(self) -> dict[str, Tensor]:
         """(D,) category of every filter, by layer."""
-        return {name: self.filter_losses[_key(name)].categories.assigned for name in self.masks}
+        return {name: self.filter_loss(name).categories.assigned for name in self.masks}
+
+    def filter_loss(self, layer: str) -> FilterLoss:
+        """The loss of a layer's filters."""
+        loss = self.filter_losses[_key(layer)]
+        assert isinstance(loss, FilterLoss)  # nothing else is put there
+        return loss
 
     def _grow_masks(self) -> None:
         if self.mask_growth > 0:
@@ -213,7 +220,7 @@ class Classification(LightningModule):
                 mask.growth = min(1.0, self.global_step / max(1.0, steps))
 
     def _pull(self, name, mask, maps: Tensor, labels: Tensor) -> None:
-        loss = self.filter_losses[_key(name)]
+        loss = self.filter_loss(name)
         if mask.beta_rule == "spread":
             mask.match_spread(maps.detach())
         if self.loss_weight.ratio == 0:
@@ -226,12 +233,12 @@ class Classification(LightningModule):
 
     def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
         """Equivariance and diversity of the places of the filters, in nobody's precision but float32."""
-        told = self.filter_losses[_key(name)]
+        told = self.filter_loss(name)
         posterior = position_posterior(
             maps.float(), gain=told.temperature / told.scale, beta=mask.beta.detach(), norm=mask.norm
         )
         heights = maps.detach().float().amax((2, 3)) / told.scale
-        loss = equivariance_loss(posterior, heights, view, tuple(maps.shape[2:]))
+        loss = equivariance_loss(posterior, heights, view, (maps.shape[2], maps.shape[3]))
         self._log(f"train/equivariance_loss{self._suffix(name)}", loss.detach(), len(maps))
         total = self.equivariance * loss
         if self.diversity > 0:
@@ -277,7 +284,8 @@ def own_images(trainer: Trainer, batch, batch_index: int) -> int:
     """How many images of a validation batch are this process's; those behind them are repeated."""
     loader = trainer.val_dataloaders
     own = getattr(getattr(loader, "sampler", None), "own", None)  # of the data module's sampler
-    return len(batch) if own is None else max(0, min(own - batch_index * loader.batch_size, len(batch)))
+    size = getattr(loader, "batch_size", None)
+    return len(batch) if own is None or size is None else max(0, min(own - batch_index * size, len(batch)))
 
 
 def _key(layer: str) -> str:

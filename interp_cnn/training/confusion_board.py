@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from interp_cnn import figures
-from interp_cnn.training.boards import left_out_when_it_fails
+from interp_cnn.training.boards import board_of, data_of, left_out_when_it_fails
 from interp_cnn.training.classification import Classification
 
 BINS = 101
@@ -46,7 +46,7 @@ class Answers(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Puts curves that belong together into one chart."""
         if trainer.is_global_zero:
-            trainer.logger.experiment.add_custom_scalars(LAYOUT)
+            board_of(trainer).add_custom_scalars(LAYOUT)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Counts anew."""
@@ -80,10 +80,10 @@ class Answers(Callback):
 
     @left_out_when_it_fails
     def _add_epoch(self, trainer: Trainer, images: Tensor) -> None:
-        board, epoch = trainer.logger.experiment, trainer.current_epoch
+        board, epoch = board_of(trainer), trainer.current_epoch
         for tag, values in self.terms.items():
             board.add_histogram(f"filters/{tag}", values / images, epoch)
-        for number, name in enumerate(trainer.datamodule.classes[:CURVES]):
+        for number, name in enumerate(data_of(trainer).classes[:CURVES]):
             add_curve(board, f"class/{name}", self.bins[:, number], epoch)
 
     @left_out_when_it_fails
@@ -91,8 +91,8 @@ class Answers(Callback):
         """Adds the confusion matrix of the last epoch."""
         if not trainer.is_global_zero or not len(self.confusion):
             return
-        picture = figures.confusion_matrix(self.confusion, trainer.datamodule.classes)
-        trainer.logger.experiment.add_image("confusion", picture, trainer.current_epoch, dataformats="HWC")
+        picture = figures.confusion_matrix(self.confusion, data_of(trainer).classes)
+        board_of(trainer).add_image("confusion", picture, trainer.current_epoch, dataformats="HWC")
 
 
 def confusion_counts(answers: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment  # pyright: ignore[reportPrivateImportUsage] - public in Lightning's documentation
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
@@ -178,6 +178,7 @@ class ProgressBar(TQDMProgressBar):
 
         if trainer.is_global_zero:
             done = trainer.current_epoch * trainer.num_training_batches
+            assert trainer.max_epochs is not None  # `fit` gives it
             total = trainer.max_epochs * trainer.num_training_batches
             self.total_bar = tqdm(
                 total=total, initial=done, desc=self.label, unit="batch", file=sys.stderr, dynamic_ncols=True
@@ -211,8 +212,16 @@ class ProgressBar(TQDMProgressBar):
     def on_validation_start(self, *unused) -> None:
         """No bar for the validation."""
 
+    def on_validation_batch_start(self, *unused) -> None:
+        """No bar for the validation."""
+
+    def on_validation_batch_end(self, *unused) -> None:
+        """No bar for the validation."""
+
+    def on_validation_end(self, *unused) -> None:
+        """No bar for the validation."""
+
     on_sanity_check_start = on_sanity_check_end = on_validation_start
-    on_validation_batch_start = on_validation_batch_end = on_validation_end = on_validation_start
 
 
 def quiet_lightning() -> None:

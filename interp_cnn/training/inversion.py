@@ -97,7 +97,7 @@ class Inversion(LightningModule):
     def losses(self, images: Tensor, maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Pixel error and feature error of the pictures that are drawn from masked maps."""
         pictures = self.decoder(maps * masks)
-        nearness = pixel_weights(masks, tuple(images.shape[2:]))
+        nearness = pixel_weights(masks, (images.shape[2], images.shape[3]))
         pixel_error = (nearness * (pictures - images).square()).mean()
         difference = (self.feature_maps(pictures) - maps) / self.decoder.scale * masks
         errors = difference.square().sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3)).clamp(min=1)

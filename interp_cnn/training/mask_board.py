@@ -14,12 +14,15 @@ from torch.nn import functional
 
 from interp_cnn import figures
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps
-from interp_cnn.training.boards import left_out_when_it_fails
+from interp_cnn.training.boards import board_of, data_of, left_out_when_it_fails
 from interp_cnn.training.classification import Classification
 
 MAPS_IN_TIME = 4  # how often in a training maps are drawn, beside the first epoch: they cost a second each
 SPRITE = 48  # pixels of a filter's picture in the projector
 MEASURED_LATER = ("hp/location_instability", "hp/tracking_gain")  # by `compare`; until then not a number
+
+
+Strongest = Callable[[nn.Module, Iterable, str], Tensor]
 
 
 class Dashboard(Callback):
@@ -38,7 +41,7 @@ class Dashboard(Callback):
         kind: str,
         *,
         maps: Mapping[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] | None = None,
-        strongest: Callable[[nn.Module, Iterable, str], Tensor] | None = None,
+        strongest: Strongest | None = None,
         images: int = 8,
         filters: int = 8,
     ):
@@ -47,32 +50,32 @@ class Dashboard(Callback):
         self.strongest = strongest
         self.images = images
         self.filters = filters
-        self.fixed: Tensor | None = None
-        self.labels: Tensor | None = None
+        self.fixed = self.labels = torch.zeros(0)  # chosen by the first process
 
     @left_out_when_it_fails
     def on_fit_start(self, trainer: Trainer, pl_module: Classification) -> None:
         """Chooses the images and writes the card."""
         if not trainer.is_global_zero:
             return
-        val_set = trainer.datamodule.val_set
+        val_set = data_of(trainer).val_set
         labels = torch.as_tensor(val_set.labels)
         order = torch.argsort(labels, stable=True)
         chosen = order[torch.linspace(0, len(order) - 1, min(self.images, len(order))).long()]
         self.fixed = torch.stack([val_set[int(index)].image for index in chosen])
         self.labels = labels[chosen]
-        classes = ", ".join(trainer.datamodule.classes)
+        classes = ", ".join(data_of(trainer).classes)
         layers = ", ".join(pl_module.masks)
-        self._board(trainer).add_text(
+        board_of(trainer).add_text(
             "run", f"**{self.kind}** network, layers {layers}; classes: {classes}", trainer.current_epoch
         )
 
     @left_out_when_it_fails
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:
         """Adds the grids of this epoch."""
-        if self.fixed is None or trainer.sanity_checking:
+        if not len(self.fixed) or trainer.sanity_checking:
             return
         self._add_masks(trainer, pl_module)
+        assert trainer.max_epochs is not None  # `fit` gives it
         turn = max(1, trainer.max_epochs // MAPS_IN_TIME)
         if trainer.current_epoch == 0 or (trainer.current_epoch + 1) % turn == 0:
             self._add_maps(trainer, pl_module)
@@ -84,9 +87,7 @@ class Dashboard(Callback):
             count = min(self.filters, maps.shape[1])
             chosen = torch.linspace(0, maps.shape[1] - 1, count).long()
             picture = mask_grid(self.fixed, _light(maps, mask, chosen))
-            self._board(trainer).add_image(
-                f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC"
-            )
+            board_of(trainer).add_image(f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC")
 
     @left_out_when_it_fails
     def _add_maps(self, trainer: Trainer, pl_module: Classification) -> None:
@@ -94,7 +95,7 @@ class Dashboard(Callback):
             few, labels = self.fixed[::2], self.labels[::2].to(pl_module.device)
             images = few.to(pl_module.device)
             found = explain(pl_module.network, images, labels).float().cpu()
-            self._board(trainer).add_image(
+            board_of(trainer).add_image(
                 f"maps/{name}", map_grid(few, found), trainer.current_epoch, dataformats="HWC"
             )
 
@@ -104,7 +105,9 @@ class Dashboard(Callback):
         if not trainer.is_global_zero:
             return
         if self.strongest is not None:
-            self._add_filters(trainer, pl_module)  # the hyperparameters follow, also where it fails
+            self._add_filters(
+                trainer, pl_module, self.strongest
+            )  # the hyperparameters follow, also where it fails
         measures = dict.fromkeys(MEASURED_LATER, math.nan) | {
             f"hp/{name.removeprefix('val/')}": float(value)
             for name, value in trainer.callback_metrics.items()
@@ -119,19 +122,20 @@ class Dashboard(Callback):
             "weight_decay": pl_module.weight_decay,
             "epochs": trainer.max_epochs,
         }
-        self._board(trainer).add_hparams(settings, measures, run_name=".", global_step=trainer.current_epoch)
+        board_of(trainer).add_hparams(settings, measures, run_name=".", global_step=trainer.current_epoch)
 
     @left_out_when_it_fails
-    def _add_filters(self, trainer: Trainer, module: Classification) -> None:
+    def _add_filters(self, trainer: Trainer, module: Classification, strongest: Strongest) -> None:
         """Each filter as a point, by how strongly it answers each class; its strongest image is its picture."""
-        for layer, loss in zip(module.masks, module.filter_losses.values(), strict=True):
+        for layer in module.masks:
+            loss = module.filter_loss(layer)
             answers = loss.categories.response.detach().float().cpu()  # (D, K)
             categories = loss.categories.assigned.tolist()
-            names = [trainer.datamodule.classes[number] for number in categories]
-            images = self.strongest(module.network, trainer.datamodule.val_dataloader(), layer)
+            names = [data_of(trainer).classes[number] for number in categories]
+            images = strongest(module.network, data_of(trainer).val_dataloader(), layer)
             images = functional.interpolate(images, size=(SPRITE, SPRITE), mode="bilinear")
             images = images.expand(-1, 3, -1, -1)
-            self._board(trainer).add_embedding(
+            board_of(trainer).add_embedding(
                 functional.normalize(answers),
                 metadata=[[str(number), name] for number, name in enumerate(names)],
                 metadata_header=["filter", "category"],
@@ -140,13 +144,9 @@ class Dashboard(Callback):
                 tag=f"filters_{layer}",
             )
             picture = figures.montage([figures.to_rgb(image) for image in images])
-            self._board(trainer).add_image(
+            board_of(trainer).add_image(
                 f"exemplars/{layer}", picture, trainer.current_epoch, dataformats="HWC"
             )
-
-    @staticmethod
-    def _board(trainer: Trainer):
-        return trainer.logger.experiment
 
 
 def add_measures(folder: Path, measures: Mapping[str, float], *, step: int) -> None:

@@ -226,8 +226,8 @@ def integrated_gradients_with_error(
     return PathIntegral(
         torch.stack([one.maps for one in found]).mean(0),
         torch.stack([one.missing for one in found]).amax(0),
-        sum(one.pieces for one in found),
-        sum(one.passes for one in found),
+        torch.stack([one.pieces for one in found]).sum(0),
+        torch.stack([one.passes for one in found]).sum(0),
     )
 
 

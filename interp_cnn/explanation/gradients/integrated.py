@@ -93,7 +93,10 @@ def path_integral(
             found += _followed(network, lines, calls, tolerance, max_steps, batch_size)
     return PathIntegral(
         torch.stack(
-            [torch.stack([p.share for p in line.pieces]).double().sum(0).to(images) for line in found]
+            [
+                torch.stack([piece.measured_share for piece in line.pieces]).double().sum(0).to(images)
+                for line in found
+            ]
         ),
         torch.tensor([line.missing for line in found], dtype=torch.float64),
         torch.tensor([len(line.pieces) for line in found]),
@@ -163,10 +166,12 @@ def _mask_calls(network: nn.Module) -> Iterator[list[_Call]]:
     """The masks that run in the next pass, in order; whoever reads the list empties it."""
     calls: list[_Call] = []
     masks = [module for module in network.modules() if is_part_mask(module) and module.enabled]
-    handles = [
-        mask.register_forward_hook(lambda mask, given, output: calls.append(_Call(mask, given[0], output)))
-        for mask in masks
-    ]
+
+    def keep(mask: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(mask, PartMask)  # only they are watched
+        calls.append(_Call(mask, given[0], output))
+
+    handles = [mask.register_forward_hook(keep) for mask in masks]
     try:
         yield calls
     finally:

@@ -39,6 +39,12 @@ class Piece:
         return abs(self.missing) + (self.doubt if self.length > APART else 0.0)
 
     @property
+    def measured_share(self) -> Tensor:
+        """(C, H, W) what it adds to the map, known with its middle."""
+        assert self.share is not None
+        return self.share
+
+    @property
     def length(self) -> float:
         return self.end.at - self.start.at
 

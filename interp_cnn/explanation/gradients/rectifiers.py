@@ -119,12 +119,13 @@ class DeconvnetRectifiers(GuidedRectifiers):
 
 def _graph(score: Tensor) -> Iterator[Node]:
     """Every node of the graph that leads to a score."""
-    waiting, known = [score.grad_fn], {None, score.grad_fn}
+    waiting = [] if score.grad_fn is None else [score.grad_fn]
+    known = {*waiting}
     while waiting:
         node = waiting.pop()
         yield node
         for before, _ in node.next_functions:
-            if before not in known:
+            if before is not None and before not in known:
                 known.add(before)
                 waiting.append(before)
 

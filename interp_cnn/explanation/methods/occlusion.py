@@ -41,10 +41,15 @@ MEANINGS = {
 
 def occlusion_job(network: nn.Module, images: Tensor, options: Options) -> OcclusionJob:
     """The job that these options, of one window, ask for; nothing is computed yet but the plan."""
-    window, stride = window_of(options, tuple(images.shape[2:]))
-    more = {"overhang": options.occlusion.overhang, "precision": options.occlusion.precision}
+    window, stride = window_of(options, (images.shape[2], images.shape[3]))
     return OcclusionJob(
-        network, images, window=window, stride=stride, fill=occluder_of(images, options), **more
+        network,
+        images,
+        window=window,
+        stride=stride,
+        fill=occluder_of(images, options),
+        overhang=options.occlusion.overhang,
+        precision=options.occlusion.precision,
     )
 
 
@@ -94,7 +99,7 @@ def windows_of(size: tuple[int, int], options: Options) -> float:
 
 
 def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    size, one, how = tuple(images.shape[2:]), each_window(options)[0], options.occlusion
+    size, one, how = (images.shape[2], images.shape[3]), each_window(options)[0], options.occlusion
     window, stride = window_of(one, size)
     found = refined_drops(
         network,
@@ -184,7 +189,7 @@ def _sampled(
 
 
 def _random(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    size = tuple(images.shape[2:])
+    size = (images.shape[2], images.shape[3])
     window, _ = window_of(each_window(options)[0], size)
     masks = random_windows(size, window=window, number=options.occlusion.occluders)
     return _sampled(network, images, targets, options, masks)
@@ -192,7 +197,7 @@ def _random(network: nn.Module, images: Tensor, targets: Tensor, options: Option
 
 def _rise(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     how = options.occlusion
-    masks = rise_masks(tuple(images.shape[2:]), cells=how.cells, shown=how.shown)
+    masks = rise_masks((images.shape[2], images.shape[3]), cells=how.cells, shown=how.shown)
     return _sampled(network, images, targets, options, masks)
 
 

@@ -137,7 +137,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 def _copies_for(network: nn.Module) -> RemovableHandle:
     if isinstance(network, torch.jit.ScriptModule):  # takes no hooks of its own
-        return register_module_forward_pre_hook(
+        return register_module_forward_pre_hook(  # pyright: ignore[reportArgumentType] - the stub lets no hook return
             lambda module, given: _hand_copies(module, given) if module is network else None
         )
     return network.register_forward_pre_hook(_hand_copies)

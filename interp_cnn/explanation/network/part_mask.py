@@ -28,15 +28,18 @@ class PartMask(Protocol):
 
     def positions(self, feature_maps: Tensor) -> Tensor:
         """Where the masks lie: maps as they enter the layer, (B, D, h, w), to (B, D) int64, row-major cells."""
+        ...
 
     def factors_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """What the maps are multiplied by at given positions: (B, D) to (B, D, h, w)."""
+        ...
 
     def evidence_between(self, positions: Tensor, others: Tensor, height: int, width: int) -> Tensor:
         """What in a map decides between two positions: (B, D) and (B, D) to weights (B, D, h, w).
 
         The layer prefers `positions` to `others` on a map x >= 0 where sum_c weights_c x_c > 0.
         """
+        ...
 
     def undecided(self, feature_maps: Tensor, inexact: Tensor | None, rounding: float) -> Tensor:
         """Whose mask could lie elsewhere if values were rounded otherwise: maps (B, D, h, w) to (B, D) boolean.
