@@ -63,7 +63,7 @@ def is_signed(colours: str) -> bool:
     return colours != "heat"
 
 
-def common_limits(maps: list[ArrayLike], *, colours: str = "heat") -> tuple[float, float]:
+def common_limits(maps: Sequence[ArrayLike], *, colours: str = "heat") -> tuple[float, float]:
     """Limits that show several maps on one scale: (0 or the minimum, maximum), or symmetric for signed maps.
 
     Values that are not finite are left out; maps without any range give (0, 1) or (-1, 1).

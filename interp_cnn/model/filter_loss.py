@@ -208,11 +208,11 @@ class FilterLoss(nn.Module):
         self.observe(maps, labels, beta)
         with _full_precision(maps):
             settings = self._settings(maps, labels, beta)
-            values, *gradients = information_and_gradients(maps, beta, settings)
+            values, of_maps, of_beta = information_and_gradients(maps, beta, settings)
             loss = -values.value.mean()
         self._remember(values, maps)
         figures = torch.cat([values.value, values.category_entropy, values.spatial_entropy, loss[None]])
-        return figures, *gradients
+        return figures, of_maps, of_beta
 
     @torch.no_grad()
     def observe(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> None:

@@ -169,6 +169,7 @@ def _gradients(
         for maps, templates, block in _blocks(feature_maps, beta, settings, shared):
             scale = (grad_value[block] / images_per_rank)[:, None]
             if settings.gradient == "released_code":
+                assert settings.positions is not None and settings.own is not None  # this gradient's own
                 part = released_gradient(
                     maps,
                     templates,

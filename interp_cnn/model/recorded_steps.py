@@ -114,7 +114,8 @@ class _Recording:
         self.maps.copy_(maps)
         self.labels.copy_(labels)
         self.again()
-        return tuple(one if one is None else one.clone() for one in self.out)  # the next step writes there
+        figures, of_maps, of_beta = self.out  # the next step writes there
+        return figures.clone(), of_maps.clone(), None if of_beta is None else of_beta.clone()
 
 
 def captured(run: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], Any]]:

@@ -137,8 +137,9 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 def _copies_for(network: nn.Module) -> RemovableHandle:
     if isinstance(network, torch.jit.ScriptModule):  # takes no hooks of its own
-        return register_module_forward_pre_hook(  # pyright: ignore[reportArgumentType] - the stub lets no hook return
-            lambda module, given: _hand_copies(module, given) if module is network else None
+        # pyright: ignore below: the stub lets no hook hand out other inputs, as torch documents
+        return register_module_forward_pre_hook(
+            lambda module, given: _hand_copies(module, given) if module is network else None  # pyright: ignore[reportArgumentType]
         )
     return network.register_forward_pre_hook(_hand_copies)
 

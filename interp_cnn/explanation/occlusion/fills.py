@@ -137,6 +137,7 @@ def shuffled(*, samples: int = 4, generator: torch.Generator | None = None) -> F
         keys = torch.rand(height * width, generator=_generator(seeds[sample]), dtype=torch.float64).to(
             images.device
         )
+        assert hidden is not None  # its values depend on what is hidden
         chosen = hidden.expand(number, 1, height, width).flatten(1)
         last = torch.full_like(keys, 2.0)
         by_key = torch.where(chosen, keys, last).argsort(dim=1, stable=True)
@@ -159,6 +160,7 @@ def neighbours(*, tolerance: float = 1e-6) -> Fill:
 
     def replace(images: Tensor, hidden: Tensor | None, sample: int) -> Tensor:
         number, channels, height, width = images.shape
+        assert hidden is not None  # its values depend on what is hidden
         chosen = hidden.expand(number, 1, height, width).to(images)
         weights = images.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
         kernel = weights.expand(channels, 1, 3, 3).contiguous()
@@ -192,7 +194,12 @@ def custom(function: Callable[[Tensor, Tensor], Tensor], name: str = "custom") -
 
     It is given whole images, once per batch of windows.
     """
-    return Fill(name, lambda images, hidden, sample: function(images, hidden), reach=1_000_000)
+
+    def replace(images: Tensor, hidden: Tensor | None, sample: int) -> Tensor:
+        assert hidden is not None  # its values may depend on what is hidden
+        return function(images, hidden)
+
+    return Fill(name, replace, reach=1_000_000)
 
 
 def as_fill(fill: float | Tensor | Fill | Callable[[Tensor, Tensor], Tensor]) -> Fill:

@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,10 +85,11 @@ class OcclusionJob:
         """
         check_request(images, engine, precision)
         self.network, self.images = network, images.detach()
-        self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
+        self.grid = window_grid((images.shape[-2], images.shape[-1]), window, stride, overhang)
         self.fill = as_fill(fill)
-        per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
-        self._own_replacement = fill if per_image else None
+        self._own_replacement = None  # (B, C, H, W), where every image has one
+        if isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1:
+            self._own_replacement = fill
         # on a GPU what was chosen around the job is the windows' precision, too, unless it has its own
         chosen = precision_now() if images.device.type == "cuda" and engine != "dense" else "float32"
         self.precision = chosen if precision == "float32" else precision
@@ -266,6 +268,7 @@ class OcclusionJob:
             Unfaithful: one came out differently.
         """
         engine, some = self._incremental, slice(images.start, images.stop)
+        assert engine is not None  # plain passes are not held against themselves
         changes = self._occluders(images, 0).strengths() * self.known[some]
         each = max(sum(dense_products(step) for step in engine.graph.steps.values()), 1)
         work = engine.products() / each * float((changes > 0).sum()) / len(self.grid) * self.fill.samples
@@ -281,10 +284,12 @@ class OcclusionJob:
 
     def _clean(self, images: range) -> Clean | CleanImages:
         some = slice(images.start, images.stop)
-        first, self._incremental.first_clean = self._incremental.first_clean, None
+        engine = self._incremental
+        assert engine is not None  # plain passes need none
+        first, engine.first_clean = engine.first_clean, None
         if images == range(1) and first is not None:
             return first
-        clean = self._incremental.clean(self.images[some])
+        clean = engine.clean(self.images[some])
         allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
             raise Unfaithful("its traced graph gives other logits than the network itself")
@@ -324,7 +329,8 @@ class OcclusionJob:
             self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
             self.known[images.start][rows, columns] = last
             return
-        for part in self._incremental.drops(clean, batch, self._incremental.changes_of(occluders)):
+        engine = cast(Any, self._incremental)  # of two engines, each with clean maps and changes of its own
+        for part in engine.drops(clean, batch, engine.changes_of(occluders)):
             here = slice(images.start + part.images.start, images.start + part.images.stop)
             rows, columns = part.index()
             if isinstance(part, WindowDrops) and bool(part.undecided.any()):

@@ -176,7 +176,7 @@ def target_map(
     overhang: str = "none",
 ) -> Tensor:
     """The map (B, H, W) of one class per image from drops (B, K, rows, columns) that were computed before."""
-    grid = window_grid(tuple(image_size), window, stride, overhang)
+    grid = window_grid((image_size[0], image_size[1]), window, stride, overhang)
     if drops.shape[2:] != (len(grid.row_starts), len(grid.column_starts)):
         raise ValueError(f"drops must be those of these windows, got {tuple(drops.shape)}")
     own = drops[torch.arange(len(drops), device=drops.device), targets.to(drops.device)]

@@ -61,10 +61,10 @@ class Occluders:
             windows = [(row, column) for row in rows for column in columns]
             return self._local_changes(chosen, windows).unflatten(1, (len(rows), len(columns)))
         image, row, column, _ = self.difference.stride()
-        down = (rows[1] - rows[0]) * self.grid.stride[0] if len(rows) > 1 else 0
-        across = (columns[1] - columns[0]) * self.grid.stride[1] if len(columns) > 1 else 0
         top = self.grid.row_starts[rows[0]] + self.lead[0]
         left = self.grid.column_starts[columns[0]] + self.lead[1]
+        down = (rows[1] - rows[0]) * self.grid.stride[0] if len(rows) > 1 else 0
+        across = (columns[1] - columns[0]) * self.grid.stride[1] if len(columns) > 1 else 0
         view = self.difference.as_strided(
             (len(chosen), len(rows), len(columns), *self.grid.size, self.difference.shape[-1]),
             (image, down * row, across * column, row, column, 1),
@@ -134,6 +134,7 @@ class Occluders:
     def _values(self, chosen: range, windows: list[tuple[int, int]]) -> list[Tensor]:
         """Per window (I, C, h, w): new values of its rectangle, cut at the image's border."""
         reach, size = self.fill.reach, self.grid.image_size
+        assert reach is not None  # else one replacement serves all windows
         alike: dict[tuple, list[int]] = defaultdict(list)
         for number, (row, column) in enumerate(windows):
             spans = (self.grid.rows[row], self.grid.columns[column])
@@ -144,7 +145,7 @@ class Occluders:
             place = tuple((a - c, b - c, d - c) for (a, b), (c, d) in zip(spans, crop, strict=True))
             cut = spans[0][0] - self.grid.row_starts[row], spans[1][0] - self.grid.column_starts[column]
             alike[(place, cut)].append(number)
-        values: list[Tensor | None] = [None] * len(windows)
+        values: dict[int, Tensor] = {}
         for (((top, bottom, height), (left, right, width)), _), numbers in alike.items():
             crops, hidden = [], torch.zeros(height, width, dtype=torch.bool, device=self.images.device)
             hidden[top:bottom, left:right] = self.grid.hidden(*windows[numbers[0]]).to(hidden.device)
@@ -158,4 +159,4 @@ class Occluders:
             new = self.fill.replace(batch, masks, self.sample)[:, :, top:bottom, left:right]
             for number, window_values in zip(numbers, new.unflatten(0, (len(numbers), -1)), strict=True):
                 values[number] = window_values
-        return values
+        return [values[number] for number in range(len(windows))]

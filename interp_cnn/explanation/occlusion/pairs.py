@@ -55,7 +55,7 @@ def pair_interactions(
     fill = as_fill(fill)
     if fill.reach is not None or fill.samples > 1:
         raise ValueError(f"fill of pairs must not depend on the hidden pixels or on chance, got {fill.name}")
-    grid = window_grid(tuple(images.shape[2:]), window, stride, overhang)
+    grid = window_grid((images.shape[2], images.shape[3]), window, stride, overhang)
     shape = len(grid.row_starts), len(grid.column_starts)
     for row, column in first:
         if not (0 <= row < shape[0] and 0 <= column < shape[1]):

@@ -87,7 +87,7 @@ def refined_drops(
     check_count(levels=levels, audit=audit)
     check_positive(matters=matters)
     size, step = pair(window, "window"), pair(stride, "stride")
-    fine = window_grid(tuple(images.shape[2:]), size, step)
+    fine = window_grid((images.shape[2], images.shape[3]), size, step)
     shape = len(fine.row_starts), len(fine.column_starts)
     index = torch.arange(len(images))
     drops = torch.zeros(len(images), *shape, dtype=images.dtype)
@@ -109,7 +109,7 @@ def refined_drops(
                 f"levels must leave coarse windows within the image, got {levels}: {block} pixels"
             )
         across = tuple(side * by for by in step)
-        grid = window_grid(tuple(images.shape[2:]), block, across, "end")
+        grid = window_grid((images.shape[2], images.shape[3]), block, across, "end")
         blocks = tuple(
             -(-count // side) for count in shape
         )  # without one that would lie behind the last window

@@ -124,12 +124,12 @@ def window_grid(
     Raises:
         ValueError: a size that is not positive, a window larger than the image, an unknown overhang.
     """
-    shape = None
-    if isinstance(window, Tensor):
+    if not isinstance(window, Tensor):
+        shape, (height, width) = None, pair(window, "window")
+    else:
         if window.ndim != 2 or window.dtype != torch.bool or not bool(window.any()):
             raise ValueError(f"window as a shape must be a 2-d boolean tensor with true cells, got {window}")
-        shape, window = window.cpu(), tuple(window.shape)
-    height, width = pair(window, "window")
+        shape, (height, width) = window.cpu(), window.shape
     row_stride, column_stride = pair(stride, "stride")
     if overhang not in OVERHANGS:
         raise ValueError(f"overhang must be one of {', '.join(OVERHANGS)}, got {overhang!r}")
@@ -140,7 +140,7 @@ def window_grid(
     row_starts = _starts(image_size[0], height, row_stride, overhang)
     column_starts = _starts(image_size[1], width, column_stride, overhang)
     size, strides = (height, width), (row_stride, column_stride)
-    return WindowGrid(tuple(image_size), size, strides, row_starts, column_starts, shape)
+    return WindowGrid((image_size[0], image_size[1]), size, strides, row_starts, column_starts, shape)
 
 
 def window_in_pixels(

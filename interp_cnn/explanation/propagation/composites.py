@@ -14,6 +14,7 @@ Kohlbrenner et al. 2020). The first layer is every weighted layer with no other 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -66,7 +67,7 @@ def chosen_rules(tape: Tape, choice: RuleChoice) -> dict[Step, Rule | ZBox]:
     return _by_key(steps, {nn.Module: _rule(choice)}, must_match=False)
 
 
-def _by_key(steps: list[Step], rules: Mapping, must_match: bool) -> dict[Step, Rule | ZBox]:
+def _by_key(steps: list[Step], rules: Mapping[Any, Rule | ZBox], must_match: bool) -> dict[Step, Rule | ZBox]:
     chosen: dict[Step, Rule | ZBox] = {step: Epsilon() for step in steps}
     first = _first(steps)
     for strength in (0, 1, 2):  # types, `first`, names

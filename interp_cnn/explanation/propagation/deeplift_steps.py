@@ -6,9 +6,16 @@ Every function takes the step, the multiplier m of its output, and `beside`, the
 import torch
 from torch import Tensor
 
+from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
-from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
+from interp_cnn.explanation.propagation.operations import (
+    batch_norm_scale,
+    of_one_output,
+    pulled_back,
+    rows,
+    unbroadcast,
+)
 from interp_cnn.explanation.propagation.tape import Step, Value
 from interp_cnn.explanation.propagation.winners import candidates, shared
 
@@ -52,27 +59,27 @@ def handed_down(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
         received: multipliers of its outputs; None for an output without influence.
         beside: the baseline's tensor for each value of the image's tape.
     """
-    kind, values, m = step.kind, step.inputs, received[0]
+    kind, values = step.kind, step.inputs
     if kind in operations.WEIGHTED:
         layer = WeightedLayer(step)
-        return [(layer.value, layer.transpose(m, layer.weight))]
+        return [(layer.value, layer.transpose(of_one_output(received), layer.weight))]
     if kind == "batch_norm":
-        return [(values[0], m * rows(batch_norm_scale(step), step))]
+        return [(values[0], of_one_output(received) * rows(batch_norm_scale(step), step))]
     if kind == "template_mask":
-        return [(values[0], _through_mask(step, m, beside))]
+        return [(values[0], _through_mask(step, of_one_output(received), beside))]
     if kind in operations.WINNERS or (kind in ("maximum", "minimum") and len(values) == 2):
         return _to_winners(step, received, beside)
     divided = kind == "div" and not isinstance(step.argument(1, "other"), Value)
     if kind in _LINEAR or divided or (kind in _LINEAR_IN_EACH and len(step.occurrences) == 1):
         return [(value, pulled_back(step, value, received)) for value in values]
     if len(values) == 1 and kind in operations.ELEMENTWISE | operations.BINARY | {"rpow"}:
-        return [(values[0], _rescaled(step, m, beside))]
+        return [(values[0], _rescaled(step, of_one_output(received), beside))]
     if len(values) == 1 and kind in _GROUPED:
-        return [(values[0], _through_norm(step, m, beside))]
+        return [(values[0], _through_norm(step, of_one_output(received), beside))]
     if kind == "mul":
-        return _through_product(step, m, beside)
+        return _through_product(step, of_one_output(received), beside)
     if kind == "div" and len(values) == 2:
-        return _through_quotient(step, m, beside)
+        return _through_quotient(step, of_one_output(received), beside)
     raise ValueError(f"deeplift has no rule for {step.where}")
 
 
@@ -112,8 +119,8 @@ def _to_winners(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
     Winners that are equal up to rounding share alike. One that wins in both, give or take a thousandth of the change,
     takes it whole: in a constant baseline every cell of a window wins, and the image's winner is the one meant.
     """
-    k = next(k for k, m in enumerate(received) if m is not None)
-    y, y_b, m = step.outputs[k].tensor, beside[step.outputs[k]], received[k]
+    k, m = next((k, m) for k, m in enumerate(received) if m is not None)
+    y, y_b = step.outputs[k].tensor, beside[step.outputs[k]]
     image = {value: value.tensor for value in step.inputs}
     baseline = {value: beside[value].expand_as(value.tensor) for value in step.inputs}
     if step.kind == "minimum":
@@ -128,7 +135,8 @@ def _to_winners(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
     both = torch.where(both.any(-1, keepdim=True), both, wins_b & (below[0] >= -nearly))
     settled = both.any(-1)
     parts = ((both, change * settled), (wins, (top - y_b) * ~settled), (wins_b, (y - top) * ~settled))
-    shares = sum(who * (m * part / who.sum(-1).clamp(min=1))[..., None] for who, part in parts)
+    each = (who * (m * part / who.sum(-1).clamp(min=1))[..., None] for who, part in parts)
+    shares = sum(each, start=m.new_zeros(()))
     multipliers = []
     for value in step.inputs:
         dx = value.tensor - beside[value]
@@ -208,6 +216,7 @@ def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
     to |evidence_c dx_c| (`PartMask.evidence_between`). For a mask at the peak these are the two peaks.
     """
     (value,), mask = step.inputs, step.module
+    assert isinstance(mask, PartMask)
     entering = value.tensor, beside[value]
     positions = [mask.positions(one).expand(len(m), -1) for one in entering]  # (B, D) each
     size = m.shape[2:]
@@ -223,7 +232,7 @@ def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
     factors = [torch.where(empty[0], factors[1], factors[0]), torch.where(empty[1], factors[0], factors[1])]
     moved = (m * (x + b) / 2 * (factors[0] - factors[1])).sum((2, 3), keepdim=True)  # (B, D, 1, 1)
     change = x - b
-    evidence = mask.evidence_between(*positions, *size).to(m).abs()
+    evidence = mask.evidence_between(positions[0], positions[1], *size).to(m).abs()
     total = (evidence * change.abs()).sum((2, 3), keepdim=True)
     multiplier = m * (factors[0] + factors[1]) / 2
     multiplier += moved / total.where(total > 0, 1) * evidence * change.sign()

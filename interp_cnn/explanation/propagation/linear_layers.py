@@ -6,6 +6,7 @@ over all inputs connected with an output; batch norm behind it may be folded int
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,8 @@ class WeightedLayer:
     @cached_property
     def total(self) -> Tensor:
         """What the contributions add up to: z, and the bias where it shares by activation."""
-        return self.contributions if self.lit is None else self.contributions + self.bias_by_activation
+        bias = self.bias_by_activation
+        return self.contributions if bias is None else self.contributions + bias
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x for some input and weight, without bias."""
@@ -214,7 +216,9 @@ class WeightedLayer:
         if not self.step.kind.startswith("conv_transpose"):
             args = (Value(x, None), ones, None, *self._geometry[:-1], 1)
         single = replace(self.step, args=args, kwargs={}, outputs=[])
-        single.outputs = [Value(single.run({}), single)]
+        z = single.run({})
+        assert isinstance(z, Tensor)  # one output
+        single.outputs = [Value(z, single)]
         return WeightedLayer(single)
 
     @cached_property
@@ -226,7 +230,7 @@ class WeightedLayer:
             names = (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
         return tuple(self._part(i, name, default) for i, (name, default) in enumerate(names, start=3))
 
-    def _part(self, position: int, name: str, default: object = None) -> object:
+    def _part(self, position: int, name: str, default: Any = None) -> Any:
         return self.step.argument(position, name, default)
 
 
@@ -237,8 +241,9 @@ def folded_norms(steps: list[Step]) -> dict[Step, Step]:
         if step.kind != "batch_norm":
             continue
         before = step.argument(0, "input").step
-        alone = before is not None and before.kind in WEIGHTED and before.output.uses == 1
-        if alone and (before.kind != "linear" or before.output.tensor.dim() == 2):
+        if before is None or before.kind not in WEIGHTED or before.output.uses > 1:
+            continue
+        if before.kind != "linear" or before.output.tensor.dim() == 2:
             pairs[before] = step
     return pairs
 

@@ -33,7 +33,7 @@ from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rul
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, Epsilon, Rule, ZBox
 from interp_cnn.explanation.propagation.lrp_steps import Shares, passed_on
-from interp_cnn.explanation.propagation.operations import MOVES, SUMS
+from interp_cnn.explanation.propagation.operations import MOVES, SUMS, of_one_output
 from interp_cnn.explanation.propagation.tape import Step, Tape, check_plain, record
 
 log = logging.getLogger(__name__)
@@ -182,8 +182,8 @@ class _Walk:
     def __post_init__(self) -> None:
         self.folded = set(self.norms.values())
         epsilons = {rule.epsilon if isinstance(rule, Epsilon) else None for rule in self.rules.values()}
-        self.epsilon = epsilons.pop() if len(epsilons) == 1 else None  # one for all layers: for sums as well
-        self.epsilon = self.epsilon or STABILISER
+        common = epsilons.pop() if len(epsilons) == 1 else None
+        self.epsilon = common or STABILISER  # one for all layers: for sums as well
 
     def back(self, stop: bool) -> tuple[Tensor, Tensor]:
         """The relevance of the pixels, and which images' relevance outgrew the precision (`stop`: when all did)."""
@@ -202,13 +202,13 @@ class _Walk:
             if all(one is None for one in received):
                 continue
             if step in self.rules:
-                shares = self._shared(step, received[0])
+                shares = self._shared(step, of_one_output(received))
                 largest = torch.maximum(largest, shares[0][1].abs().flatten(1).sum(1))
                 walked += 1
                 if stop and walked in (1, 4, 16) and not (largest <= limit).any():
                     break  # looked up seldom: each look waits for the device
             elif step in self.folded:
-                shares = [(step.argument(0, "input"), received[0])]
+                shares = [(step.argument(0, "input"), of_one_output(received))]
             else:
                 shares = passed_on(step, received, self.lit, self.epsilon)
                 if step.kind in _PROPORTIONAL:
@@ -216,9 +216,9 @@ class _Walk:
                         swollen = torch.maximum(swollen, share.abs().reshape(len(swollen), -1).sum(1))
             if self.books is not None:
                 handed_down = [share for _, share in shares]
-                received = [one for one in received if one is not None]
+                arrived = [one for one in received if one is not None]
                 self.books.append(
-                    Conservation(step.layer, step.kind, self._sums(received), self._sums(handed_down))
+                    Conservation(step.layer, step.kind, self._sums(arrived), self._sums(handed_down))
                 )
             for value, share in shares:
                 relevance[value] = relevance[value] + share if value in relevance else share

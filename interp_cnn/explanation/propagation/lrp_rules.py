@@ -33,6 +33,7 @@ class Rule(Protocol):
 
     def share(self, layer: WeightedLayer, relevance: Tensor) -> Tensor:
         """Relevance of the layer's outputs to relevance of its inputs."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,20 @@
 """How LRP hands relevance through the steps without weights to learn; see the table in `relevance`."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, stabilised
 from interp_cnn.explanation.propagation.moves import moved_back
-from interp_cnn.explanation.propagation.operations import batch_norm_scale, pulled_back, rows, unbroadcast
+from interp_cnn.explanation.propagation.operations import (
+    batch_norm_scale,
+    of_one_output,
+    pulled_back,
+    rows,
+    unbroadcast,
+)
 from interp_cnn.explanation.propagation.tape import Step, Value
 
 Shares = list[tuple[Value, Tensor]]
@@ -15,7 +23,7 @@ _PASSING = operations.ELEMENTWISE | operations.NORMALISERS | {"template_mask", "
 
 
 def passed_on(
-    step: Step, received: list[Tensor | None], lit: Tensor | None = None, epsilon: float = STABILISER
+    step: Step, received: Sequence[Tensor | None], lit: Tensor | None = None, epsilon: float = STABILISER
 ) -> Shares:
     """The relevance of a step without weights, handed to its inputs.
 
@@ -28,25 +36,26 @@ def passed_on(
     Returns:
         The inputs and their shares.
     """
-    kind, values, relevance = step.kind, step.inputs, received[0]
+    kind, values = step.kind, step.inputs
     if len(values) == 1:
         (value,) = values
         if kind in _SHIFTING:
             slope, axes = _SHIFTING[kind](step)  # refuses the statistics of the batch
+            relevance = of_one_output(received)
             return [
                 (value, relevance if lit is None else _shift_by_activation(step, relevance, slope, axes, lit))
             ]
         if kind in _PASSING or kind in operations.BINARY:
-            return [(value, unbroadcast(relevance, value.tensor.shape))]
+            return [(value, unbroadcast(of_one_output(received), value.tensor.shape))]
         if kind in operations.SUMS:
-            return [(value, _in_proportion(step, value, relevance, epsilon))]
+            return [(value, _in_proportion(step, value, of_one_output(received), epsilon))]
     elif kind in ("add", "sub"):
-        return _over_branches(step, relevance, epsilon)
+        return _over_branches(step, of_one_output(received), epsilon)
     elif kind == "mul":
-        return _to_the_signal(step, relevance)
+        return _to_the_signal(step, of_one_output(received))
     elif kind == "div":
         signal = step.argument(0, "input")
-        return [(signal, unbroadcast(relevance, signal.tensor.shape))]
+        return [(signal, unbroadcast(of_one_output(received), signal.tensor.shape))]
     if kind in operations.WINNERS | {"maximum", "minimum"}:
         return [(value, pulled_back(step, value, received)) for value in values]
     if kind in operations.MOVES:
@@ -94,6 +103,7 @@ def _in_proportion(step: Step, value: Value, relevance: Tensor, epsilon: float) 
     rest = factor * (stabilised(output, epsilon) - output)
     if step.kind in operations.AVERAGES:
         weight = step.run({value: torch.ones_like(value.tensor)})
+        assert isinstance(weight, Tensor)  # one output
         return shared + pulled_back(step, value, [rest / weight])
     total = rest.flatten(1).sum(1) / value.tensor[0].numel()  # (B,)
     return shared + total.reshape(-1, *([1] * (shared.dim() - 1)))

@@ -16,24 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp_cnn.explanation.propagation.operations import pulled_back, unbroadcast
+from interp_cnn.explanation.propagation.operations import of_one_output, pulled_back, unbroadcast
 from interp_cnn.explanation.propagation.tape import Step, Value
 
 _JOINED_ALONG = {"hstack": 1, "vstack": 0, "dstack": 2}
 
 
-def moved_back(step: Step, received: list[Tensor | None]) -> list[tuple[Value, Tensor]]:
+def moved_back(step: Step, received: Sequence[Tensor | None]) -> list[tuple[Value, Tensor]]:
     """The relevance of a copying step's outputs, handed to its inputs."""
-    values, relevance = step.inputs, received[0]
+    values = step.inputs
     if step.kind == "pad" and _mode(step) == "constant":
         widths = step.argument(1, "pad")
-        return [(values[0], _transposed(lambda x: replicated(x, widths), values[0], relevance))]
+        return [(values[0], _transposed(lambda x: replicated(x, widths), values[0], of_one_output(received)))]
     if step.kind == "unfold" and step.function is F.unfold:
-        return [(values[0], _transposed(lambda x: _unfolded(step, x), values[0], relevance))]
+        return [(values[0], _transposed(lambda x: _unfolded(step, x), values[0], of_one_output(received)))]
     if step.kind in ("where", "masked_fill") and len(values) == 1:
-        return [(values[0], unbroadcast(relevance, values[0].tensor.shape))]
+        return [(values[0], unbroadcast(of_one_output(received), values[0].tensor.shape))]
     if step.kind in ("cat", "stack", *_JOINED_ALONG):
-        received = [_without_constants(step, relevance)]
+        received = [_without_constants(step, of_one_output(received))]
     return [(value, pulled_back(step, value, received)) for value in values]
 
 

@@ -10,6 +10,8 @@
 `weighted_layers` has the convolutions and linear layers themselves.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -91,8 +93,14 @@ NORMALISERS = {"layer_norm", "group_norm", "instance_norm", "rms_norm", "local_r
 GATES = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "softsign", "clamp"}
 
 
+def of_one_output(received: Sequence[Tensor | None]) -> Tensor:
+    """What came back to the output of a step that has one."""
+    assert received[0] is not None  # a step that nothing came back to is passed over
+    return received[0]
+
+
 def pulled_back(
-    step: Step, value: Value, gradients: list[Tensor | None], at: dict[Value, Tensor] | None = None
+    step: Step, value: Value, gradients: Sequence[Tensor | None], at: dict[Value, Tensor] | None = None
 ) -> Tensor:
     """The step's transpose at one input (by autograd).
 

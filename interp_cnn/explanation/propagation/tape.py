@@ -13,6 +13,7 @@ modules) is refused here; an unknown operation is refused by the rule that meets
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class Step:
     def where(self) -> str:
         return f"{self.kind} in {_place(self.layer, self.module)}"
 
-    def argument(self, position: int, name: str, default: object = None) -> object:
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument given by position or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
@@ -185,7 +186,7 @@ class _Recorder(TorchFunctionMode):
             module.register_forward_hook(leave, always_call=True),
         ]
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, function, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
         if self.paused:
             return function(*args, **kwargs)
@@ -291,7 +292,9 @@ def _tensors(output: object) -> list[Tensor]:
     return [one for one in outputs if isinstance(one, Tensor)]
 
 
-def _mapped(nest, value: Callable = lambda value: value, tensor: Callable = lambda tensor: tensor):
+def _mapped(
+    nest: Any, value: Callable = lambda value: value, tensor: Callable = lambda tensor: tensor
+) -> Any:
     """The nest of tuples, lists and dicts with its Values and its tensors replaced."""
     if isinstance(nest, Value):
         return value(nest)

@@ -5,7 +5,7 @@ baseline) rounding chooses it. Here the candidates are laid out as (*outputs, ca
 `maximum` alike, and whoever comes up to the largest wins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -75,5 +75,5 @@ def _windows(step: Step) -> list[Tensor]:
     return windows
 
 
-def _each(option: int | tuple[int, ...], axes: int) -> list[int]:
+def _each(option: int | Sequence[int], axes: int) -> list[int]:
     return [option] * axes if isinstance(option, int) else list(option) * (axes // len(option))

@@ -109,7 +109,7 @@ def class_views(
         mine = [
             ClassOfNetwork(
                 network=view,
-                images=0 if counts[place] is None else int(counts[place][index].sum()),
+                images=_images(counts[place], index),
                 correct=_correct(counts[place], index),
                 called=[it for it in mistakes[place] if it.label == label],
                 taken=[it for it in mistakes[place] if it.answer == label],
@@ -136,8 +136,13 @@ def class_views(
 
 
 def _correct(counts: NDArray | None, index: int) -> str:
-    images = 0 if counts is None else counts[index].sum()
-    return measure("accuracy").write(counts[index, index] / images if images else math.nan)
+    images = _images(counts, index)
+    share = counts[index, index] / images if counts is not None and images else math.nan
+    return measure("accuracy").write(share)
+
+
+def _images(counts: NDArray | None, index: int) -> int:
+    return 0 if counts is None else int(counts[index].sum())
 
 
 def _matrix(counts: NDArray, classes: Sequence[str]) -> list[tuple[str, list[MatrixCell]]]:
@@ -158,7 +163,7 @@ def _mistakes(counts: NDArray, classes: Sequence[str]) -> list[Mistake]:
     totals = counts.sum(axis=1)
     places = np.argwhere(wrong)
     places = places[np.argsort(-wrong[tuple(places.T)], kind="stable")]
-    return [Mistake(classes[r], classes[c], int(wrong[r, c]), int(totals[r])) for r, c in places.tolist()]
+    return [Mistake(classes[int(r)], classes[int(c)], int(wrong[r, c]), int(totals[r])) for r, c in places]
 
 
 def _by_category(view: NetworkView) -> dict[str, list[FilterView]]:

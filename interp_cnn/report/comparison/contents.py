@@ -22,19 +22,27 @@ from interp_cnn.report.maps.records import ImageRecord
 class Estimate(Protocol):
     """A value with its interval and the number of things it was measured on."""
 
-    value: float
-    low: float
-    high: float
-    n: int
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def n(self) -> int: ...
 
 
 class Difference(Protocol):
     """First network minus second, paired, with its interval and the p-value of 'no difference'."""
 
-    value: float
-    low: float
-    high: float
-    p: float
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def p(self) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +154,10 @@ class Contents:
             if network.exemplars is not None and len(network.exemplars) != len(network.filters):
                 found = f"{len(network.filters)} rows for {len(network.exemplars)} filters with exemplars"
                 raise ValueError(f"filters of {network.name}: {found}; expected one row per filter")
+            if network.confusion is None:
+                continue
             shape, classes = np.shape(network.confusion), len(self.classes)
-            if network.confusion is not None and shape != (classes, classes):
+            if shape != (classes, classes):
                 raise ValueError(
                     f"confusion of {network.name}: shape {shape}; expected {classes} x {classes}"
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -88,7 +89,8 @@ class FilterView:
     @property
     def contradicted(self) -> bool:
         """Whether its strongest images show another class than the one that it is assigned to."""
-        return bool(self.category and self.mostly) and self.own < self.mostly[1]
+        mostly = self.mostly
+        return bool(self.category) and mostly is not None and self.own < mostly[1]
 
     @property
     def short(self) -> list[tuple[str, str]]:
@@ -185,7 +187,7 @@ def network_view(
         filter_number = int(network.filters["filter"].iloc[index])
         base = f"filters/{slug}/{filter_number:04d}"
         found = network.exemplars
-        fires = found is not None and not bool(found.silent[index])
+        fired = None if found is None or bool(found.silent[index]) else found
         words = f"filter {filter_number} of {network.name}"
         views.append(
             FilterView(
@@ -193,14 +195,14 @@ def network_view(
                 page=f"{base}.html",
                 category=category,
                 part=_tracked_part(network.filters.iloc[index]),
-                silent=found is not None and not fires,
+                silent=found is not None and fired is None,
                 values={name: float(table[name].iloc[index]) for name in table.columns},
-                pictures=filter_pictures(found, network.sights, index, base=base, words=words, album=album)
-                if fires
+                pictures=filter_pictures(fired, network.sights, index, base=base, words=words, album=album)
+                if fired is not None
                 else None,
                 rows=numbers[index],
-                strongest=_strongest(found, index, classes, images or {}) if fires else [],
-                highest=float(found.scores[index, 0]) if fires else 0.0,
+                strongest=_strongest(fired, index, classes, images or {}) if fired is not None else [],
+                highest=float(fired.scores[index, 0]) if fired is not None else 0.0,
             )
         )
     return NetworkView(place, network.name, slug, network.layer, network.description, views)
@@ -267,7 +269,7 @@ def _strongest(
     ]
 
 
-def class_name(category: object, classes: Sequence[str]) -> str:
+def class_name(category: Any, classes: Sequence[str]) -> str:
     """A category, given by name or by index, in words; empty for none."""
     if category is None or category is pd.NA or (isinstance(category, float) and math.isnan(category)):
         return ""

@@ -91,7 +91,8 @@ def measure_table(contents: Contents) -> MeasureTable | None:
         pair = [_difference_cell(measure(name), it) for name, it in zip(names, differences, strict=True)]
         who = " − ".join(network.name for network in contents.networks[:2])
         difference = TableRow("Difference", who, pair)
-    tests = " or ".join(dict.fromkeys(it.test for it in differences if getattr(it, "test", "")))
+    named = (getattr(it, "test", "") for it in differences)
+    tests = " or ".join(dict.fromkeys(test for test in named if test))
     return MeasureTable(
         [measure(name) for name in names],
         networks,
@@ -175,12 +176,13 @@ def spread_charts(contents: Contents, album: Album) -> list[Chart]:
 
 def curve_chart(contents: Contents, album: Album) -> Chart | None:
     """Training curves of all networks."""
-    if contents.curves is None or contents.curves.empty:
+    curves = contents.curves
+    if curves is None or curves.empty:
         return None
-    quantities = ", ".join(dict.fromkeys(map(str, contents.curves["quantity"])))
+    quantities = ", ".join(dict.fromkeys(map(str, curves["quantity"])))
     return album.chart(
         "training",
-        lambda theme: figures.training_curves(contents.curves, width=1100, columns=4, theme=theme),
+        lambda theme: figures.training_curves(curves, width=1100, columns=4, theme=theme),
         f"Training curves by epoch: {quantities}",
     )
 
@@ -197,9 +199,8 @@ def training_table(contents: Contents) -> TrainingTable | None:
     """The last values of what all networks have on validation images; None without training."""
     if contents.curves is None or contents.curves.empty:
         return None
-    last = (
-        contents.curves.sort_values("epoch", kind="stable").groupby(["network", "split", "quantity"]).last()
-    )
+    by_epoch = contents.curves.sort_values("epoch", kind="stable")
+    latest = by_epoch.groupby(["network", "split", "quantity"])["value"].last().to_dict()
     validated = contents.curves[contents.curves["split"] == "val"]
     common = validated.groupby("quantity")["network"].nunique()
     names = [str(name) for name in common.index[common == len(contents.networks)]]
@@ -213,9 +214,7 @@ def training_table(contents: Contents) -> TrainingTable | None:
             continue
         values = [
             " / ".join(
-                number(float(last.loc[key, "value"]))
-                if (key := (network.name, split, name)) in last.index
-                else "–"
+                number(float(latest[key])) if (key := (network.name, split, name)) in latest else "–"
                 for split in ("train", "val")
             )
             for name in names
@@ -264,8 +263,12 @@ def _words(name: str) -> str:
 def _text(value: Any, in_seconds: bool) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return {None: "none", True: "yes", False: "no"}.get(value, value)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     if isinstance(value, float | int) and in_seconds:
         return duration(value)
     return number(value) if isinstance(value, float) else str(value)

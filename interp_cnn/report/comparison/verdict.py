@@ -78,7 +78,7 @@ def _best_fixed_spot(contents: Contents, networks: list[Network]) -> str:
     fixed = {key: value for key, value in fixed.items() if is_known(value)}
     if not fixed:
         return ""
-    best = min(fixed, key=fixed.get)
+    best = min(fixed, key=fixed.__getitem__)
     spot = "the best fixed spot" if best == "best_constant" else "always pointing at the image centre"
     beaten = [network.name for network in networks if value_of(network.summary[name]) < fixed[best]]
     if len(networks) == 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Call:
     def of(
         cls, graph: fx.GraphModule, node: fx.Node, sources: list, forms: list[str], constants: dict
     ) -> Call:
-        module = graph.get_submodule(node.target) if node.op == "call_module" else None
+        module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
         return cls(node, module, _name(node), sources, forms, node.meta["value"], constants)
 
     @staticmethod
@@ -38,9 +39,10 @@ class Call:
             return None
         order = node.args[1:] or (node.kwargs.get("dims"),)
         order = order[0] if len(order) == 1 else order
-        if not isinstance(order, (tuple, list)) or not all(isinstance(axis, int) for axis in order):
+        if not isinstance(order, (tuple, list)):
             return ()
-        return tuple(axis % len(order) for axis in order)
+        axes = [axis for axis in order if isinstance(axis, int)]
+        return tuple(axis % len(order) for axis in axes) if len(axes) == len(order) else ()
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Call:
         return [self.value(argument) for argument in self.node.args]
 
     def value(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda node: self.constants.get(node, node))
+        return map_arg(argument, lambda node: self.constants.get(node, node))
 
     @property
     def again(self) -> Callable[[Tensor], Any]:
@@ -70,12 +72,13 @@ class Call:
             def argument(source: fx.Node) -> Any:
                 return constants.get(source, value)
 
-            arguments = fx.node.map_arg(node.args, argument)
-            keywords = fx.node.map_arg(node.kwargs, argument)
+            arguments: Any = map_arg(node.args, argument)
+            keywords: Any = map_arg(node.kwargs, argument)
             if module is not None:
                 return module(*arguments, **keywords)
             if node.op == "call_method":
                 return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
+            assert callable(node.target)
             return node.target(*arguments, **keywords)
 
         return again
@@ -106,5 +109,5 @@ def _name(node: fx.Node) -> str:
 
 def _nodes(value: Any) -> list[fx.Node]:
     found: list[fx.Node] = []
-    fx.node.map_arg(value, lambda node: found.append(node))
+    map_arg(value, lambda node: found.append(node))
     return found

@@ -86,9 +86,9 @@ class FrameConvolution:
             delta = _padded(delta, pads)
             return (delta.reshape(-1, channels) @ self.weight[:, :, 0, 0].T).view(*delta.shape[:3], -1)
         _, way = self.cheapest(number, (height, width), pads)
-        if way == "direct":
-            return self._direct(delta, pads)
-        return self._whole(delta, pads) if way == "whole" else self._tiles(delta, pads, way)
+        if isinstance(way, tuple):
+            return self._tiles(delta, pads, way)
+        return self._direct(delta, pads) if way == "direct" else self._whole(delta, pads)
 
     def cheapest(self, number: int, size: tuple[int, int], pads: Pads) -> tuple[float, Way]:
         """Nanoseconds that these frames take, roughly, and the way that takes them: a tile's sides, or its name."""
@@ -268,11 +268,11 @@ class _Transforms:
         out_channels, in_channels = weight.shape[:2]
         taps = weight.double().cpu().flip(2, 3).permute(2, 3, 1, 0).reshape(9, -1)
         kernel = (torch.kron(rows.taps, columns.taps) @ taps).view(-1, in_channels, out_channels)
-        own = [
+        own_rows, own_columns = (
             _Axis(*(matrix.to(weight) for matrix in (axis.evaluate, axis.taps, axis.interpolate)))
             for axis in (rows, columns)
-        ]
-        return cls(*own, kernel.to(weight))
+        )
+        return cls(rows=own_rows, columns=own_columns, kernel=kernel.to(weight))
 
 
 @functools.cache

@@ -51,19 +51,19 @@ def frame_costs(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> dict[
 
 
 def whole_cost(step: Step) -> float:
-    spans = tuple(Span(0, 0, length, length) for length in step.size)
-    source = spans
+    rows, columns = step.size
+    spans = source = Span(0, 0, rows, rows), Span(0, 0, columns, columns)
     if isinstance(step.operation, Convolution):
-        lengths = (
+        rows, columns = (
             (length - 1) * axis.stride - 2 * axis.padding + axis.dilation * (axis.kernel - 1) + 1
             for length, axis in zip(step.size, step.operation.reach, strict=True)
         )
-        source = tuple(Span(0, 0, length, length) for length in lengths)
+        source = Span(0, 0, rows, rows), Span(0, 0, columns, columns)
     return _cost(step, source, spans)
 
 
 def _cost(step: Step, source: Spans, spans: Spans) -> float:
-    operation, number = step.operation, TYPICAL_WINDOWS
+    operation, number = step.rule, TYPICAL_WINDOWS
     cells = spans[0].size * spans[1].size * step.channels
     cost = operation.passes * cells * CELL + CALL * (operation.passes + 2) / number
     if isinstance(operation, Convolution):

@@ -123,7 +123,7 @@ class IncrementalOcclusion:
                 )
             self.plan: Plan = plan_of(self.graph, grid, every_step)
             self.margins: dict[tuple[str, str], tuple[int, int]] = {}
-            self.first_clean = self._kept(example[:1], values)
+            self.first_clean: Clean | None = self._kept(example[:1], values)
 
     @property
     def pays(self) -> bool:
@@ -271,7 +271,7 @@ class IncrementalOcclusion:
             # a rule may overwrite memory that no other delta, by whatever name, lies in
             reusable = _is_owned(inputs[0], [*inputs[1:], *deltas.values(), *foreign])
             site = Site(name, step.inputs, sources, spans, chunk, maps, reusable, undecided)
-            deltas[name] = step.operation.delta(site, *inputs)
+            deltas[name] = step.rule.delta(site, *inputs)
             del inputs
 
     def _finish(self, deltas: dict[str, Tensor], clean: Clean, images: range) -> tuple[Tensor, Tensor]:

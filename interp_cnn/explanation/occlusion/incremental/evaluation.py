@@ -25,6 +25,12 @@ class Step:
     operation: Operation | None = None  # None: no rule, runs densely
 
     @property
+    def rule(self) -> Operation:
+        """Its operation, of a step that has one."""
+        assert self.operation is not None
+        return self.operation
+
+    @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the map; (1, 1) for a vector."""
         return (1, 1) if self.form == "other" else cells_of(self.form, self.shape)[:2]

@@ -206,7 +206,9 @@ def _form(step: Step, steps: dict[str, Step]) -> str:
     order = Call.permutation(step.node)
     if order is None:
         return form
-    return {("map", (0, 2, 3, 1)): "last", ("last", (0, 3, 1, 2)): "map"}.get((form, order), "other")
+    if (form, order) == ("map", (0, 2, 3, 1)):
+        return "last"
+    return "map" if (form, order) == ("last", (0, 3, 1, 2)) else "other"
 
 
 def _fold(graph: Graph) -> None:

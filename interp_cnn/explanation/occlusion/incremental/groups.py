@@ -59,17 +59,17 @@ def _exact(graph: Graph, names: list[str], windows: AxisWindows) -> dict[str, tu
     for name in names[1:]:
         step = graph.steps[name]
         length = step.size[axis]
-        spread = step.operation.reach is None or any(
+        axes, (first_input, *others) = step.rule.reach, step.inputs
+        spread = others and any(
             graph.steps[source].size[axis] < length == max(graph.steps[s].size[axis] for s in step.inputs)
             for source in step.inputs
-            if len(step.inputs) > 1
         )
-        if spread:
+        if axes is None or spread:
             exact[name] = np.zeros_like(low), np.full_like(high, length)
             continue
-        reach = step.operation.reach[axis]
-        low, high = exact[step.inputs[0]]
-        for source in step.inputs[1:]:
+        reach = axes[axis]
+        low, high = exact[first_input]
+        for source in others:
             other_low, other_high = exact[source]
             empty, other_empty = low >= high, other_low >= other_high
             low, high = (
@@ -98,7 +98,9 @@ def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) ->
         return int((low - steps * step)[changed].min()), int((high - steps * step)[changed].max())
 
     image = names[0]
-    low, high = union(image, pixels)
+    hidden = union(image, pixels)
+    assert hidden is not None  # no window lies outside the image
+    low, high = hidden
     run.spans[image] = Span(low, pixels, high - low, graph.steps[image].size[axis])
     for name in names[1:]:
         step = graph.steps[name]
@@ -106,21 +108,25 @@ def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) ->
         found = [run.spans[source] for source in step.inputs]
         # a frame that is nearly the whole map is taken as the whole map by who reads it
         found = [whole(span) if span.size >= SETTLED * span.length else span for span in found]
-        reach = None if step.operation.reach is None else step.operation.reach[axis]
+        axes = step.rule.reach
+        reach = None if axes is None else axes[axis]
         stuck = reach is not None and any(reach.moved(span.step) is None for span in found)
         mixed = len({(span.step, span.length) for span in found}) > 1
-        if step.operation.needs_whole or stuck or mixed:
+        if step.rule.needs_whole or stuck or mixed:
             found = [whole(span) for span in found]
         run.sources[name] = tuple(found)
         if reach is None or any(span.whole for span in found):
             run.spans[name] = Span(0, 0, length, length)
         else:
-            changed = union(name, reach.moved(found[0].step))
-            run.spans[name] = _frame(tuple(found), reach, length, changed)
+            moved = reach.moved(found[0].step)
+            assert moved is not None  # else its input were whole
+            run.spans[name] = _frame(tuple(found), reach, length, moved, union(name, moved))
     return run
 
 
-def _frame(sources: tuple[Span, ...], reach: AxisReach, length: int, changed: tuple[int, int] | None) -> Span:
+def _frame(
+    sources: tuple[Span, ...], reach: AxisReach, length: int, moved: int, changed: tuple[int, int] | None
+) -> Span:
     low = min(span.start for span in sources)
     high = max(span.start + span.size for span in sources)
     first, last = reach.outputs(low, high)
@@ -130,7 +136,7 @@ def _frame(sources: tuple[Span, ...], reach: AxisReach, length: int, changed: tu
         first, last = changed or (0, 1)
     elif changed is not None and max(first, changed[0]) < min(last, changed[1]):
         first, last = max(first, changed[0]), min(last, changed[1])
-    return Span(first, reach.moved(sources[0].step), max(last - first, 1), length)
+    return Span(first, moved, max(last - first, 1), length)
 
 
 def runs_of(
@@ -149,7 +155,8 @@ def runs_of(
     factor, modulus = {names[0]: Fraction(1)}, 1  # pixels to a cell
     for name in names[1:]:
         step = graph.steps[name]
-        reach = SAME if step.operation.reach is None else step.operation.reach[windows.axis]
+        axes = step.rule.reach
+        reach = SAME if axes is None else axes[windows.axis]
         factor[name] = max(factor[source] for source in step.inputs) * Fraction(reach.stride, reach.rate)
         if reach.stride > 1 and not any(span.whole for span in probe.sources[name]):
             modulus = math.lcm(modulus, factor[name].numerator)

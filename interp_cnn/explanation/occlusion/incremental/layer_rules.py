@@ -125,6 +125,7 @@ def batch_norm(call: Call) -> operations.Operation | None:
     if (
         not isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d))
         or module.running_mean is None
+        or module.running_var is None
         or module.training
     ):
         return None
@@ -168,7 +169,7 @@ def channel_norm(call: Call) -> operations.Operation | None:
         return None
 
     def normalise(value: Tensor) -> Tensor:
-        parameters = (None if p is None else p.detach().to(value) for p in (weight, bias))
-        return F.layer_norm(value, (channels,), *parameters, eps)
+        own_weight, own_bias = (None if p is None else p.detach().to(value) for p in (weight, bias))
+        return F.layer_norm(value, (channels,), own_weight, own_bias, eps)
 
     return operations.Pointwise(normalise)

@@ -72,13 +72,11 @@ class Site:
 class Operation:
     """What all operations share; the defaults are those of a pointwise one."""
 
+    forward: Callable[..., Tensor]  # its plain meaning
     reach: tuple[AxisReach, AxisReach] | None = (SAME, SAME)
     needs_whole = False
     passes = 3
     form: str | None = None  # the axes of the output, where they are not those of the input, see `layouts`
-
-    def forward(self, *values: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def delta(self, site: Site, *deltas: Tensor) -> Tensor:
         raise NotImplementedError
@@ -149,6 +147,8 @@ class Affine(Operation):
 
 
 class Convolution(Operation):
+    reach: Axes
+
     def __init__(self, weight: Tensor, bias: Tensor | None, axes: Axes, groups: int = 1) -> None:
         self.weight, self.bias, self.reach, self.groups = weight, bias, axes, groups
         self.largest_tile = 4  # larger tiles are faster and round more, see `incremental_convolution`

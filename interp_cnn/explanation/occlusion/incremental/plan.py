@@ -104,18 +104,19 @@ def plan_of(graph: Graph, grid: WindowGrid, every_step: bool = False) -> Plan:
     """
     capable = graph.capable()
     windows = AxisWindows.of(grid, 0), AxisWindows.of(grid, 1)
-    probe = tuple(run_of(graph, capable, axis.only([len(axis.intervals) // 2]), 0) for axis in windows)
+    down, across = (run_of(graph, capable, axis.only([len(axis.intervals) // 2]), 0) for axis in windows)
+    probe = down, across
     joint = _joint(graph, capable, probe)
     costs = frame_costs(graph, [name for name in capable if name not in joint], probe)
     costs |= {name: whole_cost(graph.steps[name]) for name in joint}
     count = len(capable) if every_step else _cheapest_prefix(graph, capable, costs)
     moving = [name for name in capable[:count] if name not in joint]
     price = sum(call_cost(graph.steps[name]) for name in moving[1:])
-    runs = tuple(
+    rows, columns = (
         runs_of(graph, moving, axis, window, costs, price)
         for axis, window in zip(windows, probe, strict=True)
     )
-    return Plan(graph, grid, moving, [name for name in capable[:count] if name in joint], runs)
+    return Plan(graph, grid, moving, [name for name in capable[:count] if name in joint], (rows, columns))
 
 
 def _joint(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> set[str]:
@@ -127,7 +128,7 @@ def _joint(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> set[str]:
     }
     for name in names[1:]:
         step = graph.steps[name]
-        if step.operation.needs_whole or any(source in joint | settled for source in step.inputs):
+        if step.rule.needs_whole or any(source in joint | settled for source in step.inputs):
             joint.add(name)
     return joint
 

@@ -24,8 +24,8 @@ def pool(call: Call) -> operations.Operation | None:
     module, given = call.module, {}
     names = ("kernel_size", "stride", "padding")
     if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-        options = (*names, "dilation", "ceil_mode", "count_include_pad", "divisor_override", "return_indices")
-        given = {name: getattr(module, name) for name in options if hasattr(module, name)}
+        known = (*names, "dilation", "ceil_mode", "count_include_pad", "divisor_override", "return_indices")
+        given = {name: getattr(module, name) for name in known if hasattr(module, name)}
         largest = isinstance(module, nn.MaxPool2d)
     elif call.node.target in (F.max_pool2d, torch.max_pool2d):
         given = dict(zip((*names, "dilation", "ceil_mode"), call.arguments[1:], strict=False)) | call.keywords
@@ -42,7 +42,7 @@ def pool(call: Call) -> operations.Operation | None:
     axes = axes_of(given["kernel_size"], stride, given.get("padding", 0), given.get("dilation", 1))
     if largest:
         return pooling.MaxPool(axes, bool(given.get("ceil_mode", False)))
-    options = {"ceil_mode": bool(given.get("ceil_mode", False))}
+    options: dict[str, Any] = {"ceil_mode": bool(given.get("ceil_mode", False))}
     options["count_include_pad"] = bool(given.get("count_include_pad", True))
     options["divisor_override"] = given.get("divisor_override")
     return _average_pool(

@@ -20,6 +20,7 @@ from interp_cnn.explanation.occlusion.incremental.operations import Axes, Operat
 
 class MaxPool(Operation):
     passes = 6
+    reach: Axes
 
     def __init__(self, axes: Axes, ceil_mode: bool = False) -> None:
         self.reach, self.ceil_mode = axes, ceil_mode
@@ -57,6 +58,7 @@ class MaxPool(Operation):
 
 class AveragePool(Operation):
     passes = 4
+    reach: Axes
 
     def __init__(self, axes: Axes, forward: Callable[[Tensor], Tensor], share: Tensor) -> None:
         self.reach, self.forward = axes, forward

@@ -43,6 +43,8 @@ PARTS = frozenset({"chunk", "split", "tensor_split", "unbind", "split_with_sizes
 class Rearranged(Operation):
     """Cell (r, c, k) of the output is the cell (rows[r], columns[c], channels[k]) of the input; -1: a constant."""
 
+    reach: tuple[Picked, Picked]
+
     def __init__(
         self,
         axes: tuple[Picked, Picked],

@@ -103,9 +103,9 @@ def _relu(call: Call) -> operations.Operation | None:
 def _pointwise(call: Call) -> operations.Operation | None:
     if not call.alone or call.output.shape != call.sources[0].shape:
         return None
-    if type(call.module) in POINTWISE_MODULES:
+    if call.module is not None and type(call.module) in POINTWISE_MODULES:
         module = copy.copy(call.module)
-        module.inplace = False
+        module.__dict__["inplace"] = False
         return operations.Pointwise(module)
     others = (*call.arguments[1:], *call.keywords.values())
     numbers = not any(isinstance(other, Tensor) and other.numel() > 1 for other in others)
@@ -195,8 +195,9 @@ def _joining(call: Call) -> operations.Operation | None:
     if call.name == "cat":
         parts = call.arguments[0] if call.arguments else call.keywords.get("tensors")
         axis = call.arguments[1] if len(call.arguments) > 1 else call.keywords.get("dim", 0)
-        nodes = isinstance(parts, (tuple, list)) and all(isinstance(part, fx.Node) for part in parts)
-        if not nodes or len(set(call.forms)) != 1 or any(part in call.constants for part in parts):
+        if not isinstance(parts, (tuple, list)) or not all(isinstance(part, fx.Node) for part in parts):
+            return None
+        if len(set(call.forms)) != 1 or any(part in call.constants for part in parts):
             return None
         letters, axis = letters_of(call.forms[0]), axis % call.output.ndim
         along_channels = letters[axis] == "c" and letters.count("c") == 1
@@ -247,7 +248,12 @@ def _flattening(call: Call) -> operations.Operation | None:
 
 
 def _template_mask(call: Call) -> operations.Operation | None:
-    if is_part_mask(call.module) and call.alone and call.output.shape == call.sources[0].shape:
+    if (
+        call.module is not None
+        and is_part_mask(call.module)
+        and call.alone
+        and call.output.shape == call.sources[0].shape
+    ):
         return operations.PeakMask(call.module)
     return None
 

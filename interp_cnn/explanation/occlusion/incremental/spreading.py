@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.frames import Reach, Span, Spans, Spread, place, trim
-from interp_cnn.explanation.occlusion.incremental.operations import Operation, Site
+from interp_cnn.explanation.occlusion.incremental.operations import Axes, Operation, Site
 from interp_cnn.explanation.occlusion.incremental.pooling import inputs_of
 
 
@@ -17,6 +17,7 @@ class TransposedConvolution(Operation):
     """A convolution whose cells spread: linear, so that the frame's own contributions are all that changes."""
 
     passes = 4
+    reach: tuple[Spread, Spread]
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class PixelShuffle(Operation):
     """(N, C r^2, h, w) -> (N, C, h r, w r): every cell's channels become a block of cells."""
 
     passes = 2
+    reach: tuple[Spread, Spread]
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
@@ -73,6 +75,7 @@ class PixelUnshuffle(Operation):
     """(N, C, h r, w r) -> (N, C r^2, h, w): every block of cells becomes one cell."""
 
     passes = 2
+    reach: Axes
 
     def __init__(self, factor: int) -> None:
         self.factor = factor

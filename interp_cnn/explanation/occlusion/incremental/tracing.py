@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from interp_cnn.explanation.network.part_mask import is_part_mask
 
@@ -161,7 +162,7 @@ def _take_the_place(
 def may_overwrite(node: fx.Node, module: fx.GraphModule) -> bool:
     """True if the call may write into its inputs, judged by its name: it is then given copies."""
     if node.op == "call_module":
-        return bool(getattr(module.get_submodule(node.target), "inplace", False))
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     if node.op == "call_method":
         return node.target.endswith("_") and not node.target.endswith("__")
     if node.op != "call_function":
@@ -178,15 +179,16 @@ def may_overwrite(node: fx.Node, module: fx.GraphModule) -> bool:
 
 def call(module: fx.GraphModule, node: fx.Node, argument) -> Any:
     """The value of a node, `argument` giving those of the nodes it reads."""
-    arguments = fx.node.map_arg(node.args, argument)
-    keywords = fx.node.map_arg(node.kwargs, argument)
+    arguments = map_arg(node.args, argument)
+    keywords = map_arg(node.kwargs, argument)
     if node.op == "call_module":
-        return module.get_submodule(node.target)(*arguments, **keywords)
+        return module.get_submodule(str(node.target))(*arguments, **keywords)
     if node.op == "call_function":
+        assert callable(node.target)
         return node.target(*arguments, **keywords)
     if node.op == "call_method":
-        return getattr(arguments[0], node.target)(*arguments[1:], **keywords)
-    return operator.attrgetter(node.target)(module)
+        return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
+    return operator.attrgetter(str(node.target))(module)
 
 
 def varying_inputs(node: fx.Node) -> list[fx.Node]:
@@ -219,7 +221,7 @@ def _version(tensor: Tensor) -> int:
 
 def _same_cells(first: Tensor, second: Tensor) -> bool:
     """True if both name the same cells of their memory in the same order."""
-    return (
+    return bool(
         first.shape == second.shape
         and first.stride() == second.stride()
         and first.storage_offset() == second.storage_offset()

@@ -42,7 +42,7 @@ def rectified(delta: Tensor, negated: Tensor, lines: Tensor, overwrite: bool) ->
     length = delta.shape[3] * delta.shape[4]
     block = min(BLOCK, 1 << (length - 1).bit_length())
     grid = len(lines), -(-length // block)
-    rectify_rows[grid](delta, negated, lines, out, length, delta.shape[4], BLOCK=block)
+    rectify_rows[grid](delta, negated, lines, out, length, delta.shape[4], BLOCK=block)  # pyright: ignore[reportArgumentType] - Triton wraps it
     return out
 
 

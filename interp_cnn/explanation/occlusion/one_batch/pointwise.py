@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.joining import Add, Concatenate
+from interp_cnn.explanation.occlusion.incremental.operations import Affine, Linear, Pointwise
 from interp_cnn.explanation.occlusion.one_batch import kernels
 from interp_cnn.explanation.occlusion.one_batch.frames import Frame, is_whole, same, settled, union, whole
 from interp_cnn.explanation.occlusion.one_batch.layout import Layout, Run
@@ -43,6 +45,7 @@ def relu(layout: Layout, step: Step) -> tuple[Frame, Run]:
 def pointwise(layout: Layout, step: Step) -> tuple[Frame, Run]:
     """f(z + d) - f(z), both in one number type, so that an unchanged cell gets exactly 0."""
     (frame,), (name,) = layout.inputs(step), step.inputs
+    assert isinstance(step.operation, Pointwise)
     function, exact = step.operation.function, layout.exact
     # outside the map the value 1 stands for z: every function of the rules is finite there
     before = layout.fetch((name, "one"), lambda value: value, frame, margin_value=1.0, dtype=exact)
@@ -60,6 +63,7 @@ def pointwise(layout: Layout, step: Step) -> tuple[Frame, Run]:
 
 def affine(layout: Layout, step: Step) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
+    assert isinstance(step.operation, Affine)
     scale = step.operation.scale
 
     def prepared(like: Tensor) -> Tensor:
@@ -77,6 +81,7 @@ def affine(layout: Layout, step: Step) -> tuple[Frame, Run]:
 
 def linear(layout: Layout, step: Step) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
+    assert isinstance(step.operation, Linear)
     weight = step.operation.weight.to(layout.dtype)
 
     def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
@@ -88,6 +93,7 @@ def linear(layout: Layout, step: Step) -> tuple[Frame, Run]:
 def add(layout: Layout, step: Step) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     first, second = layout.inputs(step)
+    assert isinstance(step.operation, Add)
     frame, sign = settled(union([first, second])), step.operation.sign
     if same(first, second) and same(first, frame):
 
@@ -138,10 +144,12 @@ def concatenate(layout: Layout, step: Step) -> tuple[Frame, Run]:
     sources = layout.inputs(step)
     frame = settled(union(sources))
     places = [layout.place(source, frame) for source in sources]
+    assert isinstance(step.operation, Concatenate)
+    order = step.operation.order
 
     def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
         placed = [put(batch, delta) for put, delta in zip(places, deltas, strict=True)]
-        return torch.cat([placed[number] for number in step.operation.order], -1)
+        return torch.cat([placed[number] for number in order], -1)
 
     return frame, run
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,13 +89,15 @@ class _Recording:
         values: dict[str, Tensor],
         table: Table,
         change: Tensor,
-        pool: tuple[int, int] | None,
+        pool: Any,  # a handle of torch's, or None
     ) -> None:
         indices, lengths = table
         self.maps = {key: value.clone() for key, value in maps.items()}
         self.values = {name: value.clone() for name, value in values.items()}
         self.indices, self.change = indices.clone(), change.clone()
-        batch = Batch(*change.shape[:2], self.maps, self.values, list(self.indices.split(lengths)))
+        images, windows = change.shape[:2]
+        index = list(self.indices.split(lengths))
+        batch = Batch(images, windows, self.maps, self.values, index)
         self._copied: tuple[object, object] = (maps, indices)
         self.graph = torch.cuda.CUDAGraph()
         # other threads may go on using the device, such as one that loads data

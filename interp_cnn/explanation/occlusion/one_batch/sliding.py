@@ -14,7 +14,8 @@ from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span
-from interp_cnn.explanation.occlusion.incremental.operations import Site
+from interp_cnn.explanation.occlusion.incremental.operations import Axes, Convolution, Site
+from interp_cnn.explanation.occlusion.incremental.pooling import AveragePool, MaxPool, Mean, Resample
 from interp_cnn.explanation.occlusion.one_batch.frames import (
     Frame,
     is_whole,
@@ -29,6 +30,7 @@ from interp_cnn.explanation.occlusion.one_batch.tables import Batch, constant_pa
 
 def convolution(layout: Layout, step: Step) -> tuple[Frame, Run]:
     operation, (name,) = step.operation, step.inputs
+    assert isinstance(operation, Convolution)
     source, reach = layout.frames[name], operation.reach
     kernel, stride, padding, dilation = (
         tuple(getattr(axis, part) for axis in reach) for part in ("kernel", "stride", "padding", "dilation")
@@ -56,6 +58,7 @@ def convolution(layout: Layout, step: Step) -> tuple[Frame, Run]:
 def max_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
     """Tiles: the maximum of (z - clean maximum) + d. Overlapping windows: maximum of z + d, minus the clean one."""
     operation, (name,) = step.operation, step.inputs
+    assert isinstance(operation, MaxPool)
     source, reach = layout.frames[name], operation.reach
     kernel, stride, padding, dilation = (
         tuple(getattr(axis, part) for axis in reach) for part in ("kernel", "stride", "padding", "dilation")
@@ -91,6 +94,7 @@ def max_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
 
 def average_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
     operation, (name,) = step.operation, step.inputs
+    assert isinstance(operation, AveragePool)
     source, reach = layout.frames[name], operation.reach
     kernel, stride = (tuple(getattr(axis, part) for axis in reach) for part in ("kernel", "stride"))
     frame = _slid(source, step, cut=True)
@@ -109,6 +113,7 @@ def average_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
 
 def global_average(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
     """Mean or sum over rows and columns; None over other axes."""
+    assert isinstance(step.operation, Mean)
     if step.operation.over != "hw":
         return None
     (name,) = step.inputs
@@ -122,6 +127,7 @@ def global_average(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
 
 def resample(layout: Layout, step: Step) -> tuple[Frame, Run]:
     (source,), operation = layout.inputs(step), step.operation
+    assert isinstance(operation, Resample)
     put, matrices = layout.place(source, whole(source)), [operation.rows, operation.columns]
 
     def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
@@ -148,15 +154,21 @@ def on_whole_maps(layout: Layout, step: Step) -> tuple[Frame, Run]:
             step.name, step.inputs, spans, _spans(frame), chunk, CleanMaps(known, exact), reusable=False
         )
         given = [put(batch, d)[:, :, None].to(exact) for put, d in zip(places, deltas, strict=True)]
-        return step.operation.delta(site, *given)[:, :, 0].to(layout.dtype)
+        return step.rule.delta(site, *given)[:, :, 0].to(layout.dtype)
 
     return frame, run
+
+
+def _axes(step: Step) -> Axes:
+    """Rows and columns of a step whose windows slide."""
+    assert isinstance(step.operation, Convolution | MaxPool | AveragePool)
+    return step.operation.reach
 
 
 def _slid(source: Frame, step: Step, *, cut: bool = False) -> Frame:
     rows, columns = (
         slid(axis, reach, length, cut=cut)
-        for axis, reach, length in zip(source, step.operation.reach, step.size, strict=True)
+        for axis, reach, length in zip(source, _axes(step), step.size, strict=True)
     )
     return settled((rows, columns))
 
@@ -165,7 +177,7 @@ def _regions(source: Frame, frame: Frame, step: Step) -> Frame:
     """The cells of the input that the output frames read."""
     rows, columns = (
         region(axis, reach, before.length)
-        for before, axis, reach in zip(source, frame, step.operation.reach, strict=True)
+        for before, axis, reach in zip(source, frame, _axes(step), strict=True)
     )
     return rows, columns
 
@@ -177,10 +189,11 @@ def _room(
     target = _regions(source, frame, step)
     pads = constant_pads(source, target)
     if pads is not None and min(before for before, _ in pads) >= 0:
-        padding = tuple(before for before, _ in pads)
+        (top, _), (left, _) = pads
+        padding = top, left
         sizes = [
             (axis.size + 2 * before - reach.dilation * (reach.kernel - 1) - 1) // reach.stride + 1
-            for axis, before, reach in zip(source, padding, step.operation.reach, strict=True)
+            for axis, before, reach in zip(source, padding, _axes(step), strict=True)
         ]
         if sizes == [axis.size for axis in frame]:
             return (lambda batch, delta: delta), padding

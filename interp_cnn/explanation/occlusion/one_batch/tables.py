@@ -157,8 +157,8 @@ def placed(tables: IndexTables, source: Frame, target: Frame) -> Callable[[Batch
 
 def constant_pads(source: Frame, target: Frame) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Cells (before, after) that the target has more along each axis; None if windows differ in that."""
-    pads = [_constant(inner, outer) for inner, outer in zip(source, target, strict=True)]
-    return None if None in pads else (pads[0], pads[1])
+    rows, columns = (_constant(inner, outer) for inner, outer in zip(source, target, strict=True))
+    return None if rows is None or columns is None else (rows, columns)
 
 
 def _constant(inner: Axis, outer: Axis) -> tuple[int, int] | None:
