@@ -154,7 +154,7 @@ def _measured_network(
     before = None
     with torch.no_grad():
         count = network(blank).shape[1]
-    say_doubt(network, config.network, tuple(blank.shape[1:]))
+    say_doubt(network, config.network, (data.channels, *data.image_size))
     names = (
         names_in(config.classes)
         if config.classes

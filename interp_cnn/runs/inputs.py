@@ -151,8 +151,9 @@ def with_classes(
     """
     count = len(subject.classes)
     if not count:
-        count = _count_of_classes(subject, size or (224, 224))
-        say_doubt(subject.network, subject.name, (subject.channels, *(size or (224, 224))))
+        height, width = size or (224, 224)
+        count = _count_of_classes(subject, (height, width))
+        say_doubt(subject.network, subject.name, (subject.channels, height, width))
     names = told_apart(names_in(file)) if file is not None else subject.classes
     names = names or class_names(subject.name, count, weights=weights)
     if len(names) != count:

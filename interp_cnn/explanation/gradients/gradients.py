@@ -273,7 +273,7 @@ def _gradient(
 
 
 def _rectified_gradient(
-    network: nn.Module, images: Tensor, targets: Tensor, rectifiers: GuidedRectifiers
+    network: nn.Module, images: Tensor, targets: Tensor | int, rectifiers: GuidedRectifiers
 ) -> Tensor:
     images, targets = check_question(images, targets)
     with evaluation_mode(network, images, alone=True):

@@ -1,6 +1,7 @@
 """What relevance methods can be asked differently, in words that a command line can carry."""
 
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -114,7 +115,9 @@ def window_of(options: Options, size: tuple[int, int]) -> tuple[tuple[int, int],
     Shares are of the shorter side; a window given as a share is stretched a little, so that the last window ends
     where the image ends.
     """
-    window, strides = window_in_pixels(options.window, options.stride, size)
+    side, step = cast("int | float", options.window), cast("int | float", options.stride)
+    window, strides = window_in_pixels(side, step, size)
+    assert not isinstance(window, Tensor)  # options know no shapes
     return pair(window, "window"), strides
 
 

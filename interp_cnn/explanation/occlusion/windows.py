@@ -163,7 +163,11 @@ def window_in_pixels(
         ((35, 35), (9, 9))
     """
     shorter = min(image_size)
-    steps = stride if isinstance(stride, tuple) else (_pixels(stride, shorter, "stride"),) * 2
+    if isinstance(stride, tuple):
+        steps = stride
+    else:
+        step = _pixels(stride, shorter, "stride")
+        steps = step, step
     if not isinstance(window, float):
         return window, steps
     side = _pixels(window, shorter, "window")
@@ -177,9 +181,10 @@ def window_in_pixels(
 
 
 def _pixels(value: int | float, side: int, name: str) -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if (whole and value >= 1) or (isinstance(value, float) and 0 < value < 1):
-        return value if whole else max(1, round(value * side))
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, float) and 0 < value < 1:
+        return max(1, round(value * side))
     raise ValueError(
         f"{name} must be pixels (1 or more) or a share of the image (between 0 and 1), got {value!r}"
     )

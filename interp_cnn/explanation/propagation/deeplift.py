@@ -86,7 +86,9 @@ def deeplift_with_doubts(
     return _handed_back(network, images, targets, baseline)
 
 
-def _handed_back(network: nn.Module, images: Tensor, targets: Tensor, baseline: Baseline) -> Contributions:
+def _handed_back(
+    network: nn.Module, images: Tensor, targets: Tensor | int, baseline: Baseline
+) -> Contributions:
     check_plain(network)
     images, targets = check_question(images, targets)
     references = reference_images(images, baseline)
