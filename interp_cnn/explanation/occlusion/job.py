@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,9 +87,8 @@ class OcclusionJob:
         self.network, self.images = network, images.detach()
         self.grid = window_grid((images.shape[-2], images.shape[-1]), window, stride, overhang)
         self.fill = as_fill(fill)
-        self._own_replacement = None  # (B, C, H, W), where every image has one
-        if isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1:
-            self._own_replacement = fill
+        per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
+        self._own_replacement: Any = fill if per_image else None
         # on a GPU what was chosen around the job is the windows' precision, too, unless it has its own
         chosen = precision_now() if images.device.type == "cuda" and engine != "dense" else "float32"
         self.precision = chosen if precision == "float32" else precision
@@ -103,7 +102,8 @@ class OcclusionJob:
             logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
-        self._asked, self._incremental = engine, None
+        self._asked = engine
+        self._incremental: Any = None  # of two engines, each with clean maps and changes of its own
         with torch.no_grad(), activations.evaluation_mode(network):
             if engine != "dense" and not (engine == "auto" and self._is_light(work)):
                 self._prepare()
@@ -268,7 +268,6 @@ class OcclusionJob:
             Unfaithful: one came out differently.
         """
         engine, some = self._incremental, slice(images.start, images.stop)
-        assert engine is not None  # plain passes are not held against themselves
         changes = self._occluders(images, 0).strengths() * self.known[some]
         each = max(sum(dense_products(step) for step in engine.graph.steps.values()), 1)
         work = engine.products() / each * float((changes > 0).sum()) / len(self.grid) * self.fill.samples
@@ -284,12 +283,10 @@ class OcclusionJob:
 
     def _clean(self, images: range) -> Clean | CleanImages:
         some = slice(images.start, images.stop)
-        engine = self._incremental
-        assert engine is not None  # plain passes need none
-        first, engine.first_clean = engine.first_clean, None
+        first, self._incremental.first_clean = self._incremental.first_clean, None
         if images == range(1) and first is not None:
             return first
-        clean = engine.clean(self.images[some])
+        clean = self._incremental.clean(self.images[some])
         allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
             raise Unfaithful("its traced graph gives other logits than the network itself")
@@ -329,8 +326,7 @@ class OcclusionJob:
             self.drops[images.start][:, rows, columns] += drops.T / self.fill.samples
             self.known[images.start][rows, columns] = last
             return
-        engine = cast(Any, self._incremental)  # of two engines, each with clean maps and changes of its own
-        for part in engine.drops(clean, batch, engine.changes_of(occluders)):
+        for part in self._incremental.drops(clean, batch, self._incremental.changes_of(occluders)):
             here = slice(images.start + part.images.start, images.start + part.images.stop)
             rows, columns = part.index()
             if isinstance(part, WindowDrops) and bool(part.undecided.any()):
