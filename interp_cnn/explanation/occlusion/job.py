@@ -20,7 +20,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -85,10 +84,10 @@ class OcclusionJob:
         """
         check_request(images, engine, precision)
         self.network, self.images = network, images.detach()
-        self.grid = window_grid((images.shape[-2], images.shape[-1]), window, stride, overhang)
+        self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
         self.fill = as_fill(fill)
         per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
-        self._own_replacement: Any = fill if per_image else None
+        self._own_replacement = fill if per_image else None
         # on a GPU what was chosen around the job is the windows' precision, too, unless it has its own
         chosen = precision_now() if images.device.type == "cuda" and engine != "dense" else "float32"
         self.precision = chosen if precision == "float32" else precision
@@ -102,8 +101,7 @@ class OcclusionJob:
             logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
-        self._asked = engine
-        self._incremental: Any = None  # of two engines, each with clean maps and changes of its own
+        self._asked, self._incremental = engine, None
         with torch.no_grad(), activations.evaluation_mode(network):
             if engine != "dense" and not (engine == "auto" and self._is_light(work)):
                 self._prepare()
