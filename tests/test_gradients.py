@@ -222,7 +222,7 @@ def test_every_method_leaves_the_network_as_it_came_and_does_not_mix_images(aske
     if method is not gradients.smooth_grad:  # its noise is drawn for the whole batch
         alone = torch.cat([method(network, images[b : b + 1], targets[b : b + 1]) for b in range(3)])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
-    assert together.shape == (3, 1 if method is gradients.grad_cam else 3, 16, 16)
+    assert together.shape == ((3, 16, 16) if method is gradients.grad_cam else (3, 3, 16, 16))
     with torch.inference_mode():
         torch.testing.assert_close(method(network, images.clone(), targets.clone()), together)
 
@@ -234,7 +234,7 @@ def test_every_method_refuses_what_has_no_answer(asked, method):
     probabilities = nn.Sequential(network, nn.Softmax(1))
     log_probabilities = nn.Sequential(network, nn.LogSoftmax(1))
     for asked_network, asked_images, asked_targets, words in (
-        (network, images[0], targets, "B, C, H, W"),
+        (network, images[0, 0], targets, "B, C, H, W"),
         (network, images.long(), targets, "floating point"),
         (network, images, targets[:2], r"\(3,\)"),
         (network, images, targets.float(), "whole numbers"),

@@ -568,7 +568,7 @@ def test_lrp_refuses_what_has_no_answer():
         (nn.Sequential(network, nn.Softmax(1)), images, targets, "final softmax"),
         (network, images, targets + 5, r"0\.\.4"),
         (network, images / 0, targets, "finite"),
-        (network, images[:, 0], targets, "B, C, H, W"),
+        (network, images[0, 0], targets, "B, C, H, W"),
     ):
         with pytest.raises(ValueError, match=words):
             lrp(asked, asked_images, asked_targets)

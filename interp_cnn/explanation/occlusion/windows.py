@@ -168,6 +168,8 @@ def window_in_pixels(
     else:
         step = _pixels(stride, shorter, "stride")
         steps = step, step
+    if isinstance(window, int):
+        return (_pixels(window, shorter, "window"),) * 2, steps
     if not isinstance(window, float):
         return window, steps
     side = _pixels(window, shorter, "window")
