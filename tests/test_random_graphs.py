@@ -91,6 +91,6 @@ def test_masks_whose_peaks_tie_under_a_constant_fill_are_decided_as_in_a_plain_p
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("first", range(1000, 3200, 200))
-def test_two_thousand_random_networks_are_exact(first):
-    assert_exact(range(first, first + 200))
+@pytest.mark.parametrize("first", range(1000, 1200, 50))  # tests/benchmarks/property_sweep.py takes thousands
+def test_more_random_networks_are_exact(first):
+    assert_exact(range(first, first + 50))

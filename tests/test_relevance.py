@@ -690,7 +690,7 @@ def test_a_small_epsilon_goes_to_gradient_x_input_through_pools_and_sums():
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(20), pytest.param(range(20, 2020), marks=pytest.mark.slow)], ids=["20", "2000"]
+    "seeds", [range(20), pytest.param(range(20, 220), marks=pytest.mark.slow)], ids=["20", "200"]
 )
 def test_relevance_sums_to_the_logit_on_random_networks(seeds):
     refused = 0
