@@ -296,6 +296,21 @@ def test_the_log_of_the_run_keeps_the_traceback_that_the_terminal_does_not_show(
     assert "Traceback" in (folder / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["explain", "images=nowhere"], "images: No such file or directory: nowhere"),
+        (["explain", "images=3"], "images: No such file or directory: 3"),
+        (["export", "images=3"], "run=FOLDER"),
+        (["export", "images=3", "run=nowhere"], "run: No such file or directory: nowhere"),
+        (["study", "images=3"], "which study?"),
+    ],
+)
+def test_images_are_a_folder_where_they_are_explained_and_a_number_elsewhere(words, said, capfd):
+    assert cli.main(words) == 2
+    assert said in capfd.readouterr().err
+
+
 def test_a_missing_file_is_answered_with_the_names_beside_it(train, capfd, tmp_path):
     (tmp_path / "weights.pt").touch()
     train.fail = lambda config: Path("wieghts.pt").read_bytes()

@@ -188,7 +188,7 @@ def test_a_run_is_explained_on_its_validation_images_one_of_each_class_first(run
 def test_the_networks_of_a_comparison_stand_side_by_side_on_one_scale(runs, place):
     assert explain(f"run={runs}", "limit=1", "methods=[saliency]", "target=true", "shared_scale=images") == 0
     [record] = records(place / "out").values()
-    assert [answer.network for answer in record.answers] == ["plain", "interpretable"]
+    assert [answer.network for answer in record.answers] == ["interpretable", "plain"]
     assert {answer.target for answer in record.answers} == {record.label}
     [folder] = (place / "out" / "images").iterdir()
     names = {path.name for path in folder.glob("*-saliency-overlay.png")}
@@ -576,6 +576,10 @@ def test_a_corrupt_picture_stops_the_command_or_is_listed(place, capsys):
             [MINE, *PHOTOS, "target=foxx"],
             "target=foxx: my_networks_to_explain:build knows no such class; did you mean fox",
         ),
+        (
+            [MINE, *PHOTOS, "what=[maps,patterns]", "shard=0/2"],
+            "what=[patterns] asks run=..., or data=...",
+        ),
         ([MINE, *PHOTOS, "target=3"], "target=3: my_networks_to_explain:build knows no such class"),
         ([MINE, "images=photos", "target=true"], "target=true, but not every image has a class"),
         ([MINE, *PHOTOS, "against=all"], "against=all: expected none or runner_up"),
@@ -621,6 +625,12 @@ def test_what_cannot_be_explained_is_refused_in_one_sentence(words, sentence, pl
     [line] = capsys.readouterr().err.splitlines()
     assert sentence in line
     assert not (place / "out" / "index.html").exists()
+
+
+def test_a_folder_of_images_may_have_a_number_for_its_name(place):
+    (place / "photos" / "fox").rename(place / "1")
+    assert explain(MINE, "images=1", "classes=names.txt", CHEAP) == 0
+    assert sorted(records(place / "out")) == ["1.png", "2.png"]
 
 
 def test_a_file_with_too_few_names_for_the_classes_is_refused(place, capsys):

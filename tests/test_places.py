@@ -61,8 +61,9 @@ def comparison(tmp_path_factory):
 
 def test_a_run_is_its_folder_or_a_folder_of_runs_without_what_is_hidden(comparison, tmp_path, monkeypatch):
     runs = comparison / "runs"
-    both = [runs / "plain", runs / "interpretable"]
-    assert run_folders(str(runs)) == both == run_folders([runs / "plain", str(runs / "interpretable")])
+    both = [runs / "interpretable", runs / "plain"]
+    assert run_folders(str(runs)) == both == run_folders([runs / "interpretable", str(runs / "plain")])
+    assert run_folders([runs / "plain", runs / "interpretable"]) == both[::-1]
     assert only_run(runs / "plain") == runs / "plain"
     monkeypatch.setenv("HOME", str(comparison))
     assert run_folders("~/runs/plain") == [runs / "plain"]
@@ -70,6 +71,14 @@ def test_a_run_is_its_folder_or_a_folder_of_runs_without_what_is_hidden(comparis
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
         (tmp_path / "sweep" / str(number) / "config.yaml").touch()
     assert [folder.name for folder in run_folders(tmp_path / "sweep")] == ["2", "10"]
+    monkeypatch.chdir(tmp_path / "sweep")  # run=2 is a number to Hydra
+    assert [folder.name for folder in run_folders(2)] == ["2"] and len(run_folders([10, 2])) == 2
+    for kind in ("plain", "interpretable", "mask_only", "loss_only"):
+        (tmp_path / kind / kind).mkdir(parents=True)
+        (tmp_path / kind / "plain").mkdir(exist_ok=True)
+        for one in (tmp_path / kind).iterdir():
+            (one / "config.yaml").touch()
+        assert [folder.name for folder in run_folders(tmp_path / kind)] == [*dict.fromkeys([kind, "plain"])]
     (tmp_path / "one" / "only").mkdir(parents=True)
     (tmp_path / "one" / "only" / "config.yaml").touch()
     assert only_run(tmp_path / "one").name == "only"
@@ -80,7 +89,7 @@ def test_a_folder_without_runs_and_one_with_several_where_one_is_meant_are_refus
         run_folders(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no config\.yaml"):
         run_folders(tmp_path)
-    with pytest.raises(ValueError, match=r"holds 2 runs; give one of them: .*plain, .*interpretable") as told:
+    with pytest.raises(ValueError, match=r"holds 2 runs; give one of them: .*interpretable, .*plain") as told:
         load_run(comparison / "runs")
     assert ".hydra" not in str(told.value)
     with pytest.raises(ValueError, match="a run keeps last and best"):
@@ -104,16 +113,16 @@ def test_every_command_takes_a_comparison_and_its_moved_images_by_the_same_words
         if command not in ("study",):
             assert moved_root(composed(command).get("data"), run_folders(runs)) is None
     found = run_subjects([str(runs)], root=str(comparison / "moved"))
-    assert [subject.name for subject in found] == ["plain", "interpretable"]
+    assert [subject.name for subject in found] == ["interpretable", "plain"]
     exported = []
     monkeypatch.setattr(export, "export", lambda found, config, place: exported.append(found.kind))
     export.run(composed("export", f"run={runs}", *moved))
-    assert exported == ["plain", "interpretable"]
+    assert exported == ["interpretable", "plain"]
     measured = []
     monkeypatch.setattr(evaluate, "measure_run", lambda found, **options: measured.append(found.kind))
     config = composed("evaluate", f"runs=[{runs}]", "untrained=false", *moved)
     evaluate._measured_runs(config, None, torch.device("cpu"))
-    assert measured == ["plain", "interpretable"]
+    assert measured == ["interpretable", "plain"]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def test_a_decoder_is_shown_one_filters_map_and_nothing_else(digits):
 def test_every_method_explains_the_true_class_of_the_same_images_for_both_networks(digits, tmp_path):
     networks = {kind: network_of(digits, enabled=kind == "a") for kind in ("a", "b")}
     runs = [
-        SimpleNamespace(kind=kind, network=it, data=digits, layers=["conv5"]) for kind, it in networks.items()
+        SimpleNamespace(kind=kind, network=it, data=digits, layers=["conv5"], seen=None, folder=tmp_path)
+        for kind, it in networks.items()
     ]
     settings = MapSettings(("occlusion", "saliency"), Options(window=6, stride=6), target="true")
     samples = sample_images(runs, tmp_path, count=3, settings=settings)

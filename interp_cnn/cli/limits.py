@@ -33,7 +33,8 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "training.label_smoothing": (0, 1, False),
     "training.views": (1, 2, True),
 }
-FOLDERS = ("run", "training.run", "data.root", "images", "ckpt_path")  # read, never made
+FOLDERS = ("run", "training.run", "data.root", "ckpt_path")  # read, never made
+FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number elsewhere
 # arguments of Lightning's Trainer that a training sets itself, and what to give instead
 OURS = {
     "max_epochs": "training.epochs",
@@ -127,12 +128,13 @@ def nothing_left_behind() -> Iterator[None]:
         raise
 
 
-def check_folders() -> None:
-    """A run or a folder of images that the command line names and that is not there, before torch is imported."""
+def check_folders(command: str) -> None:
+    """Refuse a run or a folder of images that the command line names and that is not there; no torch is imported."""
     from hydra.core.hydra_config import HydraConfig
 
+    known = (*FOLDERS, *FOLDERS_OF.get(command, ()))
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
         plain = value not in ("", "null") and not any(mark in value for mark in "\"'[,$\\")
-        if key in FOLDERS and plain and not Path(value).exists():
+        if key in known and plain and not Path(value).exists():
             raise FileNotFoundError(2, f"{key}: No such file or directory", value)

@@ -174,7 +174,7 @@ def _job(command: str, config: Any) -> Any:
         with limits.nothing_left_behind():
             _refuse_processes_in_a_sweep(config)
             _refuse_wrong_kinds(command, config)
-            limits.check_folders()
+            limits.check_folders(command)
             limits.check_limits(config)
         if command != "study" and config.get("study") is not None:
             raise ValueError(f"experiment={config.study.name}_study is for the command study, not {command}")

@@ -24,7 +24,7 @@ from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explai
 from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings
 from interp_cnn.data.image_files import skips
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
-from interp_cnn.discovery.settings import settings_of
+from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
 from interp_cnn.explanation.methods.registry import methods_of, with_each_window
 from interp_cnn.explanation.network.refusals import Refusal
@@ -98,12 +98,15 @@ def _requests(
     what, settings, look, share = _what(config.what), _settings(config), _look(config), _share(config.shard)
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
+    discovery = None if what == {"maps"} else _discovery(config, device)
     pictures, networks = _pictures_and_networks(config)
     maps = concepts = None
     both = "maps" in what and len(what) > 1
-    if what != {"maps"} and share is None:
+    if discovery is not None and share is None:
         first = "patterns.html" if both else "index.html"
-        concepts = _concept_request(config, networks, device, first, drawn="reconstructions" in what)
+        concepts = _concept_request(
+            config, networks, device, first, *discovery, drawn="reconstructions" in what
+        )
     if "maps" in what:
         _check_target(settings.target, networks)
         chosen = spread(pictures, config.limit)
@@ -124,22 +127,34 @@ def _requests(
             shared_scale=config.shared_scale,
             image_size=_size(config.image_size),
             weights=_weights_in_words(config),
-            source=config.images or "validation data",
+            source="validation data" if config.images is None else str(config.images),
             configuration=plain(config),
             beside={"What layers stand for": "patterns.html"} if both else {},
         )
     return maps, concepts, len(pictures)
 
 
-def _concept_request(
-    config: DictConfig, networks: Sequence[Subject], device: torch.device, first: str, *, drawn: bool
-) -> ConceptRequest:
-    """What layers stand for; `first` is the name of the first page, `drawn` whether pictures are drawn."""
-    if config.images is not None:
-        raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
-    mining, drawing = settings_of(
+def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:
+    """How patterns are mined and pictures drawn."""
+    found = settings_of(
         plain(config.patterns), plain(config.reconstructions), seed=config.seed, device=device.type
     )
+    if config.images is not None:
+        raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
+    return found
+
+
+def _concept_request(
+    config: DictConfig,
+    networks: Sequence[Subject],
+    device: torch.device,
+    first: str,
+    mining: Mining,
+    drawing: Drawing,
+    *,
+    drawn: bool,
+) -> ConceptRequest:
+    """What layers stand for; `first` is the name of the first page, `drawn` whether pictures are drawn."""
     data = networks[0].data
     assert data is not None  # without images or data there was nothing to show
     return ConceptRequest(
@@ -231,7 +246,7 @@ def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subj
     if config.images is not None:
         classes = {name: None for one in networks for name in one.classes}
         pictures = folder_pictures(
-            config.images, list(classes), size=size, channels=first.channels, crop=_crops(config)
+            str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config)
         )
         return pictures, networks
     assert data is not None  # refused above

@@ -10,18 +10,21 @@ from pathlib import Path
 CONFIG = "config.yaml"
 
 
-def run_folders(places: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The run folders that places stand for: themselves, or those inside.
+def run_folders(places: str | Path | int | Iterable[str | Path | int]) -> list[Path]:
+    """The run folders that places stand for: themselves, or those inside, in the order in which all commands show them.
+
+    Runs of one folder are sorted by name, numbers as numbers: 2 before 10, and those of a comparison as it trained
+    them, a plain network after its twin. Several places keep the order in which they are given.
 
     Args:
-        places: one or several; `~` is the home folder.
+        places: one or several; `~` is the home folder, and a number is a name, such as of a run of a sweep.
 
     Raises:
         FileNotFoundError: no such folder, or neither a run nor runs in it.
     """
-    if isinstance(places, str | Path):
+    if isinstance(places, str | Path | int):
         places = [places]
-    return [folder for place in places for folder in _runs_of(Path(place).expanduser())]
+    return [folder for place in places for folder in _runs_of(Path(str(place)).expanduser())]
 
 
 def only_run(place: str | Path) -> Path:

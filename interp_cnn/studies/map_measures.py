@@ -35,6 +35,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
 )
 from interp_cnn.evaluation.maps.randomisation import layers_from_the_top, randomisation_check
 from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.network.logits import being_tried, evaluation_mode
 from interp_cnn.studies.shared import answers, map_of, paper
 
 SUBSETS, SUBSET_SHARE, STEPS, REGION, PIXEL_STEPS = 40, 0.1, 6, 2, 14
@@ -80,9 +81,10 @@ class MapJudge:
             removals(network, images, targets, sets, fill=paper()) for sets in (pixels, squares)
         )
         some = images[:1].expand(32, -1, -1, -1).contiguous()
-        start = time.perf_counter()
-        answers(network, some)
-        seconds = (time.perf_counter() - start) / len(some)
+        with evaluation_mode(network, some):  # tries the network, so that nothing but the pass is timed
+            start = time.perf_counter()
+            answers(network, some)
+            seconds = (time.perf_counter() - start) / len(some)
         self.one = Cost(1.0, multiply_adds(lambda: answers(network, images[:1])), seconds)
 
     def measures(
@@ -133,13 +135,16 @@ class _Counted(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         found = operation(*args, **(kwargs or {}))
         formula = flop_registry.get(operation._overloadpacket)
-        if formula is not None:
+        if formula is not None and not being_tried():
             self.operations += formula(*args, **(kwargs or {}), out_val=found)
         return found
 
 
 def multiply_adds(call: Callable[[], object]) -> float:
-    """Multiply-adds of all convolutions and matrix products during a call, backward passes among them."""
+    """Multiply-adds of all convolutions and matrix products during a call, backward passes among them.
+
+    The passes that only try whether a network can be asked do not count.
+    """
     with _Counted() as counted:
         call()
     return counted.operations / 2
