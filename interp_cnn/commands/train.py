@@ -98,7 +98,8 @@ def train(
     if checkpoint is not None and checkpoint.resolve().parent.parent != folder.resolve():
         check_goes_on(checkpoint, resolved.training.epochs)
     started = time.time()
-    images_of = images_of if checkpoint is None else checkpoint.resolve().parent.parent
+    begun_in = None if checkpoint is None else checkpoint.resolve().parent.parent
+    images_of = begun_in or images_of
     data = build_data(resolved.data, images_of=images_of)
     if checkpoint is not None and data.differences and (data.differences.missing or data.differences.changed):
         log.warning("the training goes on with the images that are there, not bit for bit")
@@ -111,7 +112,7 @@ def train(
     if rank_zero_only.rank == 0:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(resolved))
         if images_of != folder.resolve():  # who goes on keeps the images that the training began with
-            now, begun = data.split_record(), None if checkpoint is None else SplitRecord.read(images_of)
+            now, begun = data.split_record(), None if begun_in is None else SplitRecord.read(begun_in)
             (now if begun is None else begun.went_on_with(now)).write(folder)
     training = resolved.training
     trainer = fit(

@@ -96,8 +96,9 @@ class TemplateMask(nn.Module):
             feature_maps = feature_maps.relu()
         if self.keep_maps:
             # A compiled network breaks here, so that the rest of it goes on with the very tensor that is kept.
+            # (pyright: `disable` is not annotated, it hands out a function where it is given one.)
             keep = torch.compiler.disable(self._kept) if torch.compiler.is_compiling() else self._kept
-            feature_maps = keep(feature_maps)  # pyright: ignore - `disable` is not annotated
+            feature_maps = keep(feature_maps)  # pyright: ignore[reportArgumentType, reportAssignmentType]
         if not self.enabled:
             return feature_maps
         positions = self._cells(feature_maps, self.position)

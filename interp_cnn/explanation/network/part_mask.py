@@ -26,6 +26,10 @@ class PartMask(Protocol):
     enabled: bool
     rectify: bool
 
+    def __call__(self, feature_maps: Tensor, /) -> Tensor:
+        """The masked maps."""
+        ...
+
     def positions(self, feature_maps: Tensor) -> Tensor:
         """Where the masks lie: maps as they enter the layer, (B, D, h, w), to (B, D) int64, row-major cells."""
         ...
@@ -53,6 +57,7 @@ class PartMask(Protocol):
                 unknown, equal values count as exact.
             rounding: relative error of the values.
         """
+        ...
 
 
 def is_part_mask(module: nn.Module | None) -> bool:

@@ -48,11 +48,11 @@ from interp_cnn.explanation.occlusion.costs import (
     dense_batch,
     is_full_memory,
 )
+from interp_cnn.explanation.occlusion.engines import CleanLogits, Engine, engine_for, multiply_adds_per_pass
 from interp_cnn.explanation.occlusion.fills import Fill, as_fill
-from interp_cnn.explanation.occlusion.incremental.costs import dense_products
-from interp_cnn.explanation.occlusion.incremental.engine import Clean, IncrementalOcclusion, WindowDrops
+from interp_cnn.explanation.occlusion.incremental.engine import WindowDrops
 from interp_cnn.explanation.occlusion.occluders import Occluders
-from interp_cnn.explanation.occlusion.one_batch.engine import CleanImages, OneBatchOcclusion
+from interp_cnn.explanation.occlusion.one_batch.engine import OneBatchOcclusion
 from interp_cnn.explanation.occlusion.windows import Window, window_grid
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,11 @@ class OcclusionJob:
         """
         check_request(images, engine, precision)
         self.network, self.images = network, images.detach()
-        self.grid = window_grid(tuple(images.shape[-2:]), window, stride, overhang)
+        self.grid = window_grid((images.shape[-2], images.shape[-1]), window, stride, overhang)
         self.fill = as_fill(fill)
-        per_image = isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1
-        self._own_replacement = fill if per_image else None
+        self._own_replacement: Tensor | None = None  # (B, C, H, W), where every image has one
+        if isinstance(fill, Tensor) and fill.ndim == 4 and len(fill) == len(images) > 1:
+            self._own_replacement = fill
         # on a GPU what was chosen around the job is the windows' precision, too, unless it has its own
         chosen = precision_now() if images.device.type == "cuda" and engine != "dense" else "float32"
         self.precision = chosen if precision == "float32" else precision
@@ -101,7 +102,8 @@ class OcclusionJob:
             logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
-        self._asked, self._incremental = engine, None
+        self._asked = engine
+        self._incremental: Engine | None = None
         with torch.no_grad(), activations.evaluation_mode(network):
             if engine != "dense" and not (engine == "auto" and self._is_light(work)):
                 self._prepare()
@@ -128,9 +130,8 @@ class OcclusionJob:
             one = (time.perf_counter() - start) / len(some)
         if self._incremental is None:
             return OcclusionCost(windows, passes, None, None, passes * one, "dense")
-        each = sum(dense_products(step) for step in self._incremental.graph.steps.values())
         products = round(self._incremental.products() * passes / len(self.grid))
-        equivalents = products / max(each, 1)
+        equivalents = products / multiply_adds_per_pass(self._incremental)
         return OcclusionCost(windows, passes, equivalents, products, equivalents * one, self.engine)
 
     def run(self) -> Iterator[Progress]:
@@ -158,7 +159,7 @@ class OcclusionJob:
             return
         # that the network answers for each image alone was watched when its logits were computed
         with self._computing():
-            clean = None if self._incremental is None else self._clean(images)
+            clean = None if self._incremental is None else self._clean(self._incremental, images)
         for sample in range(self.fill.samples):
             with self._computing():
                 occluders = self._occluders(images, sample)
@@ -171,7 +172,7 @@ class OcclusionJob:
                     self._add(batch, images, occluders, clean, last=last)
                     finished = last and number == before + len(batches) * (sample + 1)
                     if finished and self._incremental is not None:
-                        self._check(images)
+                        self._check(self._incremental, images)
                 self.done = number
                 yield
 
@@ -224,7 +225,15 @@ class OcclusionJob:
     def _prepare(self) -> None:
         """Make the engine that works on frames, or refuse it where the plain method is to be used."""
         try:
-            made = self._made(self._asked)
+            dtype = PRECISIONS[self.precision] or self.images.dtype
+            made = engine_for(
+                self.network,
+                self.grid,
+                self.images,
+                asked=self._asked,
+                logits=self.logits,
+                dtype=dtype,
+            )
             pays = self._asked != "auto" or made.pays
             if pays and self._asked == "auto" and isinstance(made, OneBatchOcclusion):
                 with self._own_precision():
@@ -235,15 +244,6 @@ class OcclusionJob:
             self._refuse(reason)
         else:
             self._incremental = made if pays else None
-
-    def _made(self, engine: str) -> IncrementalOcclusion | OneBatchOcclusion:
-        """The engine for the device, or the one that was asked for."""
-        dtype = PRECISIONS[self.precision] or self.images.dtype
-        if engine == "one_batch" or (engine == "auto" and self.images.device.type == "cuda"):
-            return OneBatchOcclusion(self.network, self.grid, self.images, logits=self.logits, dtype=dtype)
-        # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
-        options = {"logits": self.logits, "dtype": dtype, "every_step": dtype == torch.bfloat16}
-        return IncrementalOcclusion(self.network, self.grid, self.images, **options)
 
     def _is_light(self, work: PlainWork) -> bool:
         """True if the plain method is done before a plan is made."""
@@ -259,16 +259,16 @@ class OcclusionJob:
         bfloat16_frames = self.precision == "bfloat16" and self._incremental is not None
         return precision_of("float32") if bfloat16_frames else nullcontext()
 
-    def _check(self, images: range) -> None:
+    def _check(self, engine: Engine, images: range) -> None:
         """Hold some windows of these images against plain passes.
 
         Raises:
             Unfaithful: one came out differently.
         """
-        engine, some = self._incremental, slice(images.start, images.stop)
+        some = slice(images.start, images.stop)
         changes = self._occluders(images, 0).strengths() * self.known[some]
-        each = max(sum(dense_products(step) for step in engine.graph.steps.values()), 1)
-        work = engine.products() / each * float((changes > 0).sum()) / len(self.grid) * self.fill.samples
+        passes = engine.products() / multiply_adds_per_pass(engine)  # for all windows
+        work = passes * float((changes > 0).sum()) / len(self.grid) * self.fill.samples
         windows = windows_to_check(engine.groups, changes, work, images.start)
         if not windows:
             return
@@ -279,12 +279,12 @@ class OcclusionJob:
         kind = "tf32" if self.precision == "tf32" else str(engine.dtype).removeprefix("torch.")
         compare(found, clean[chosen] - plain, windows, clean, kind)
 
-    def _clean(self, images: range) -> Clean | CleanImages:
+    def _clean(self, engine: Engine, images: range) -> CleanLogits:
         some = slice(images.start, images.stop)
-        first, self._incremental.first_clean = self._incremental.first_clean, None
+        first, engine.first_clean = engine.first_clean, None
         if images == range(1) and first is not None:
             return first
-        clean = self._incremental.clean(self.images[some])
+        clean = engine.clean(self.images[some])
         allowed = max(1e-3, 32 * rounding(self.logits.dtype)) * self.logits[some].abs().max().clamp(min=1e-6)
         if not bool(((clean.logits - self.logits[some]).abs() <= allowed).all()):
             raise Unfaithful("its traced graph gives other logits than the network itself")
@@ -314,7 +314,7 @@ class OcclusionJob:
         return Occluders(self.images[some], self.grid, fill, sample)
 
     def _add(
-        self, batch, images: range, occluders: Occluders, clean: Clean | CleanImages | None, *, last: bool
+        self, batch, images: range, occluders: Occluders, clean: CleanLogits | None, *, last: bool
     ) -> None:
         """Compute one batch of windows and add their drops."""
         if self._incremental is None:

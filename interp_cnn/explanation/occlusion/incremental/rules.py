@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from interp_cnn.explanation.network.part_mask import is_part_mask
+from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.occlusion.incremental import joining, operations
 from interp_cnn.explanation.occlusion.incremental.calls import Call
 from interp_cnn.explanation.occlusion.incremental.layer_rules import (
@@ -248,12 +248,7 @@ def _flattening(call: Call) -> operations.Operation | None:
 
 
 def _template_mask(call: Call) -> operations.Operation | None:
-    if (
-        call.module is not None
-        and is_part_mask(call.module)
-        and call.alone
-        and call.output.shape == call.sources[0].shape
-    ):
+    if isinstance(call.module, PartMask) and call.alone and call.output.shape == call.sources[0].shape:
         return operations.PeakMask(call.module)
     return None
 
