@@ -169,7 +169,8 @@ def window_in_pixels(
         step = _pixels(stride, shorter, "stride")
         steps = step, step
     if isinstance(window, int):
-        return (_pixels(window, shorter, "window"),) * 2, steps
+        side = _pixels(window, shorter, "window")
+        return (side, side), steps
     if not isinstance(window, float):
         return window, steps
     side = _pixels(window, shorter, "window")
