@@ -96,7 +96,7 @@ def best_constant(
     top_images: int,
     drawn: list[int] | None = None,
 ) -> list[float]:
-    """Instability of the best constant answer on the images on which each filter is judged."""
+    """Instability of the best fixed spot on the images on which each filter is judged."""
     answers = [
         location_instability(cell.expand(*scores.shape, 2), scores, landmarks, diagonal, top_images)
         for cell in cells

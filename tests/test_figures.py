@@ -207,7 +207,7 @@ def all_charts(theme):
     map_ = np.linspace(-1, 2, 64).reshape(8, 8)
     image = figures.to_rgb(np.full((3, 16, 16), 0.5))
     measure = {"interpretable": [0.08, 0.09, 0.1, float("nan")], "plain": [0.12] * 200}
-    lines = {"random cell": 0.15, "constant centre": 0.07, "best constant": 0.0695}
+    lines = {"random cell": 0.15, "constant centre": 0.07, "best fixed spot": 0.0695}
     return {
         "heat_map": figures.heat_map(map_, unit="activation", title="$a", theme=theme),
         "side_by_side": figures.side_by_side(
@@ -273,7 +273,7 @@ def test_baseline_labels_of_one_level_never_overlap():
     lines = {
         "oracle": 0.049,
         "constant centre": 0.07,
-        "best constant": 0.0705,
+        "best fixed spot": 0.0705,
         "random": 0.15,
         "chance": 0.1495,
     }

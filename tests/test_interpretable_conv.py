@@ -269,7 +269,7 @@ def test_a_compiled_network_equals_the_eager_one_in_maps_logits_loss_and_gradien
         with kept_feature_maps(network) as maps:
             logits = run(images)
             kept = maps["1"]
-            network[1].mask.pull.by(loss(kept, labels, network[1].mask.beta).loss, 0.3)
+            network[1].mask.auxiliary_loss.join(loss(kept, labels, network[1].mask.beta).loss, 0.3)
         total = logits.square().mean()
         found.append([kept, logits, total, *torch.autograd.grad(total, list(network.parameters()))])
     for eager, compiled in zip(*found, strict=True):

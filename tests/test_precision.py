@@ -157,7 +157,7 @@ METHOD_CALLS = {
 }
 CALLS = METHOD_CALLS | {
     "method alone": lambda n, x: METHODS["lrp"].maps(n, x, TARGETS, OPTIONS).maps,
-    "conservation": lambda n, x: torch.stack([one.handed_down for one in lrp_conservation(n, x, TARGETS)]),
+    "conservation": lambda n, x: torch.stack([one.propagated for one in lrp_conservation(n, x, TARGETS)]),
     "finite differences": lambda n, x: finite_differences(n, x[:, :, :8, :8], TARGETS),
     "sensitivity check": lambda n, x: torch.tensor(
         sensitivity_check(n, x, TARGETS, generator=_generator()).error

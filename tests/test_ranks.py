@@ -12,8 +12,8 @@ from torch import nn
 
 from interp_cnn.cli import errors
 from interp_cnn.data.datamodule import OrderedSampler
+from interp_cnn.model.auxiliary_loss import AuxiliaryLoss
 from interp_cnn.model.filter_loss import FilterLoss
-from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.shared_norms import share_batch_norms
 
 BETA = torch.tensor(4.0)
@@ -37,9 +37,9 @@ def step(images, labels, own):
     share_batch_norms(network)
     for _ in range(3):
         maps = network(images).relu()
-        pull = GradientPull(maps, BETA)
-        task = (pull.passed_on().mean((2, 3)) - labels[:, None]).square().mean()
-        pull.by(loss(maps, labels, BETA).loss, ratio=0.5)
+        pull = AuxiliaryLoss(maps, BETA)
+        task = (pull.attached().mean((2, 3)) - labels[:, None]).square().mean()
+        pull.join(loss(maps, labels, BETA).loss, ratio=0.5)
         network.zero_grad()
         task.backward()
     loss.eval()

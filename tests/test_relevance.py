@@ -314,12 +314,17 @@ def test_relevance_sums_to_the_logit_under_every_rule(name, rule):
 def test_every_step_hands_down_what_it_received(name):
     network, (images, targets) = NETWORKS[name](), images_and_targets()
     logits = network(images).gather(1, targets[:, None])[:, 0].detach()
-    books = lrp_conservation(network, images, targets, rule="epsilon-plus")
-    torch.testing.assert_close(books[0].received, logits)
-    for book in books:
-        torch.testing.assert_close(book.handed_down, book.received, atol=1e-4, rtol=1e-4, msg=str(book))
+    ledger = lrp_conservation(network, images, targets, rule="epsilon-plus")
+    torch.testing.assert_close(ledger[0].received, logits)
+    for book in ledger:
+        torch.testing.assert_close(book.propagated, book.received, atol=1e-4, rtol=1e-4, msg=str(book))
     if name == "functional":
-        assert [book.layer for book in books if book.operation == "conv2d"] == ["", "twice", "twice", "conv1"]
+        assert [book.layer for book in ledger if book.operation == "conv2d"] == [
+            "",
+            "twice",
+            "twice",
+            "conv1",
+        ]
 
 
 @pytest.mark.parametrize("network", [lambda: Sequence(bias=False), lambda: Functional(bias=False)])

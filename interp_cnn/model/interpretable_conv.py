@@ -20,8 +20,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.model.auxiliary_loss import AuxiliaryLoss
 from interp_cnn.model.distributed import mean_over_ranks
-from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.templates import (
     BANK_CELLS,
@@ -83,7 +83,7 @@ class TemplateMask(nn.Module):
         self.growth = 1.0  # share of the strength that a training has let grow so far
         self.keep_maps = False
         self.kept_maps: Tensor | None = None
-        self.pull: GradientPull | None = None
+        self.auxiliary_loss: AuxiliaryLoss | None = None
         if beta_rule == "learned":
             self.beta = nn.Parameter(torch.full((filters,), float(beta)))
         else:
@@ -110,8 +110,8 @@ class TemplateMask(nn.Module):
         self.kept_maps = feature_maps
         if not feature_maps.requires_grad:
             return feature_maps
-        self.pull = GradientPull(feature_maps, self.beta)
-        return self.pull.passed_on()
+        self.auxiliary_loss = AuxiliaryLoss(feature_maps, self.beta)
+        return self.auxiliary_loss.attached()
 
     def positions(self, feature_maps: Tensor) -> Tensor:
         """Where the masks lie on maps (B, D, h, w) as they enter the layer: (B, D) row-major cells."""
@@ -305,7 +305,7 @@ def kept_feature_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         for mask in masks.values():
             mask.keep_maps = False
-            mask.kept_maps = mask.pull = None
+            mask.kept_maps = mask.auxiliary_loss = None
 
 
 class _KeptMaps(dict):

@@ -20,9 +20,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from interp_cnn.model.auxiliary_loss import AuxiliaryLoss
 from interp_cnn.model.distributed import world_size
 from interp_cnn.model.filter_loss import FilterLoss
-from interp_cnn.model.gradient_pull import GradientPull
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.shared_norms import share_batch_norms
@@ -115,7 +115,7 @@ class Classification(LightningModule):
             self.filter_losses[_key(name)] = FilterLoss(
                 filters, (rows, columns), num_classes=num_classes, background=background, **options
             )
-        self._pulls: dict[str, tuple[GradientPull, int]] = {}
+        self._pulls: dict[str, tuple[AuxiliaryLoss, int]] = {}
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         self._run = torch.compile(network) if compile_network else network
@@ -227,8 +227,10 @@ class Classification(LightningModule):
             loss.observe(maps.detach(), labels, mask.beta)
             return
         terms = loss(maps, labels, mask.beta)
-        mask.pull.by(terms.loss, self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1))
-        self._pulls[name] = mask.pull, len(labels)
+        mask.auxiliary_loss.join(
+            terms.loss, self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1)
+        )
+        self._pulls[name] = mask.auxiliary_loss, len(labels)
         self._log_terms("train", name, terms, len(labels))
 
     def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:

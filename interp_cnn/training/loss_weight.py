@@ -5,7 +5,7 @@ is a ratio: the filter loss pulls at the layer's feature maps `ratio` times as h
 
     weight = ratio x schedule x |d task / d x| / |d filter loss / d x|
 
-Both norms are those of the very step (`model.gradient_pull`), so the ratio holds in every step. Norms smoothed over
+Both norms are those of the very step (`model.auxiliary_loss`), so the ratio holds in every step. Norms smoothed over
 steps do not hold it: the task's gradient falls during a training and differs between batches by more than that.
 """
 

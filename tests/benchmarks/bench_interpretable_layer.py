@@ -59,7 +59,7 @@ class Step:
                         self.loss = FilterLoss(kept.shape[1], tuple(kept.shape[2:]), num_classes=8).to(
                             kept.device
                         )
-                    mask.pull.by(self.loss(kept, self.labels, mask.beta).loss, 0.3)
+                    mask.auxiliary_loss.join(self.loss(kept, self.labels, mask.beta).loss, 0.3)
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
@@ -97,7 +97,7 @@ def added_memory(part: str, batch: int = 64, filters: int = 512, side: int = 14)
     def total() -> torch.Tensor:
         value = above(mask(maps)).square().mean()
         if part in ("loss", "both"):
-            mask.pull.by(loss(maps, labels, mask.beta).loss, 0.3)
+            mask.auxiliary_loss.join(loss(maps, labels, mask.beta).loss, 0.3)
         return value
 
     mask.keep_maps = part in ("loss", "both")

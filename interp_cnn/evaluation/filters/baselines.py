@@ -2,7 +2,7 @@
 
 - random cell: a cell drawn afresh for every image.
 - centre: the image centre, always. Beats every published interpretable CNN at location instability.
-- best constant: the one cell with the smallest instability on the images at hand; tracking gain 0 by
+- best fixed spot: the one cell with the smallest instability on the images at hand; tracking gain 0 by
     construction.
 - oracle: the true place of one landmark; judged, like a filter, by all of them.
 - oracle, other part: the same, judged by the other landmarks only: what tracking one part says about another.

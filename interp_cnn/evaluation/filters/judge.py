@@ -1,7 +1,7 @@
 """One yardstick for every network and every baseline: the images, their landmarks, and the cells of the
 layer.
 
-Each filter is judged on the images of its own category, by location instability and against the best constant
+Each filter is judged on the images of its own category, by location instability and against the best fixed spot
 cell on the same images. Networks and baselines that answer to one `Judge` under one `Resampling` are compared
 in pairs.
 """
@@ -102,7 +102,7 @@ class Judge:
             positions: (N, D, 2) pixels.
             scores: (N, D).
             categories: (D,) int64; -1 for a filter without one.
-            weights: (R, N) resamplings of the images, None for every image once. The best constant cell is
+            weights: (R, N) resamplings of the images, None for every image once. The best fixed spot is
                 chosen once, on all images: chosen anew in each resampling it would fit that resampling, and
                 the interval would lie beside the estimate.
         """

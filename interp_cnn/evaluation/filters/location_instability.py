@@ -12,7 +12,7 @@ highest mean score; here it is the filter's assigned category, the others are op
 (`instability_of_category`).
 
 The measure alone is gameable: a filter that always answers "the image centre" beats published networks. Read
-it beside `tracking`, which compares it with the best constant on the same images.
+it beside `tracking`, which compares it with the best fixed spot on the same images.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
 from interp_cnn.evaluation.filters.observations import Observations, Readout
-from interp_cnn.evaluation.filters.passes import Reader, Seen, first_pass, mask_pass
+from interp_cnn.evaluation.filters.passes import PassResult, Reader, first_pass, mask_pass
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.replicates import (
     FilterFigure,
@@ -45,7 +45,9 @@ from interp_cnn.explanation.network.precision import chosen_precision
 
 # Measures of filters that need nothing but what one pass over the images left; how they are read and where they are
 # shown stands in their records (`report.measures`).
-OBSERVED: dict[str, Callable[[Seen, Resampling], FilterFigure]] = {"concentration": concentration_figure}
+OBSERVED: dict[str, Callable[[PassResult, Resampling], FilterFigure]] = {
+    "concentration": concentration_figure
+}
 
 
 @dataclass(frozen=True)

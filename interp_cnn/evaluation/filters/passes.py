@@ -34,7 +34,7 @@ TEMPLATE_WIDTH = 0.25
 
 
 @dataclass(frozen=True)
-class Seen:
+class PassResult:
     """What the first pass leaves.
 
     Attributes:
@@ -99,7 +99,7 @@ class Reader:
 
 
 @chosen_precision()
-def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | None = None) -> Seen:
+def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | None = None) -> PassResult:
     """Observe all images, and with `probes` a random view and a noisy copy of each, the same for every
     network. Thresholds are those of `rule`; exact ones take one more pass.
     """
@@ -145,12 +145,12 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
     thresholds = None if threshold is None else threshold.thresholds()
     shares = (near[:seen].cpu(), active[:seen].cpu())
     mean_image = (total / seen).float().cpu()
-    return Seen(observed, viewed, offset, scale, disturbed, *shares, thresholds, mean_image)
+    return PassResult(observed, viewed, offset, scale, disturbed, *shares, thresholds, mean_image)
 
 
 @chosen_precision()
 def mask_pass(
-    reader: Reader, seen: Seen, categories: Tensor, *, rule: RegionRule, seed: int
+    reader: Reader, seen: PassResult, categories: Tensor, *, rule: RegionRule, seed: int
 ) -> tuple[PartInterpretability, NetworkDissection]:
     """Second pass: regions against part masks."""
     field, parts = seen.images.field, seen.images.landmarks.shape[1]

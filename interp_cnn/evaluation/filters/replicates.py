@@ -14,7 +14,7 @@ from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
 from interp_cnn.evaluation.filters.noise import NoiseStability
 from interp_cnn.evaluation.filters.observations import Block
 from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability
-from interp_cnn.evaluation.filters.passes import Seen
+from interp_cnn.evaluation.filters.passes import PassResult
 from interp_cnn.evaluation.filters.selectivity import (
     category_means,
     category_selectivity,
@@ -91,7 +91,7 @@ class FilterFigure:
         return self.value - half, self.value + half
 
 
-def concentration_figure(seen: Seen, draws: Resampling) -> FilterFigure:
+def concentration_figure(seen: PassResult, draws: Resampling) -> FilterFigure:
     """Share of each map's mass near its peak, over all maps that are not silent."""
     grouped = resampling(len(seen.near), resamples=draws.resamples, seed=draws.seed)
     shares = (grouped.rows.double() @ seen.near) / (grouped.rows.double() @ seen.active)
@@ -122,7 +122,7 @@ def tracks_a_part(figure: FilterFigure, parts: int, *, rate: float = 0.05) -> Te
     return benjamini_hochberg(p.clamp(max=1)) <= rate
 
 
-def score_figures(seen: Seen, categories: int, draws: Resampling, seed: int) -> dict[str, FilterFigure]:
+def score_figures(seen: PassResult, categories: int, draws: Resampling, seed: int) -> dict[str, FilterFigure]:
     """What the scores say about the label."""
     labels = seen.images.labels
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
@@ -152,7 +152,9 @@ def score_figures(seen: Seen, categories: int, draws: Resampling, seed: int) -> 
     }
 
 
-def network_figures(seen: Seen, draws: Resampling) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
+def network_figures(
+    seen: PassResult, draws: Resampling
+) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
     """What filters are beside each other: the redundancy of each; for the whole network the effective number of
     filters, and the share of dead ones.
     """
@@ -187,7 +189,7 @@ def _left_out(draws: Resampling) -> list[Tensor]:
 
 
 def probe_figures(
-    seen: Seen, judge: Judge, categories: Tensor, draws: Resampling, *, n: int, seed: int
+    seen: PassResult, judge: Judge, categories: Tensor, draws: Resampling, *, n: int, seed: int
 ) -> dict[str, FilterFigure]:
     """The translation test, the same instability and gain on views, and stability under noise."""
     observed, viewed, disturbed = seen.images, seen.viewed, seen.disturbed

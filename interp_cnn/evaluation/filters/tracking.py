@@ -65,7 +65,7 @@ def gain_over(instability: Tensor, baseline: Tensor) -> Tensor:
 def best_constant(
     scores: Tensor, landmarks: Tensor, cells: Tensor, *, diagonal: float, top_images: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """The best constant cell on each filter's own images.
+    """The best fixed spot on each filter's own images.
 
     The arguments are those of `tracking_gain`. Returns its instability, (D,) float64, and its number in
     `cells`, (D,) int64.

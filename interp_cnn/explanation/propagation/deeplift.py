@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import precision
-from interp_cnn.explanation.propagation.deeplift_steps import handed_down
+from interp_cnn.explanation.propagation.deeplift_steps import propagate_multipliers
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, check_plain, record
 
 log = logging.getLogger(__name__)
@@ -98,28 +98,30 @@ def _handed_back(
         score = target_logits(tape.logits.tensor, targets)
         start = torch.zeros_like(tape.logits.tensor).scatter_(1, targets[:, None], 1)
         for reference in references:
-            beside = _beside(network, tape, reference)
-            contributions = _multipliers(tape, beside, start) * (images - reference)
-            baseline_score = beside[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
+            at_baseline = _baseline_values(network, tape, reference)
+            contributions = _multipliers(tape, at_baseline, start) * (images - reference)
+            baseline_score = (
+                at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
+            )
             lost |= _only_rounding(contributions, score - baseline_score)
             total += contributions
     return Contributions(total / len(references), lost)
 
 
-def _multipliers(tape: Tape, beside: dict[Value, Tensor], start: Tensor) -> Tensor:
+def _multipliers(tape: Tape, at_baseline: dict[Value, Tensor], start: Tensor) -> Tensor:
     """The multipliers of the pixels, (B, C, H, W), from those of the logits, (B, K)."""
     multipliers = {tape.logits: start}
     for step in reversed(tape.steps):
         received = [multipliers.pop(value, None) for value in step.outputs]
         if all(one is None for one in received):
             continue
-        _check_decisions(step, beside)
-        for value, multiplier in handed_down(step, received, beside):
+        _check_decisions(step, at_baseline)
+        for value, multiplier in propagate_multipliers(step, received, at_baseline):
             multipliers[value] = multipliers[value] + multiplier if value in multipliers else multiplier
     return multipliers[tape.images]
 
 
-def _beside(network: nn.Module, tape: Tape, reference: Tensor) -> dict[Value, Tensor]:
+def _baseline_values(network: nn.Module, tape: Tape, reference: Tensor) -> dict[Value, Tensor]:
     """For each value on the image's tape the baseline's tensor, of all images or one for all."""
     for count in dict.fromkeys((len(reference), len(tape.images.tensor))):
         other = record(network, reference.expand(count, *reference.shape[1:]))
@@ -140,10 +142,10 @@ def _goes_with(reference: Tensor, tensor: Tensor) -> bool:
     return reference.shape == tensor.shape or one_for_all
 
 
-def _check_decisions(step: Step, beside: dict[Value, Tensor]) -> None:
+def _check_decisions(step: Step, at_baseline: dict[Value, Tensor]) -> None:
     """A frozen value (a comparison, an index, a detached tensor) must be the same for image and baseline."""
     for value in step.frozen_inputs:
-        if not (value.tensor == beside[value]).all():
+        if not (value.tensor == at_baseline[value]).all():
             made = value.step.where if value.step else "the images"
             raise ValueError(
                 f"deeplift: {step.where} uses {made}, which decides differently for the baseline"

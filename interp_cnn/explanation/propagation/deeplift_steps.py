@@ -1,6 +1,6 @@
 """How DeepLIFT hands multipliers back through one step; see the table in `deeplift`.
 
-Every function takes the step, the multiplier m of its output, and `beside`, the baseline's tensor for each value.
+Every function takes the step, the multiplier m of its output, and `at_baseline`, the baseline's tensor for each value.
 """
 
 import torch
@@ -12,14 +12,14 @@ from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
 from interp_cnn.explanation.propagation.operations import (
     batch_norm_scale,
     of_one_output,
-    pulled_back,
     rows,
     unbroadcast,
+    vector_jacobian,
 )
 from interp_cnn.explanation.propagation.tape import Step, Value
 from interp_cnn.explanation.propagation.winners import candidates, shared
 
-Beside = dict[Value, Tensor]
+BaselineValues = dict[Value, Tensor]
 Multipliers = list[tuple[Value, Tensor]]
 
 _LINEAR = operations.MOVES | operations.AVERAGES | {"add", "sub", "rsub", "fold"}
@@ -51,13 +51,15 @@ _KINKS = {
 }
 
 
-def handed_down(step: Step, received: list[Tensor | None], beside: Beside) -> Multipliers:
+def propagate_multipliers(
+    step: Step, received: list[Tensor | None], at_baseline: BaselineValues
+) -> Multipliers:
     """The multipliers of a step's inputs.
 
     Args:
         step: the step on the image's tape.
         received: multipliers of its outputs; None for an output without influence.
-        beside: the baseline's tensor for each value of the image's tape.
+        at_baseline: the baseline's tensor for each value of the image's tape.
     """
     kind, values = step.kind, step.inputs
     if kind in operations.WEIGHTED:
@@ -66,35 +68,35 @@ def handed_down(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
     if kind == "batch_norm":
         return [(values[0], of_one_output(received) * rows(batch_norm_scale(step), step))]
     if kind == "template_mask":
-        return [(values[0], _through_mask(step, of_one_output(received), beside))]
+        return [(values[0], _through_mask(step, of_one_output(received), at_baseline))]
     if kind in operations.WINNERS or (kind in ("maximum", "minimum") and len(values) == 2):
-        return _to_winners(step, received, beside)
+        return _to_winners(step, received, at_baseline)
     divided = kind == "div" and not isinstance(step.argument(1, "other"), Value)
     if kind in _LINEAR or divided or (kind in _LINEAR_IN_EACH and len(step.occurrences) == 1):
-        return [(value, pulled_back(step, value, received)) for value in values]
+        return [(value, vector_jacobian(step, value, received)) for value in values]
     if len(values) == 1 and kind in operations.ELEMENTWISE | operations.BINARY | {"rpow"}:
-        return [(values[0], _rescaled(step, of_one_output(received), beside))]
+        return [(values[0], _rescaled(step, of_one_output(received), at_baseline))]
     if len(values) == 1 and kind in _GROUPED:
-        return [(values[0], _through_norm(step, of_one_output(received), beside))]
+        return [(values[0], _through_norm(step, of_one_output(received), at_baseline))]
     if kind == "mul":
-        return _through_product(step, of_one_output(received), beside)
+        return _through_product(step, of_one_output(received), at_baseline)
     if kind == "div" and len(values) == 2:
-        return _through_quotient(step, of_one_output(received), beside)
+        return _through_quotient(step, of_one_output(received), at_baseline)
     raise ValueError(f"deeplift has no rule for {step.where}")
 
 
-def _rescaled(step: Step, m: Tensor, beside: Beside) -> Tensor:
+def _rescaled(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     """A pointwise function: m dy / dx; where dx is so small that dy is rounding, m times the slope halfway."""
     (value,) = step.inputs
-    x, b = value.tensor, beside[value]
-    dx, dy = x - b, step.output.tensor - beside[step.output]
+    x, b = value.tensor, at_baseline[value]
+    dx, dy = x - b, step.output.tensor - at_baseline[step.output]
     if dx.shape != dy.shape:
         raise ValueError(f"deeplift has no rule for {step.where} that spreads a value over several")
     still = dx.abs() <= _stillness(step.kind, x, b)
     multiplier = dy.div_(dx.masked_fill_(still, 1)).mul_(m)
     if not still.any():
         return multiplier
-    return torch.where(still, pulled_back(step, value, [m], {value: (x + b) / 2}), multiplier)
+    return torch.where(still, vector_jacobian(step, value, [m], {value: (x + b) / 2}), multiplier)
 
 
 def _stillness(kind: str, x: Tensor, b: Tensor) -> Tensor:
@@ -113,16 +115,16 @@ def _stillness(kind: str, x: Tensor, b: Tensor) -> Tensor:
     return torch.where(straddled, rounding, small)
 
 
-def _to_winners(step: Step, received: list[Tensor | None], beside: Beside) -> Multipliers:
+def _to_winners(step: Step, received: list[Tensor | None], at_baseline: BaselineValues) -> Multipliers:
     """A maximum: the rise to the image's winners, the fall to the baseline's, divided by their own changes.
 
     Winners that are equal up to rounding share alike. One that wins in both, give or take a thousandth of the change,
     takes it whole: in a constant baseline every cell of a window wins, and the image's winner is the one meant.
     """
     k, m = next((k, m) for k, m in enumerate(received) if m is not None)
-    y, y_b = step.outputs[k].tensor, beside[step.outputs[k]]
+    y, y_b = step.outputs[k].tensor, at_baseline[step.outputs[k]]
     image = {value: value.tensor for value in step.inputs}
-    baseline = {value: beside[value].expand_as(value.tensor) for value in step.inputs}
+    baseline = {value: at_baseline[value].expand_as(value.tensor) for value in step.inputs}
     if step.kind == "minimum":
         y, y_b, m = -y, -y_b, -m
     change, top = y - y_b, torch.maximum(y, y_b)
@@ -139,41 +141,41 @@ def _to_winners(step: Step, received: list[Tensor | None], beside: Beside) -> Mu
     shares = sum(each, start=m.new_zeros(()))
     multipliers = []
     for value in step.inputs:
-        dx = value.tensor - beside[value]
+        dx = value.tensor - at_baseline[value]
         still = dx.abs() <= 4 * torch.finfo(dx.dtype).eps * torch.maximum(
-            value.tensor.abs(), beside[value].abs()
+            value.tensor.abs(), at_baseline[value].abs()
         )
         share = shared(step, value, shares, image)
         multiplier = share / dx.masked_fill(still, 1)
-        slope = pulled_back(step, value, received)
+        slope = vector_jacobian(step, value, received)
         multipliers.append((value, torch.where(still, slope, multiplier)))
     return multipliers
 
 
-def _through_product(step: Step, m: Tensor, beside: Beside) -> Multipliers:
+def _through_product(step: Step, m: Tensor, at_baseline: BaselineValues) -> Multipliers:
     one, two = step.argument(0, "input"), step.argument(1, "other")
-    means = [(value.tensor + beside[value]) / 2 for value in (two, one)]
+    means = [(value.tensor + at_baseline[value]) / 2 for value in (two, one)]
     return [
         (value, unbroadcast(m * mean, value.tensor.shape))
         for value, mean in zip((one, two), means, strict=True)
     ]
 
 
-def _through_quotient(step: Step, m: Tensor, beside: Beside) -> Multipliers:
+def _through_quotient(step: Step, m: Tensor, at_baseline: BaselineValues) -> Multipliers:
     """A quotient u / v as the product of u and 1 / v, whose change is -dv / (v_x v_b)."""
     u, v = step.argument(0, "input"), step.argument(1, "other")
-    inverse, inverse_b = 1 / v.tensor, 1 / beside[v]
+    inverse, inverse_b = 1 / v.tensor, 1 / at_baseline[v]
     m_u = m * (inverse + inverse_b) / 2
-    m_v = m * (u.tensor + beside[u]) / 2 * -(inverse * inverse_b)
+    m_v = m * (u.tensor + at_baseline[u]) / 2 * -(inverse * inverse_b)
     return [(u, unbroadcast(m_u, u.tensor.shape)), (v, unbroadcast(m_v, v.tensor.shape))]
 
 
 _GROUPED = {"layer_norm", "group_norm", "instance_norm"}
 
 
-def _through_norm(step: Step, m: Tensor, beside: Beside) -> Tensor:
+def _through_norm(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     """A norm y = weight c / sqrt(v) + bias with c = x - mean x and v = mean c^2 + eps, over groups of each image."""
-    x, b = step.argument(0, "input").tensor, beside[step.argument(0, "input")]
+    x, b = step.argument(0, "input").tensor, at_baseline[step.argument(0, "input")]
     weight, eps, grouped = _norm_parts(step)
     m = grouped(m if weight is None else m * weight)  # (B, groups, members) like the rest
     centred, centred_b = (one - one.mean(-1, keepdim=True) for one in (grouped(x), grouped(b)))
@@ -209,7 +211,7 @@ def _norm_parts(step: Step):
     return weight, eps, lambda t: t.reshape(len(t), groups, -1)
 
 
-def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
+def _through_mask(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     """A part mask y = r(x) M: the mean mask, and what its move between the two positions brings about.
 
     The move is charged to the cells whose change made the mask prefer the one position to the other: in proportion
@@ -217,13 +219,15 @@ def _through_mask(step: Step, m: Tensor, beside: Beside) -> Tensor:
     """
     (value,), mask = step.inputs, step.module
     assert isinstance(mask, PartMask)
-    entering = value.tensor, beside[value]
+    entering = value.tensor, at_baseline[value]
     positions = [mask.positions(one).expand(len(m), -1) for one in entering]  # (B, D) each
     size = m.shape[2:]
     factors = [mask.factors_at(one, *size).to(m) for one in positions]
-    signed = value.tensor, beside[value].expand_as(value.tensor)
+    signed = value.tensor, at_baseline[value].expand_as(value.tensor)
     x, b = (one.relu() for one in signed) if mask.rectify else signed
-    for one, factor, output in zip((x, b), factors, (step.output.tensor, beside[step.output]), strict=True):
+    for one, factor, output in zip(
+        (x, b), factors, (step.output.tensor, at_baseline[step.output]), strict=True
+    ):
         if ((one * factor - output).abs().amax() > 1e-5 * one.abs().amax()).any():
             raise ValueError(
                 f"deeplift has no rule for {step.where}: it is not its maps times factors_at(positions)"

@@ -29,12 +29,12 @@ class WeightedLayer:
     Attributes:
         step: the convolution or linear step.
         norm: a batch norm step folded into it.
-        lit: (B,) images whose biases share their relevance by activation; None for no image.
+        by_activation: (B,) images whose biases share their relevance by activation; None for no image.
     """
 
     step: Step
     norm: Step | None = None
-    lit: Tensor | None = None
+    by_activation: Tensor | None = None
 
     def __post_init__(self) -> None:
         if any(isinstance(part, Value) for part in (self._part(1, "weight"), self._part(2, "bias"))):
@@ -92,10 +92,10 @@ class WeightedLayer:
     @cached_property
     def bias_by_activation(self) -> Tensor | None:
         """The part of the output that is bias, for the images whose biases share by activation; None for no image."""
-        if self.lit is None:
+        if self.by_activation is None:
             return None
         bias = self.output - self.contributions
-        return bias * self.lit.reshape(-1, *([1] * (bias.dim() - 1)))
+        return bias * self.by_activation.reshape(-1, *([1] * (bias.dim() - 1)))
 
     @cached_property
     def total(self) -> Tensor:

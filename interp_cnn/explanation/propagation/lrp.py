@@ -32,7 +32,7 @@ from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, Epsilon, Rule, ZBox
-from interp_cnn.explanation.propagation.lrp_steps import Shares, passed_on
+from interp_cnn.explanation.propagation.lrp_steps import Shares, propagate_relevance
 from interp_cnn.explanation.propagation.operations import MOVES, SUMS, of_one_output
 from interp_cnn.explanation.propagation.tape import Step, Tape, check_plain, record
 
@@ -45,12 +45,12 @@ _AFFINE = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "batch_norm", "mea
 
 @dataclass(frozen=True)
 class Conservation:
-    """One step's books: the relevance it received from above and handed down, for each image."""
+    """One step's ledger: the relevance it received from above and handed down, for each image."""
 
     layer: str
     operation: str
     received: Tensor  # (B,)
-    handed_down: Tensor  # (B,)
+    propagated: Tensor  # (B,)
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def lrp_conservation(
     biases: str = "auto",
 ) -> list[Conservation]:
     """What every step of `lrp` received and handed down, from the logits to the pixels."""
-    books: list[Conservation] = []
-    _propagated(network, images, targets, rule, biases, books)
-    return books
+    ledger: list[Conservation] = []
+    _propagated(network, images, targets, rule, biases, ledger)
+    return ledger
 
 
 def _propagated(
@@ -137,7 +137,7 @@ def _propagated(
     targets: Tensor | int,
     rule: RuleChoice,
     biases: str,
-    books: list[Conservation] | None = None,
+    ledger: list[Conservation] | None = None,
 ) -> Relevance:
     if biases not in ("auto", "contributions", "activations"):
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
@@ -146,13 +146,13 @@ def _propagated(
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
-        walk = _Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), targets, score, books)
+        walk = _Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), targets, score, ledger)
         if biases == "activations":
-            walk.lit = torch.ones_like(targets, dtype=torch.bool)
+            walk.by_activation = torch.ones_like(targets, dtype=torch.bool)
         result, outgrown = walk.back(stop=biases == "auto")
         if biases == "auto" and outgrown.any():
             log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
-            walk.lit = outgrown
+            walk.by_activation = outgrown
             result, _ = walk.back(stop=False)
     if not torch.isfinite(result).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
@@ -169,15 +169,15 @@ def _propagated(
 
 @dataclass
 class _Walk:
-    """One way back along a tape; `lit` are the images whose biases share by activation."""
+    """One way back along a tape; `by_activation` are the images whose biases share by activation."""
 
     tape: Tape
     rules: dict[Step, Rule | ZBox]
     norms: dict[Step, Step]
     targets: Tensor
     score: Tensor
-    books: list[Conservation] | None
-    lit: Tensor | None = field(default=None, init=False)
+    ledger: list[Conservation] | None
+    by_activation: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.folded = set(self.norms.values())
@@ -194,8 +194,8 @@ class _Walk:
         largest = self.score.abs()  # (B,) absolute sum of the relevance on the way
         limit = 1e-5 / rounding * largest
         swollen = torch.zeros_like(largest)  # the same behind sums
-        if self.books is not None:
-            self.books.clear()
+        if self.ledger is not None:
+            self.ledger.clear()
         walked = 0
         for step in reversed(self.tape.steps):
             received = [relevance.pop(value, None) for value in step.outputs]
@@ -210,15 +210,15 @@ class _Walk:
             elif step in self.folded:
                 shares = [(step.argument(0, "input"), of_one_output(received))]
             else:
-                shares = passed_on(step, received, self.lit, self.epsilon)
+                shares = propagate_relevance(step, received, self.by_activation, self.epsilon)
                 if step.kind in _PROPORTIONAL:
                     for _, share in shares:
                         swollen = torch.maximum(swollen, share.abs().reshape(len(swollen), -1).sum(1))
-            if self.books is not None:
-                handed_down = [share for _, share in shares]
+            if self.ledger is not None:
+                propagated = [share for _, share in shares]
                 arrived = [one for one in received if one is not None]
-                self.books.append(
-                    Conservation(step.layer, step.kind, self._sums(arrived), self._sums(handed_down))
+                self.ledger.append(
+                    Conservation(step.layer, step.kind, self._sums(arrived), self._sums(propagated))
                 )
             for value, share in shares:
                 relevance[value] = relevance[value] + share if value in relevance else share
@@ -237,7 +237,7 @@ class _Walk:
         return torch.addcmul(pixels, size, missing[:, None, None, None])
 
     def _shared(self, step: Step, relevance: Tensor) -> Shares:
-        layer, rule = WeightedLayer(step, self.norms.get(step), self.lit), self.rules[step]
+        layer, rule = WeightedLayer(step, self.norms.get(step), self.by_activation), self.rules[step]
         if isinstance(rule, ZBox):
             bounds = [_reached(self.tape, step, bound)[:1] for bound in (rule.low, rule.high)]
             share = rule.share_between(layer, relevance, torch.minimum(*bounds), torch.maximum(*bounds))

@@ -11,9 +11,9 @@ from interp_cnn.explanation.propagation.moves import moved_back
 from interp_cnn.explanation.propagation.operations import (
     batch_norm_scale,
     of_one_output,
-    pulled_back,
     rows,
     unbroadcast,
+    vector_jacobian,
 )
 from interp_cnn.explanation.propagation.tape import Step, Value
 
@@ -22,15 +22,18 @@ Shares = list[tuple[Value, Tensor]]
 _PASSING = operations.ELEMENTWISE | operations.NORMALISERS | {"template_mask", "rpow"}
 
 
-def passed_on(
-    step: Step, received: Sequence[Tensor | None], lit: Tensor | None = None, epsilon: float = STABILISER
+def propagate_relevance(
+    step: Step,
+    received: Sequence[Tensor | None],
+    by_activation: Tensor | None = None,
+    epsilon: float = STABILISER,
 ) -> Shares:
     """The relevance of a step without weights, handed to its inputs.
 
     Args:
         step: the step.
         received: relevance of each of its outputs; None for an output that nothing came back from.
-        lit: (B,) images whose biases share by activation.
+        by_activation: (B,) images whose biases share by activation.
         epsilon: of sums and averages, as the rule of the same name has it.
 
     Returns:
@@ -42,9 +45,9 @@ def passed_on(
         if kind in _SHIFTING:
             slope, axes = _SHIFTING[kind](step)  # refuses the statistics of the batch
             relevance = of_one_output(received)
-            return [
-                (value, relevance if lit is None else _shift_by_activation(step, relevance, slope, axes, lit))
-            ]
+            if by_activation is not None:
+                relevance = _shift_by_activation(step, relevance, slope, axes, by_activation)
+            return [(value, relevance)]
         if kind in _PASSING or kind in operations.BINARY:
             return [(value, unbroadcast(of_one_output(received), value.tensor.shape))]
         if kind in operations.SUMS:
@@ -57,16 +60,16 @@ def passed_on(
         signal = step.argument(0, "input")
         return [(signal, unbroadcast(of_one_output(received), signal.tensor.shape))]
     if kind in operations.WINNERS | {"maximum", "minimum"}:
-        return [(value, pulled_back(step, value, received)) for value in values]
+        return [(value, vector_jacobian(step, value, received)) for value in values]
     if kind in operations.MOVES:
         return moved_back(step, received)
     raise ValueError(f"lrp has no rule for {step.where}")
 
 
 def _shift_by_activation(
-    step: Step, relevance: Tensor, slope: Tensor, axes: tuple[int, ...], lit: Tensor
+    step: Step, relevance: Tensor, slope: Tensor, axes: tuple[int, ...], by_activation: Tensor
 ) -> Tensor:
-    """A norm y = slope x + shift: the shift's relevance by activation over the axes, for the images in `lit`.
+    """A norm y = slope x + shift: the shift's relevance by activation over the axes, for the images in `by_activation`.
 
     Where signal and shift cancel out to less than a thousandth, no proportion is left and the relevance stays in place.
     """
@@ -78,7 +81,7 @@ def _shift_by_activation(
     shift = (factor * y - signal).sum(axes, keepdim=True)
     size = x.abs().add_(torch.finfo(x.dtype).tiny)  # evenly where everything is dark
     shared = signal + size / size.sum(axes, keepdim=True) * shift + (relevance - factor * y)
-    return torch.where(lit.reshape(-1, *([1] * (x.dim() - 1))), shared, relevance)
+    return torch.where(by_activation.reshape(-1, *([1] * (x.dim() - 1))), shared, relevance)
 
 
 def _batch_norm(step: Step) -> tuple[Tensor, tuple[int, ...]]:
@@ -99,12 +102,12 @@ def _in_proportion(step: Step, value: Value, relevance: Tensor, epsilon: float) 
     """Epsilon for a linear step without weights; what has no proportion is spread evenly over the inputs."""
     output = step.output.tensor
     factor = relevance / stabilised(output, epsilon)
-    shared = value.tensor * pulled_back(step, value, [factor])
+    shared = value.tensor * vector_jacobian(step, value, [factor])
     rest = factor * (stabilised(output, epsilon) - output)
     if step.kind in operations.AVERAGES:
         weight = step.run({value: torch.ones_like(value.tensor)})
         assert isinstance(weight, Tensor)  # one output
-        return shared + pulled_back(step, value, [rest / weight])
+        return shared + vector_jacobian(step, value, [rest / weight])
     total = rest.flatten(1).sum(1) / value.tensor[0].numel()  # (B,)
     return shared + total.reshape(-1, *([1] * (shared.dim() - 1)))
 

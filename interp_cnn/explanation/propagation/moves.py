@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp_cnn.explanation.propagation.operations import of_one_output, pulled_back, unbroadcast
+from interp_cnn.explanation.propagation.operations import of_one_output, unbroadcast, vector_jacobian
 from interp_cnn.explanation.propagation.tape import Step, Value
 
 _JOINED_ALONG = {"hstack": 1, "vstack": 0, "dstack": 2}
@@ -34,7 +34,7 @@ def moved_back(step: Step, received: Sequence[Tensor | None]) -> list[tuple[Valu
         return [(values[0], unbroadcast(of_one_output(received), values[0].tensor.shape))]
     if step.kind in ("cat", "stack", *_JOINED_ALONG):
         received = [_without_constants(step, of_one_output(received))]
-    return [(value, pulled_back(step, value, received)) for value in values]
+    return [(value, vector_jacobian(step, value, received)) for value in values]
 
 
 def replicated(x: Tensor, widths: Sequence[int]) -> Tensor:

@@ -99,7 +99,7 @@ def of_one_output(received: Sequence[Tensor | None]) -> Tensor:
     return received[0]
 
 
-def pulled_back(
+def vector_jacobian(
     step: Step, value: Value, gradients: Sequence[Tensor | None], at: dict[Value, Tensor] | None = None
 ) -> Tensor:
     """The step's transpose at one input (by autograd).

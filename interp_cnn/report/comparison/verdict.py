@@ -72,7 +72,7 @@ def _instability(contents: Contents) -> str:
 
 
 def _best_fixed_spot(contents: Contents, networks: list[Network]) -> str:
-    """What the best constant answer scores, and which networks beat it; nothing where it was not measured."""
+    """What the best fixed spot scores, and which networks beat it; nothing where it was not measured."""
     name = "location_instability"
     fixed = {key: value_of(contents.baselines.get(key, {}).get(name)) for key in FIXED_SPOTS}
     fixed = {key: value for key, value in fixed.items() if is_known(value)}

@@ -28,8 +28,8 @@ def pulled(network, ratio, loss=None):
     with kept_feature_maps(network) as maps:
         task = functional.cross_entropy(network(images_of()), LABELS)
         own = loss(maps["1"], LABELS, mask.beta).loss
-        pull, kept = mask.pull, maps["1"]
-        pull.by(own, ratio)
+        pull, kept = mask.auxiliary_loss, maps["1"]
+        pull.join(own, ratio)
     parameters = list(network.parameters())
     found = torch.autograd.grad(task, [kept, *parameters], allow_unused=True)
     return found[0], dict(zip([name for name, _ in network.named_parameters()], found[1:], strict=True)), pull
@@ -74,4 +74,4 @@ def test_a_network_that_is_only_looked_at_is_not_pulled():
     network = network_of()
     with torch.no_grad(), kept_feature_maps(network):
         network(images_of())
-        assert template_masks(network)["1"].pull is None
+        assert template_masks(network)["1"].auxiliary_loss is None

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from interp_cnn.model.distributed import sum_over_ranks
 
 
-class GradientPull:
+class AuxiliaryLoss:
     """What pulls at the maps of one layer in one step, from the forward to the end of the backward pass.
 
     Attributes:
@@ -28,11 +28,11 @@ class GradientPull:
         self.ratio = 0.0
         self.weight = torch.zeros((), device=feature_maps.device)
 
-    def by(self, loss: Tensor, ratio: float) -> None:
+    def join(self, loss: Tensor, ratio: float) -> None:
         """Pull by `loss`, () that depends on the maps, `ratio` times as hard as the task does."""
         self.loss, self.ratio = loss, ratio
 
-    def passed_on(self) -> Tensor:
+    def attached(self) -> Tensor:
         """The maps as the network goes on with them: what comes back from there is the task's gradient."""
         assert self.sources is not None  # they are let go of in the backward pass only
         return _Pulled.apply(*self.sources, self)
@@ -60,11 +60,11 @@ class _Pulled(torch.autograd.Function):
     rectifies = False  # told to guided back-propagation
 
     @staticmethod
-    def forward(ctx, feature_maps: Tensor, beta: Tensor, pull: GradientPull) -> Tensor:
-        ctx.pull = pull
+    def forward(ctx, feature_maps: Tensor, beta: Tensor, pull: AuxiliaryLoss) -> Tensor:
+        ctx.auxiliary_loss = pull
         return feature_maps.view_as(feature_maps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        return *ctx.pull.gradients(gradient), None
+        return *ctx.auxiliary_loss.gradients(gradient), None
