@@ -71,7 +71,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "measures": {"numbers"},
         "baselines": set(),
         "site": {"numbers", "words"},
-        "console": {"measures", "numbers", "words"},
+        "console": {"baselines", "measures", "numbers", "words"},
         "comparison": {"album", "baselines", "folder", "maps", "measures", "numbers", "site", "words"},
         "maps": {"album", "folder", "numbers", "site", "words"},
         "concepts": {"album", "folder", "measures", "numbers", "site", "words"},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from interp_cnn.evaluation.filters.comparison import Comparison, Estimate
+from interp_cnn.report.baselines import baseline
 from interp_cnn.report.measures import measure, shown_in
 
 
@@ -22,7 +23,7 @@ def summary_table(comparison: Comparison) -> Table:
         table.add_row(one.name, *_cells(one.summary), style="bold")
     for name, row in comparison.baselines.items():
         if not name.startswith("shuffled"):
-            table.add_row(name.replace("_", " "), *_cells(row))
+            table.add_row(baseline(name), *_cells(row))
     return table
 
 
