@@ -183,6 +183,16 @@ def _job(command: str, config: Any) -> Any:
     except Exception:
         logging.getLogger(__name__).info("%s stopped", command, exc_info=True)  # into the run folder's log
         raise
+    finally:
+        _close_log_files()
+
+
+def _close_log_files() -> None:
+    """The job's log is closed with the job: whoever calls `main` from Python is left no open files."""
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, logging.FileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _alone(config: Any) -> AbstractContextManager:

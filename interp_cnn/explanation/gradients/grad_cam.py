@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.network.logits import check_logits, check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.explanation.network.refusals import Refusal
 
 
 @torch.inference_mode(False)
@@ -55,6 +56,11 @@ def grad_cam(
         elif (layer := layer_name(network, layer)) not in dict(network.named_modules()):
             raise ValueError(f"layer must be the name of a module of the network, got {layer!r}")
         feature_maps, gradient = _maps_and_gradient(network, images, targets, layer, run)  # (B, D, h, w) both
+    if len(feature_maps) != len(images):
+        raise Refusal(
+            f"layer {layer!r} returns maps of {len(feature_maps)} images for {len(images)}: the network takes them "
+            "apart before it; name another layer"
+        )
     relevance = (gradient.mean((2, 3), keepdim=True) * feature_maps).sum(1, keepdim=True)  # (B, 1, h, w)
     relevance = relevance.clamp(min=0) if positive else relevance
     return F.interpolate(relevance, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]

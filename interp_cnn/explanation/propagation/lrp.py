@@ -203,17 +203,19 @@ class _Walk:
                 continue
             if step in self.rules:
                 shares = self._shared(step, of_one_output(received))
-                largest = torch.maximum(largest, shares[0][1].abs().flatten(1).sum(1))
+                largest = torch.maximum(largest, self._size(shares[0][1]))
                 walked += 1
                 if stop and walked in (1, 4, 16) and not (largest <= limit).any():
                     break  # looked up seldom: each look waits for the device
             elif step in self.folded:
                 shares = [(step.argument(0, "input"), of_one_output(received))]
             else:
-                shares = propagate_relevance(step, received, self.by_activation, self.epsilon)
+                shares = propagate_relevance(
+                    step, received, self._sharing_by_activation(step.outputs[0].tensor), self.epsilon
+                )
                 if step.kind in _PROPORTIONAL:
                     for _, share in shares:
-                        swollen = torch.maximum(swollen, share.abs().reshape(len(swollen), -1).sum(1))
+                        swollen = torch.maximum(swollen, self._size(share))
             if self.ledger is not None:
                 propagated = [share for _, share in shares]
                 arrived = [one for one in received if one is not None]
@@ -227,6 +229,15 @@ class _Walk:
             largest <= limit
         )
 
+    def _sharing_by_activation(self, values: Tensor) -> Tensor | None:
+        """(B,) images whose biases share by activation; none where a network took its images apart before."""
+        return self.by_activation if values.dim() and len(values) == len(self.targets) else None
+
+    def _size(self, share: Tensor) -> Tensor:
+        """(B,) absolute sums; where a network takes its images apart into another batch, the sum of all for each."""
+        sums = share.abs().flatten(1).sum(1)
+        return sums if len(sums) == len(self.targets) else sums.sum().expand(len(self.targets))
+
     def _without_rounding(self, pixels: Tensor, most: Tensor) -> Tensor:
         """What rounding lost on the way, at most (B,), goes to the pixels in proportion to their relevance."""
         size = pixels.abs()
@@ -237,7 +248,8 @@ class _Walk:
         return torch.addcmul(pixels, size, missing[:, None, None, None])
 
     def _shared(self, step: Step, relevance: Tensor) -> Shares:
-        layer, rule = WeightedLayer(step, self.norms.get(step), self.by_activation), self.rules[step]
+        layer = WeightedLayer(step, self.norms.get(step), self._sharing_by_activation(relevance))
+        rule = self.rules[step]
         if isinstance(rule, ZBox):
             bounds = [_reached(self.tape, step, bound)[:1] for bound in (rule.low, rule.high)]
             share = rule.share_between(layer, relevance, torch.minimum(*bounds), torch.maximum(*bounds))
