@@ -135,6 +135,12 @@ def _up_to_conv3(network, images):
     return network.pool(network.conv2(maps))
 
 
+@pytest.mark.parametrize("maps", [1, 3, 5])
+def test_templates_of_each_filter_refuse_maps_of_another_number(maps):
+    with pytest.raises(ValueError, match=f"4 filters, got {maps} maps"):
+        TemplateMask(4, beta_rule="spread")(torch.rand(2, maps, 5, 5))
+
+
 def test_learned_beta_is_a_parameter_and_fixed_beta_is_not():
     assert "conv5.mask.beta" in dict(small(mask={"beta_rule": "learned"}).named_parameters())
     assert "conv5.mask.beta" in dict(small().named_buffers())

@@ -213,6 +213,24 @@ def test_the_template_position_is_the_best_template_for_one_and_for_many_steepne
     assert torch.equal(found, peak_positions(maps, position="template", beta=torch.full((2,), 3.0)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_of_templates_that_fit_a_symmetric_map_equally_well_the_first_is_the_position_in_any_batch(
+    norm, dtype
+):
+    ramp = torch.linspace(-1, 1, 10, dtype=dtype).relu()
+    maps = torch.stack([ramp[:, None].expand(10, 10), ramp.expand(10, 10), torch.ones(10, 10, dtype=dtype)])[
+        None
+    ]
+    beta = torch.tensor([0.8, 1.0, 1.5], dtype=dtype)
+    found = peak_positions(maps, position="template", beta=beta, norm=norm)
+    row, column = found // 10, found % 10
+    assert column[0, 0] == row[0, 1] == 4 and found[0, 2] == 44  # of two middle cells the first
+    for noise in torch.rand(5, 7, 3, 10, 10, generator=torch.Generator().manual_seed(0)).to(dtype):
+        batch = torch.cat([noise, maps, noise])
+        assert torch.equal(peak_positions(batch, position="template", beta=beta, norm=norm)[7:8], found)
+
+
 @pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
 @pytest.mark.parametrize("size", [(5, 7), (6, 4)])
 def test_the_evidence_between_two_positions_decides_as_the_positions_do(position, size):

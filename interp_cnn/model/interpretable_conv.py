@@ -91,7 +91,15 @@ class TemplateMask(nn.Module):
             self.register_buffer("beta", torch.full(shape, float(beta)))
 
     def forward(self, feature_maps: Tensor) -> Tensor:
-        """Masked feature maps, (B, D, h, w) like the input."""
+        """Masked feature maps, (B, D, h, w) like the input.
+
+        Raises:
+            ValueError: templates of D filters, and maps of another number.
+        """
+        if self.beta.dim() and feature_maps.shape[1] != self.filters:
+            raise ValueError(
+                f"mask has templates for {self.filters} filters, got {feature_maps.shape[1]} maps"
+            )
         if self.rectify:
             feature_maps = feature_maps.relu()
         if self.keep_maps:

@@ -152,7 +152,8 @@ def peak_positions(
         feature_maps: (B, D, h, w), not negative.
         position: "argmax" (the publication; the first cell where several are equal) or "centroid" (the released
             code: the rounded centre of mass, which may lie where the map is empty), or "template": the template
-            that explains the map best, the mode of p(T | x) under a uniform prior.
+            that explains the map best (the first of several that do up to rounding), the mode of p(T | x) under a
+            uniform prior.
         beta: () or (D,) steepness of those templates.
         norm: their distance.
 
@@ -163,7 +164,9 @@ def peak_positions(
     if position == "argmax":
         return feature_maps.reshape(batch, filters, height * width).argmax(-1)
     if position == "template":
-        return _positive_scores(feature_maps, beta, norm).argmax(-1)
+        scores = _positive_scores(feature_maps, beta, norm)
+        # a symmetric map fits several templates equally well: rounding must not choose among them
+        return (scores >= scores.amax(-1, keepdim=True) * (1 - _tied(scores))).byte().argmax(-1)
     if position != "centroid":
         raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
     row, column = (centre.round().long() for centre in _centres_of_mass(feature_maps))
@@ -208,6 +211,7 @@ def undecided_peaks(
         return moved & ((distances[0] <= allowed) | (distances[1] <= allowed))
     scores = feature_maps.flatten(2) if position == "argmax" else _positive_scores(feature_maps, beta, norm)
     largest = scores.amax(-1, keepdim=True)
+    rounding += _tied(scores) if position == "template" else 0.0
     near = scores >= largest - rounding * largest.abs()
     if position == "argmax" and inexact is not None:
         unsure = (near & inexact.flatten(2)).any(-1) & (near.sum(-1) > 1)
@@ -315,6 +319,11 @@ def expected_positions(posterior: Tensor, height: int, width: int) -> Tensor:
     )  # centres of the cells
     cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(height * width, 2)
     return posterior @ cells.to(posterior.dtype)
+
+
+def _tied(scores: Tensor) -> float:
+    """Relative difference up to which scores count as equal: the rounding of their sums."""
+    return 32 * torch.finfo(scores.dtype).eps
 
 
 def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> Tensor:

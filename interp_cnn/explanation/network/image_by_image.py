@@ -4,13 +4,19 @@ Maps of several images come from passes of several images, and most methods send
 the network together. Where the network compares the images of a batch with each other (`x - x.mean()`), or draws
 numbers, such maps are wrong without a word. Whether it does is tried before: one image alone twice, and once behind
 a companion, whose pixels lie further apart, so that every statistic of the batch is another one. That costs four
-images' passes a call, which counts of passes leave out.
+images' passes a call, which counts of passes leave out. Before a network is refused, a copy of it in double precision
+says whether it compares images, or whether rounding, which differs between batches, chose otherwise among equals.
 """
+
+import copy
+import logging
 
 import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.refusals import Refusal
+
+log = logging.getLogger(__name__)
 
 ALONE_OR_NOT = 1e-3  # of the largest logit; rounding in batches of other sizes stays far below
 COARSE = 5e-2  # the same where the network computes in 16 or 8 bits
@@ -56,12 +62,36 @@ def check_image_by_image(network: nn.Module, image: Tensor, alone: Tensor, *, co
     if not isinstance(together, Tensor) or together.shape != (2, alone.shape[1]):
         found = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
         raise Refusal(f"network must return logits (2, {alone.shape[1]}) for 2 images, got {found}")
-    if _apart(alone, together[1:]) > (COARSE if coarse else ALONE_OR_NOT):
-        raise Refusal(
-            f"network mixes the images of a batch: beside another image the logits of the first one are "
-            f"{_apart(alone, together[1:]):.2g} away (as a share of the largest) from those it has alone; "
-            "methods that send one image at a time through it answer with batch_size=1"
+    apart = _apart(alone, together[1:])
+    if apart <= (COARSE if coarse else ALONE_OR_NOT):
+        return
+    away = (
+        f"beside another image the logits of the first one are {apart:.2g} away (as a share of the largest)"
+    )
+    if not coarse and _only_by_rounding(network, torch.cat([companion, image])):
+        log.warning(
+            "%s from those it has alone, in double precision they are not: two values of a maximum, or two places of "
+            "a mask, are as good as equal in this image, and rounding, which differs between batches, chooses",
+            away,
         )
+        return
+    raise Refusal(
+        f"network mixes the images of a batch: {away} from those it has alone; "
+        "methods that send one image at a time through it answer with batch_size=1"
+    )
+
+
+def _only_by_rounding(network: nn.Module, images: Tensor) -> bool:
+    """Whether a copy of the network in double precision answers for the last image alone as beside the others."""
+    if images.device.type == "mps":  # has no double precision
+        return False
+    try:
+        exact, images = copy.deepcopy(network).double(), images.double()
+        with torch.no_grad():
+            alone, together = exact(images[-1:]), exact(images)
+    except Exception:  # whatever keeps a network of others from being copied, or from another number type
+        return False
+    return alone.dtype == torch.float64 and _apart(alone, together[-1:]) <= ALONE_OR_NOT
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

@@ -159,7 +159,7 @@ def _only_rounding(contributions: Tensor, change: Tensor) -> Tensor:
     if not (error <= 1e-3 * scale + 1e-6).all():
         raise ValueError(
             f"deeplift's contributions miss the change of the logit by {float(error.max()):.3g}: "
-            "the network mixes images, or its precision is too low"
+            "the network's precision is too low; network.double() has more digits"
         )
     lost = error > 1e-2 * change.abs()
     if lost.any():

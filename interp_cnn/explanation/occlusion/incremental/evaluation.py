@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.occlusion.incremental.layouts import cells_of
-from interp_cnn.explanation.occlusion.incremental.operations import Operation, PeakMask
+from interp_cnn.explanation.occlusion.incremental.operations import Operation, undecided_masks
 from interp_cnn.explanation.occlusion.incremental.tracing import call, varying_inputs
 
 
@@ -92,8 +93,9 @@ class Evaluation:
         return values
 
     def _value(self, step: Step, values: dict[str, Tensor]) -> Tensor:
-        if self.undecided is not None and isinstance(step.operation, PeakMask):
-            self.undecided.append(step.operation.undecided(values[step.inputs[0]]))
+        mask = self._module_of(step)
+        if self.undecided is not None and isinstance(mask, PartMask) and mask.enabled:
+            self.undecided.append(undecided_masks(mask, values[step.inputs[0]]))
         if step.operation is not None:
             return step.operation.forward(*(values[name] for name in step.inputs))
         alias = dict(zip(varying_inputs(step.node), step.inputs, strict=True))
@@ -111,6 +113,10 @@ class Evaluation:
         # what the network keeps in its own type goes on in the type of this evaluation
         own_type = isinstance(result, Tensor) and result.dtype == self.own
         return result.to(self.dtype) if own_type else result
+
+    def _module_of(self, step: Step) -> nn.Module | None:
+        """The module that a step calls, with or without a rule."""
+        return self.module.get_submodule(str(step.node.target)) if step.node.op == "call_module" else None
 
     def _constant(self, node: fx.Node) -> Any:
         """Parameters, and sizes of values (which depend on the batch size only)."""

@@ -249,6 +249,11 @@ class WholeMap(Operation):
         return self.forward(value.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def undecided_masks(mask: PartMask, maps: Tensor, moved: Tensor | None = None) -> Tensor:
+    """Images (N,) one of whose masks could lie elsewhere by rounding; maps (N, C, h, w)."""
+    return mask.undecided(maps, moved, 64 * torch.finfo(maps.dtype).eps).any(1)
+
+
 class PeakMask(WholeMap):
     """The template mask, whose peak may move; of equal values the first is the peak.
 
@@ -266,12 +271,8 @@ class PeakMask(WholeMap):
         if site.undecided is not None:
             before = site.before(spans=(whole(site.sources[0][0]), whole(site.sources[0][1])))
             maps, moved = (v.flatten(0, 2).permute(0, 3, 1, 2) for v in (delta + before, delta != 0))
-            site.undecided.append(self.undecided(maps, moved).unflatten(0, delta.shape[:3]))
+            site.undecided.append(undecided_masks(self.mask, maps, moved).unflatten(0, delta.shape[:3]))
         return super().delta(site, delta)
-
-    def undecided(self, maps: Tensor, moved: Tensor | None = None) -> Tensor:
-        """Images (N,) one of whose masks could lie elsewhere by rounding; maps (N, C, h, w)."""
-        return self.mask.undecided(maps, moved, 64 * torch.finfo(maps.dtype).eps).any(1)
 
     def changed(self, delta: Tensor, before: Tensor) -> Tensor:
         changed, moved = delta + before, delta != 0
