@@ -152,8 +152,7 @@ def peak_positions(
         feature_maps: (B, D, h, w), not negative.
         position: "argmax" (the publication; the first cell where several are equal) or "centroid" (the released
             code: the rounded centre of mass, which may lie where the map is empty), or "template": the template
-            that explains the map best (the first of several that do up to rounding), the mode of p(T | x) under a
-            uniform prior.
+            that explains the map best (up to rounding, the first one), the mode of p(T | x) under a uniform prior.
         beta: () or (D,) steepness of those templates.
         norm: their distance.
 
@@ -166,7 +165,7 @@ def peak_positions(
     if position == "template":
         scores = _positive_scores(feature_maps, beta, norm)
         # a symmetric map fits several templates equally well: rounding must not choose among them
-        return (scores >= scores.amax(-1, keepdim=True) * (1 - _tied(scores))).byte().argmax(-1)
+        return (scores >= scores.amax(-1, keepdim=True) - _rounding_of(feature_maps)).byte().argmax(-1)
     if position != "centroid":
         raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
     row, column = (centre.round().long() for centre in _centres_of_mass(feature_maps))
@@ -211,8 +210,8 @@ def undecided_peaks(
         return moved & ((distances[0] <= allowed) | (distances[1] <= allowed))
     scores = feature_maps.flatten(2) if position == "argmax" else _positive_scores(feature_maps, beta, norm)
     largest = scores.amax(-1, keepdim=True)
-    rounding += _tied(scores) if position == "template" else 0.0
-    near = scores >= largest - rounding * largest.abs()
+    equal = 0 if position == "argmax" else _rounding_of(feature_maps)
+    near = scores >= largest - rounding * largest.abs() - equal
     if position == "argmax" and inexact is not None:
         unsure = (near & inexact.flatten(2)).any(-1) & (near.sum(-1) > 1)
     else:
@@ -321,9 +320,10 @@ def expected_positions(posterior: Tensor, height: int, width: int) -> Tensor:
     return posterior @ cells.to(posterior.dtype)
 
 
-def _tied(scores: Tensor) -> float:
-    """Relative difference up to which scores count as equal: the rounding of their sums."""
-    return 32 * torch.finfo(scores.dtype).eps
+def _rounding_of(feature_maps: Tensor) -> Tensor:
+    """Difference up to which scores of a map count as equal, (B, D, 1): what rounding does to their sums."""
+    maps = feature_maps.to(torch.promote_types(feature_maps.dtype, torch.float32))
+    return 8 * torch.finfo(maps.dtype).eps * maps.abs().sum((2, 3))[..., None]
 
 
 def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> Tensor:
