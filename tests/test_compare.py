@@ -88,6 +88,12 @@ def test_compare_on_photographs_of_one_category_against_negatives(tmp_path, data
     assert set(filters["category"].dropna()) == {"fox"}  # the negatives get no filters
 
 
+def test_a_method_that_there_is_not_is_refused_before_the_trainings(tmp_path):
+    found = interp_cnn("compare", *DIGITS, "methods=[foo]", "hydra.run.dir=out", folder=tmp_path)
+    assert found.returncode == 2
+    assert "no method 'foo'" in found.stderr and not (tmp_path / "out" / "interpretable").exists()
+
+
 @pytest.mark.slow
 def test_comparing_the_plain_network_with_itself_is_refused(tmp_path):
     found = interp_cnn("compare", "model=plain", folder=tmp_path)

@@ -59,6 +59,9 @@ def build():
 def smooth():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
 
+def scripted():
+    return torch.jit.script(build().eval())
+
 def chances():
     return nn.Sequential(build(), nn.Softmax(1))
 
@@ -333,6 +336,17 @@ def test_a_method_that_a_network_does_not_allow_is_left_out_of_the_standard_set_
     assert "guided_backprop" not in maps_of(place / "out")[folder_name("1.png")]
     page = (place / "out" / "images" / folder_name("1.png") / "index.html").read_text()
     assert "the network runs none" in page
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_network_is_explained_by_the_methods_that_need_not_look_into_it(place):
+    words = ("network=my_networks_to_explain:scripted", "images=photos/fox/1.png", "image_size=12")
+    assert explain(*words) == 0
+    [record] = records(place / "out").values()
+    refused = {one.method: one.refused for one in record.answers[0].maps if one.refused}
+    assert set(refused) == {"lrp", "deeplift", "grad_cam", "guided_backprop"}
+    assert "no module that returns feature maps" in refused.pop("grad_cam")
+    assert all("script" in reason for reason in refused.values())
 
 
 def test_the_same_method_asked_for_by_name_stops_the_command(place, capsys):

@@ -7,8 +7,9 @@ from torch import nn
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.methods import registry as methods
 from interp_cnn.explanation.methods import run as asking
+from interp_cnn.explanation.methods.image import explain_image
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
-from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Found, Method
+from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Found, Method, methods_of
 from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images, fitting_batch
 from interp_cnn.explanation.network.contrast import LogitDifferences
 from interp_cnn.explanation.network.refusals import Refusal
@@ -74,6 +75,21 @@ def test_what_a_map_should_sum_to_is_the_logit_or_its_change(name, network, imag
 
 def test_the_standard_set_is_made_of_methods():
     assert set(STANDARD) <= set(METHODS)
+
+
+@pytest.mark.parametrize(("convolutions", "lrp"), [(8, "lrp"), (9, "lrp_epsilon_plus_flat")])
+def test_the_standard_set_of_a_deep_network_has_lrp_by_a_composite(convolutions, lrp):
+    deep = nn.Sequential(
+        *(nn.Conv2d(3, 3, 3, padding=1) for _ in range(convolutions)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(192, 2),
+    )
+    shallow = nn.Conv2d(3, 2, 8)
+    assert methods_of(None, [shallow, deep]) == tuple(lrp if name == "lrp" else name for name in STANDARD)
+    assert methods_of(None, [shallow]) == methods_of(None) == STANDARD
+    assert methods_of(["lrp"], [deep]) == ("lrp",)
+    assert list(explain_image(deep, torch.rand(3, 8, 8))) == list(methods_of(None, [deep]))
 
 
 def test_a_map_adds_up_the_colours_of_the_method_itself(network, images):

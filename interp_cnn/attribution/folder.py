@@ -32,6 +32,7 @@ from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.report.maps import records as explained
 from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
 from interp_cnn.report.numbers import duration
+from interp_cnn.runs.devices import frozen
 from interp_cnn.runs.inputs import Picture, Subject
 from interp_cnn.storage.files import written_table
 from interp_cnn.storage.fingerprints import code_of, fingerprint
@@ -82,7 +83,7 @@ class Explanations:
 
     def __post_init__(self) -> None:
         for subject in self.networks:
-            subject.network.to(self.device).requires_grad_(False)
+            frozen(subject.network.to(self.device))
         networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
         self._asks = "\n".join(
             [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.settings)), *networks]
@@ -296,8 +297,7 @@ class Explanations:
 
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""
-        size = (images.shape[2], images.shape[3])
-        options = self.settings.options
+        size, options = (images.shape[2], images.shape[3]), self.settings.options
         methods = {name: method_named(name, options) for name in self.settings.methods}
         costs = {name: method.cost(size, options) * method.work for name, method in methods.items()}
         return [(name, cost / sum(costs.values()) / len(self.networks)) for name, cost in costs.items()]

@@ -50,6 +50,7 @@ def run(config: DictConfig) -> None:
             f"training.patience is {config.training.patience}: twins may stop after different numbers of epochs; "
             "compare trains both for training.epochs"
         )
+    methods_of(config.methods)  # no mistake in a name is found after the trainings only
     runs = []
     for kind, settings in twins(config).items():
         same = (
@@ -84,7 +85,7 @@ def report_on(
     epochs = {found.kind: found.epochs for found in runs}
     if len({*epochs.values()}) > 1:
         raise ValueError(f"the networks have the weights of different epochs: {epochs}; train them alike")
-    methods = methods_of(config.methods)
+    methods = methods_of(config.methods, [found.network for found in runs])
     measures = []
     for found in track(runs, description="measuring filters", transient=True):
         measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))

@@ -100,6 +100,8 @@ def _requests(
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     discovery = None if what == {"maps"} else _discovery(config, device)
     pictures, networks = _pictures_and_networks(config)
+    methods = methods_of(config.methods, [one.network for one in networks])
+    settings = replace(settings, methods=with_each_window(methods, settings.options))
     maps = concepts = None
     both = "maps" in what and len(what) > 1
     if discovery is not None and share is None:
@@ -183,7 +185,7 @@ def _what(given: ListConfig | str) -> set[str]:
 
 
 def _settings(config: DictConfig) -> MapSettings:
-    methods = methods_of(config.methods)
+    methods = methods_of(config.methods)  # of the networks, when they are there
     if config.against not in (None, "none", "runner_up"):
         raise ValueError(f"against={config.against}: expected none or runner_up")
     for name in ("grain", "batch_size"):
@@ -200,7 +202,7 @@ def _settings(config: DictConfig) -> MapSettings:
         occlusion=occlusion,
     )
     return MapSettings(
-        with_each_window(methods, options),
+        methods,
         options,
         target=_target(config.target),
         against_runner_up=config.against == "runner_up",

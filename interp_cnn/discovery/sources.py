@@ -18,6 +18,7 @@ from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
 from interp_cnn.explanation.network.feature_maps import named_layer
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 from interp_cnn.model.interpretable_conv import template_masks
+from interp_cnn.runs.devices import frozen
 from interp_cnn.runs.inputs import Subject
 from interp_cnn.storage.fingerprints import fingerprint
 from interp_cnn.storage.names import distinct_slugs
@@ -67,7 +68,7 @@ def sources_of(
                 f"{subject.name} tells {len(subject.classes)} other classes apart than the data's "
                 f"{', '.join(data.classes[:3])}...; patterns are mined per class of the data"
             )
-        network = subject.network.eval().requires_grad_(False)
+        network = frozen(subject.network.eval())
         masks = template_masks(network)
         blank = torch.zeros(1, data.channels, *data.image_size)
         name = layer or (list(masks)[-1] if masks else last_feature_maps(network, blank))

@@ -53,5 +53,5 @@ def explain_image(
     options = options or Options()
     return {
         name: asked(name, network, images, targets, options)[0]  # type: ignore[misc]  # raises, never answers a text
-        for name in methods_of(methods)
+        for name in methods_of(methods, [network])
     }

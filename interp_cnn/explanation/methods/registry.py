@@ -35,6 +35,8 @@ from interp_cnn.explanation.propagation.deeplift import deeplift_with_doubts
 from interp_cnn.explanation.propagation.lrp import WORTH_SAYING, lrp_with_missing
 from interp_cnn.explanation.shapley import default_windows, shapley_values
 
+DEEP = 8  # convolutions: in a network of more, LRP by the rule epsilon is noise
+
 
 def _added_up(method: Callable, **names: str) -> Callable:
     """A method of (network, images, targets) as one that takes options too and adds up the colour channels.
@@ -206,12 +208,18 @@ METHODS: dict[str, Method] = {
     **{
         f"lrp_{rule.replace('-', '_')}": Method(
             _lrp(rule),
-            f"the pixel's share of the logit, handed back layer by layer (composite {rule})",
+            f"the pixel's share of the logit, handed back layer by layer (composite {rule}{why})",
             "logit",
             total=_logit,
             work=8.0,
         )
-        for rule in ("epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1", "z-box")
+        for rule, why in {
+            "epsilon-plus": "",
+            "epsilon-plus-flat": f", in place of rule epsilon, which is noisy behind more than {DEEP} convolutions",
+            "epsilon-gamma-box": "",
+            "alpha2-beta1": "",
+            "z-box": "",
+        }.items()
     },
     "deeplift": Method(
         _deeplift,
@@ -296,13 +304,20 @@ def method_named(name: str, options: Options) -> Method:
     return window_method(METHODS[name], options) if name == "occlusion" else METHODS[name]
 
 
-def methods_of(asked: Sequence[str] | None) -> tuple[str, ...]:
+def methods_of(asked: Sequence[str] | None, networks: Sequence[nn.Module] = ()) -> tuple[str, ...]:
     """The names of the methods that are asked for, each once; the standard set where none is.
+
+    Args:
+        asked: names; None: the standard set.
+        networks: whose maps are made. Where one of them is deep, of more than `DEEP` convolutions, the standard set has
+            LRP by the composite epsilon-plus-flat in the place of the rule epsilon.
 
     Raises:
         ValueError: no name, or one that no method has.
     """
-    methods = STANDARD if asked is None else tuple(dict.fromkeys(map(str, asked)))
+    deep = any(sum(isinstance(one, nn.modules.conv._ConvNd) for one in n.modules()) > DEEP for n in networks)
+    standard = (name if name != "lrp" or not deep else "lrp_epsilon_plus_flat" for name in STANDARD)
+    methods = tuple(standard if asked is None else dict.fromkeys(map(str, asked)))
     for name in methods:
         method_named(name, Options())
     if not methods:
