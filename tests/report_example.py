@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
-from interp_cnn.report import Contents, Network, SampleImage, Sights, write_report
+from interp_cnn.report import Contents, FilterPair, Network, SampleImage, Sights, write_report
+from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.maps.records import Answer, ClassScore, ImageRecord, MapRecord, map_key
 
 CLASSES = ("fox", "horse", "<script>alert(1)</script>", "Ente & Gans")
@@ -203,6 +204,24 @@ def example_curves(epochs: int = 20) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def example_pair(networks: Sequence[Network]) -> FilterPair | None:
+    """The maps of the middle filters on their own strongest images."""
+    middle = middle_filters(networks)
+    if middle is None:
+        return None
+    pairs = list(zip(networks, middle.rows, strict=True))
+    seen = networks[0].exemplars
+    assert seen is not None
+    numbers = seen.image_numbers[middle.rows[0]][:6]
+    return FilterPair(
+        category=CLASSES[middle.category],
+        images=torch.stack([seen.images[int(number)].float() / 255 for number in numbers]).numpy(),
+        filters={network.name: int(network.filters["filter"].iloc[row]) for network, row in pairs},
+        maps={network.name: network.exemplars.maps[row][:6].numpy() for network, row in pairs},
+        ranking=middle.ranking,
+    )
+
+
 def example_contents(
     *,
     filters: int = 128,
@@ -215,7 +234,9 @@ def example_contents(
         example_network("interpretable", images, filters, 1, 0.085),
         example_network("plain", images, filters, 2, 0.118),
     ]
+    pair = example_pair(networks)
     return Contents(
+        pair=pair,
         title="Interpretable and plain network on animal parts",
         facts={
             "data": "animal parts, 1,797 photographs, 64 × 64 pixels",

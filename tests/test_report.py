@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from report_example import CLASSES, Number, drawn_images, example_contents, example_samples, sample_of
+from report_example import CLASSES, Number, drawn_images, example_contents, example_pair, example_samples, sample_of
 
 from interp_cnn import figures
 from interp_cnn.explanation.filters.exemplars import Exemplars
@@ -26,6 +26,8 @@ from interp_cnn.report import Contents, Network, write_report
 from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
+from interp_cnn.report.comparison.first_screen import headline, tiles
+from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.comparison.verdict import verdict
 from interp_cnn.report.folder import replaced_folder
 from interp_cnn.report.measures import Measure, in_order, measure
@@ -151,7 +153,8 @@ def test_every_picture_has_words_its_true_shape_and_is_loaded_when_needed(pages,
                 )
                 assert image.width >= int(it["width"])
         if place == "index.html" or place.startswith("filters"):
-            assert all(it["loading"] == "lazy" for it in page.all("img"))
+            lazy = [it for it in page.all("img") if "/pair/" not in it["src"]]  # the first screen is there at once
+            assert all(it["loading"] == "lazy" for it in lazy)
 
 
 def test_labels_and_file_names_are_words_and_never_markup(pages, folder):
@@ -173,7 +176,7 @@ def test_labels_and_file_names_are_words_and_never_markup(pages, folder):
 
 def test_hostile_texts_everywhere_stay_words(tmp_path):
     evil = "\"><img src=x onerror=alert(1)> '{{ 7 * 7 }} $x$"
-    given = example_contents(filters=3, samples=1)
+    given = example_contents(filters=12, samples=1)
     networks = [replace(network, name=f"{evil} {n}", layer=evil) for n, network in enumerate(given.networks)]
     networks = [replace(it, filters=it.filters.assign(category=evil), description=evil) for it in networks]
     image, values = given.samples[0].image, np.ones(given.samples[0].image.shape[1:])
@@ -185,6 +188,7 @@ def test_hostile_texts_everywhere_stay_words(tmp_path):
         facts={evil: evil},
         classes=[evil] * 4,
         networks=networks,
+        pair=example_pair(networks),
         samples=[sample],
         baselines={evil: {"location_instability": Number(0.1)}},
         curves=given.curves.assign(network=evil, quantity=evil),
@@ -227,6 +231,9 @@ def test_a_page_of_filters_can_be_sorted_by_every_measure_and_filtered_by_catego
     cards = [it for it in page.all("li") if "data-m" in it]
     assert len(cards) == 12 and len(measures) == 3
     table = contents.networks[0].filters
+    assert [it["data-n"] for it in cards] == [str(number_) for number_ in range(12)]
+    selected = [it["value"] for it in page.all("option") if "selected" in it]
+    assert selected == ["1", "-1"]  # the best by tracking gain first
     for number_, card in enumerate(cards):
         values = [float(text) if text != "-" else nan for text in card["data-m"].split(" ")]
         expected = [table.location_instability[number_], table.tracking_gain[number_]]
@@ -412,8 +419,8 @@ def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_give
         assert words in text
     heads = [it for it in pages["index.html"].all("th") if it.get("scope") == "col"]
     assert (
-        len(heads) == 1 + 5 + 1 + 2 + 1 + 5
-    )  # network and five primary measures; measure, two networks, difference; the training's last epoch
+        len(heads) == 1 + 5 + 1 + 5 + 1 + 2 + 1 + 5
+    )  # network and five primary measures; the same for more baselines; measure, two networks, difference; the training's last epoch
 
 
 def test_familiar_measures_come_first_and_chance_follows_what_it_belongs_to():
@@ -687,6 +694,81 @@ def test_without_a_test_the_verdict_says_so_and_without_numbers_nothing():
     assert sentences(alone) == "The masked network classifies 90.0 % of 200 validation images correctly."
     equal = with_numbers({"accuracy": 0.9}, {"accuracy": 0.9})
     assert "no difference" in sentences(equal)
+
+
+def test_the_headline_says_in_one_sentence_what_the_numbers_say():
+    measured = (
+        {"accuracy": 0.95, "part_interpretability": 0.79},
+        {"accuracy": 0.96, "part_interpretability": 0.5},
+    )
+    beyond = with_numbers(
+        *measured,
+        differences={
+            "accuracy": Number(-0.01, p=0.4),
+            "part_interpretability": Number(0.29, p=0.001),
+        },
+    )
+    assert headline(beyond).replace("\u00a0", " ") == (
+        "The masked network is as accurate as the plain one (95.0 % and 96.0 %); the region of a filter covers one "
+        "and the same part in 79.0 % of the images, for the plain one in 50.0 %."
+    )
+    chance = with_numbers(
+        *measured,
+        differences={"accuracy": Number(-0.01, p=0.01), "part_interpretability": Number(0.29, -0.1, 0.6)},
+    )
+    assert "is 1.0 points less accurate than" in headline(chance)
+    assert headline(chance).endswith("a difference that chance may explain.")
+    shifted = with_numbers({"translation_gain": 0.4}, {"translation_gain": -0.1})
+    assert headline(shifted).startswith("when an image is shifted") is False
+    assert "0.400" in headline(shifted) and headline(with_numbers({}, {})) == ""
+
+
+def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_measure():
+    given = with_numbers(
+        {"accuracy": 0.95, "location_instability": 0.06, "tracking_gain": -0.2},
+        {"accuracy": 0.96, "location_instability": 0.10, "tracking_gain": 0.1},
+        differences={
+            "accuracy": Number(-0.01, p=0.4),
+            "location_instability": Number(-0.04, p=0.001),
+            "tracking_gain": Number(-0.3, p=0.001),
+        },
+    )
+    found = {it.measure.name: (it.outcome, it.says) for it in tiles(given)}
+    assert found == {
+        "accuracy": ("open", "no difference beyond chance"),
+        "location_instability": ("good", "▼ better"),
+        "tracking_gain": ("bad", "▼ worse"),
+    }
+    alone = tiles(replace(given, networks=given.networks[:1], differences={}))
+    assert [(len(it.values), it.says) for it in alone] == [(1, "")] * 3
+
+
+def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(contents):
+    middle = middle_filters(contents.networks)
+    for network, row in zip(contents.networks, middle.rows, strict=True):
+        labels = network.exemplars.labels[row].tolist()
+        counts = [labels.count(value) for value in range(len(CLASSES))]
+        assert counts[middle.category] == max(counts)
+    gains = contents.networks[0].filters["tracking_gain"].to_numpy()
+    firing = ~contents.networks[0].exemplars.silent.numpy()
+    middling = np.median(gains[firing])
+    assert abs(gains[middle.rows[0]] - middling) <= np.ptp(gains[firing]) / 3
+    assert middle_filters(contents.networks[:1]) is None
+
+
+def test_a_place_is_lit_where_the_map_is_high_and_keeps_its_colours():
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    values = np.zeros((40, 40), dtype=np.float32)
+    values[10:20, 10:20] = 1.0
+    shown = figures.lit(image, values, highest=1.0)
+    assert (shown[13:17, 13:17] == image[13:17, 13:17]).all()
+    outside = shown[25:, 25:].astype(float)
+    assert (outside[..., 0] == outside[..., 1]).all()
+    grey = image[25:, 25:] @ np.array([0.299, 0.587, 0.114])
+    assert outside[..., 0].std() >= 0.7 * grey.std()
+    assert (
+        figures.lit(image, values * 0, highest=0.0)[..., 0] == figures.lit(image, values, highest=9.0)[..., 0]
+    ).all()
 
 
 def test_the_best_filters_are_the_best_by_the_measure_whatever_its_direction(folder, contents):

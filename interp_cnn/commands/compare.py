@@ -17,7 +17,13 @@ from rich.console import Console
 from rich.progress import track
 
 from interp_cnn.attribution.request import MapSettings
-from interp_cnn.commands.compare_contents import pages_beside, portrait, sample_images, training_curves
+from interp_cnn.commands.compare_contents import (
+    filter_pair,
+    pages_beside,
+    portrait,
+    sample_images,
+    training_curves,
+)
 from interp_cnn.commands.train import train
 from interp_cnn.evaluation.filters.comparison import (
     Comparison,
@@ -127,6 +133,7 @@ def report_on(
             "seconds": {kind: round(value, 1) for kind, value in seconds.items()},
         },
         beside=pages_beside(folder / "report"),
+        pair=filter_pair(runs, networks),
     )
     return write_report(folder / "report", contents), comparison
 

@@ -19,7 +19,9 @@ from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
-from interp_cnn.report import Network, SampleImage, Sights
+from interp_cnn.report import FilterPair, Network, SampleImage, Sights
+from interp_cnn.report.comparison.filters import class_name
+from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.folder import GENERATOR
 from interp_cnn.report.maps.records import read_maps, read_record
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
@@ -133,6 +135,29 @@ def sample_images(
             SampleImage(record, images[place].numpy(), read_maps(folder / "images" / name), heights)
         )
     return samples
+
+
+def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int = 6) -> FilterPair | None:
+    """Middling filters of both networks on the first validation images of the class that both fire for."""
+    chosen = middle_filters(networks)
+    if chosen is None:
+        return None
+    category = class_name(chosen.category, runs[0].data.classes)
+    pictures = [it for it in set_pictures(runs[0].data) if it.label == category][:count]
+    if not pictures:
+        return None
+    images = torch.stack([picture.pixels() for picture in pictures])
+    maps = {
+        network.name: feature_maps(run.network, images.to(device_of(run.network)), network.layer)[:, row]
+        .cpu()
+        .numpy()
+        for run, network, row in zip(runs, networks, chosen.rows, strict=False)
+    }
+    numbers = {
+        network.name: int(network.filters["filter"].iloc[row])
+        for network, row in zip(networks, chosen.rows, strict=False)
+    }
+    return FilterPair(category, images.numpy(), numbers, maps, chosen.ranking)
 
 
 def training_curves(found: Run) -> pd.DataFrame:

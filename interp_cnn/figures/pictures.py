@@ -70,6 +70,24 @@ def overlay(
     return np.round(mixed).astype(np.uint8)
 
 
+def lit(image: Rgb, values: ArrayLike, *, highest: float, share: float = 0.5, keep: float = 0.72) -> Rgb:
+    """An image whose places with a high map keep their colours and are outlined; the others are faded to grey.
+
+    Args:
+        image: RGB.
+        values: (h, w), the map.
+        highest: what counts as the map's full height, e.g. its maximum over several images.
+        share: of `highest` from which a place is lit.
+        keep: of the contrast of the places that are not.
+    """
+    inside = resize_map(values, image.shape[:2]) >= share * highest if highest > 0 else None
+    grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+    faded = np.repeat(np.round(keep * grey + (1 - keep) * 118), 3, axis=-1).astype(np.uint8)
+    if inside is None or not inside.any():
+        return faded
+    return outline(np.where(inside[..., None], image, faded), inside, thickness=2)
+
+
 def draw_boxes(
     image: Rgb, boxes: ArrayLike, *, colour: Colour = ACCENT, thickness: int = 1, scale: float = 1
 ) -> Rgb:

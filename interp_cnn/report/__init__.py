@@ -8,7 +8,7 @@ which page
 the pages
 """
 
-from interp_cnn.report.comparison.contents import Contents, Network, SampleImage, Sights
+from interp_cnn.report.comparison.contents import Contents, FilterPair, Network, SampleImage, Sights
 from interp_cnn.report.comparison.pages import write_report
 
-__all__ = ["Contents", "Network", "SampleImage", "Sights", "write_report"]
+__all__ = ["Contents", "FilterPair", "Network", "SampleImage", "Sights", "write_report"]

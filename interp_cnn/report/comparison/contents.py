@@ -108,6 +108,25 @@ class SampleImage:
 
 
 @dataclass(frozen=True)
+class FilterPair:
+    """One filter of each of the first two networks on the same N images, for the first picture.
+
+    Attributes:
+        category: class of the images.
+        images: (N, C, H, W) in [0, 1].
+        filters: network -> number of its filter.
+        maps: network -> (N, h, w), the filter's map as the next layer receives it.
+        ranking: the measure in whose middle the filters lie.
+    """
+
+    category: str
+    images: ArrayLike
+    filters: Mapping[str, int]
+    maps: Mapping[str, ArrayLike]
+    ranking: str
+
+
+@dataclass(frozen=True)
 class Contents:
     """Everything in a report.
 
@@ -125,6 +144,7 @@ class Contents:
             durations; nested
             mappings become tables.
         beside: other pages to link to, title -> address from the report's folder.
+        pair: a filter of each network on the same images; None: no such picture.
     """
 
     title: str
@@ -138,6 +158,7 @@ class Contents:
     curves: pd.DataFrame | None = None
     reproduction: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+    pair: FilterPair | None = None
 
     def __post_init__(self) -> None:
         if not self.networks:

@@ -13,6 +13,7 @@ from interp_cnn.report.album import SIDE, Album, Picture, within
 from interp_cnn.report.comparison.contents import Sights
 from interp_cnn.report.comparison.filter_sheets import (
     activation_sheet,
+    lit_sheet,
     mask_sheet,
     mean_map,
     occlusion_picture,
@@ -39,6 +40,7 @@ class FilterPictures:
     """What the pages show of a filter that fires; None where nobody looked."""
 
     patches: Picture
+    lit: Picture
     map: Scaled
     activation: Scaled
     places: Picture
@@ -82,6 +84,7 @@ def filter_pictures(
             f"Strongest images of {words}, its receptive field outlined",
             128,
         ),
+        lit=save("lit", lit_sheet(found, index), f"Where {words} fires on its strongest images", 128),
         map=Scaled(
             save("map", mean_map(found.mean_map[index].numpy()), f"Mean map of {words}"),
             "0",

@@ -27,6 +27,17 @@ def patch_sheet(exemplars: Exemplars, number: int) -> Rgb:
     return _sheet(cells, len(exemplars.image_numbers[number]))
 
 
+def lit_sheet(exemplars: Exemplars, number: int) -> Rgb:
+    """The same images whole, lit where the filter fires at half of its peak or more."""
+    highest = float(exemplars.maps[number].max())
+    cells = []
+    for image_number, values in zip(exemplars.image_numbers[number], exemplars.maps[number], strict=True):
+        if image_number >= 0:
+            image = within(figures.to_rgb(exemplars.images[int(image_number)]), CELL)
+            cells.append(figures.lit(image, values.numpy(), highest=highest))
+    return _sheet(cells, len(exemplars.maps[number]))
+
+
 def activation_sheet(exemplars: Exemplars, number: int) -> Rgb:
     """The same images whole, with the filter's map laid over each, all on one scale from 0 to the filter's
     peak.

@@ -137,6 +137,10 @@ class NetworkView:
     def count(self) -> int:
         return len(self.filters)
 
+    def page_of(self, number: int) -> str:
+        """The page of a filter by its number."""
+        return next(it.page for it in self.filters if it.number == number)
+
     @property
     def silent(self) -> int:
         return sum(it.silent for it in self.filters)

@@ -19,6 +19,10 @@ from interp_cnn.report.comparison.verdict import significance
 from interp_cnn.report.measures import Measure, in_order, measure, shown_in
 from interp_cnn.report.numbers import duration, is_known, number, p_value, value_of
 
+IN_THE_TABLE = (
+    "best_constant",
+    "oracle",
+)  # the floor and the ceiling; the other baselines wait behind a click
 LINES = ("random_cell", "centre", "best_constant", "oracle")
 MOST_QUANTITIES = 4  # of the training, with their last values
 
@@ -51,6 +55,7 @@ class MeasureTable:
     networks: list[TableRow]
     difference: TableRow | None
     baselines: list[TableRow]
+    more_baselines: list[TableRow]
     tests: str
     images: str
 
@@ -76,11 +81,11 @@ def measure_table(contents: Contents) -> MeasureTable | None:
             Cell("" if it is None else how.write(value_of(it)), how.write_interval(it)) for how, it in found
         ]
 
-    baselines = [
-        TableRow(baseline(key), baseline_meaning(key), cells(estimates))
+    baselines = {
+        key: TableRow(baseline(key), baseline_meaning(key), cells(estimates))
         for key, estimates in contents.baselines.items()
         if any(is_known(value_of(estimates.get(name))) for name in names)
-    ]
+    }
     networks = [
         TableRow(network.name, network.description, cells(network.summary), place)
         for place, network in enumerate(contents.networks)
@@ -97,7 +102,8 @@ def measure_table(contents: Contents) -> MeasureTable | None:
         [measure(name) for name in names],
         networks,
         difference,
-        baselines,
+        [row for key, row in baselines.items() if key in IN_THE_TABLE],
+        [row for key, row in baselines.items() if key not in IN_THE_TABLE],
         tests,
         _images_behind(contents, names),
     )

@@ -16,7 +16,8 @@ from interp_cnn.figures.colours import COLOUR_MAPS
 from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.classes import ClassView, class_pages, class_views, confusions
 from interp_cnn.report.comparison.contents import Contents
-from interp_cnn.report.comparison.filters import NetworkView, choices, network_view
+from interp_cnn.report.comparison.filters import NetworkView, choices, network_view, ranking
+from interp_cnn.report.comparison.first_screen import headline, tiles
 from interp_cnn.report.comparison.overview import (
     curve_chart,
     facts,
@@ -27,6 +28,7 @@ from interp_cnn.report.comparison.overview import (
     spread_charts,
     training_table,
 )
+from interp_cnn.report.comparison.pair import pair_view
 from interp_cnn.report.comparison.samples import SampleView, sample_pages, sample_views
 from interp_cnn.report.comparison.tables import write_tables
 from interp_cnn.report.comparison.verdict import verdict
@@ -107,12 +109,15 @@ def _write_overview(
     words: str,
 ) -> None:
     chosen = {network.slug: choices(network) for network in networks}
-    ranking = next((name for name, groups in chosen.values() if groups), "")
+    ranked_by = next((name for name, groups in chosen.values() if groups), "")
     shown = [sample for sample in samples if sample.image.methods][:SAMPLES_ON_OVERVIEW]
     pages.write(
         "index.html",
         "index",
         here="index",
+        headline=headline(contents),
+        pair=pair_view(contents.pair, contents.networks, album) if contents.pair else None,
+        tiles=tiles(contents),
         verdict=verdict(contents),
         facts=facts(contents),
         table=measure_table(contents),
@@ -120,7 +125,7 @@ def _write_overview(
         tracked=parts_tracked(contents),
         spreads=spread_charts(contents, album),
         choices={slug: groups for slug, (_, groups) in chosen.items() if groups},
-        ranking=measure(ranking),
+        ranking=measure(ranked_by),
         samples=shown,
         reading=words,
         curves=curve_chart(contents, album),
@@ -139,6 +144,7 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         network=network,
         cards=network.filters,
         sortable=network.sortable,
+        ranking=measure(ranking(network)),
         categories=network.categories,
         parts=network.parts,
     )

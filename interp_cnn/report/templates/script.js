@@ -76,7 +76,8 @@
       for (const field of fields) {
         if (!field.name) continue;
         const value = field.type === "checkbox" ? (field.checked ? "1" : "") : field.value;
-        const initial = field.name === "sort" ? "-1" : field.name === "order" ? "1" : "";
+        const first = field.options && ([...field.options].find((it) => it.defaultSelected) || field.options[0]);
+        const initial = first ? first.value : "";
         if (value !== initial) state.set(field.name, value);
       }
       const text = state.toString();
@@ -124,6 +125,13 @@
     }
   }
 
+  // A link to something inside closed details opens them.
+  function openTarget() {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    const details = target && target.closest("details");
+    if (details && !details.open) { details.open = true; target.scrollIntoView({ block: "center" }); }
+  }
+
   // Left and right arrows walk through filters and images, unless someone is typing.
   addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, .scroll")) return;
@@ -135,5 +143,6 @@
     for (const details of document.querySelectorAll("details")) details.open = true;
     for (const image of document.querySelectorAll("img[loading=lazy]")) image.loading = "eager";
   });
-  document.addEventListener("DOMContentLoaded", () => { themeButton(); grid(); copyButtons(); });
+  addEventListener("hashchange", openTarget);
+  document.addEventListener("DOMContentLoaded", () => { themeButton(); grid(); copyButtons(); openTarget(); });
 })();

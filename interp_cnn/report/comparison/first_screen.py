@@ -1,0 +1,107 @@
+"""What the first page says before any table: one sentence, and one tile for each of four measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interp_cnn.report.comparison.contents import Contents, Network
+from interp_cnn.report.comparison.verdict import significance
+from interp_cnn.report.measures import Measure, measure
+from interp_cnn.report.numbers import is_known, value_of
+
+TILES = ("accuracy", "part_interpretability", "location_instability", "tracking_gain", "translation_gain")
+MOST_TILES = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One measure of both networks, and how the first compares.
+
+    Attributes:
+        measure: its record.
+        values: place, name and number of each network.
+        outcome: good, bad or open; empty with one network.
+        says: the same in words, with an arrow for the direction of the number.
+    """
+
+    measure: Measure
+    values: list[tuple[int, str, str]]
+    outcome: str = ""
+    says: str = ""
+
+
+def tiles(contents: Contents) -> list[Tile]:
+    """Up to four measures that the first network knows."""
+    found = [_tile(contents, name) for name in TILES if _value(contents.networks[0], name) is not None]
+    return found[:MOST_TILES]
+
+
+def headline(contents: Contents) -> str:
+    """One sentence for somebody who knows none of the measures; empty where nothing was measured."""
+    clauses = [clause for clause in (_accuracy(contents), _filters(contents)) if clause]
+    text = "; ".join(clauses)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _tile(contents: Contents, name: str) -> Tile:
+    how = measure(name)
+    known = [(place, network, _value(network, name)) for place, network in enumerate(contents.networks[:2])]
+    values = [(place, network.name, how.write(value)) for place, network, value in known if value is not None]
+    if len(values) < 2:
+        return Tile(how, values)
+    gap = _gap(contents, name)
+    arrow = "▲" if gap > 0 else "▼"
+    if not significance(contents.differences.get(name)):
+        return Tile(how, values, "open", "no difference beyond chance")
+    better = (gap > 0) == (how.better == "higher")
+    return Tile(how, values, "good" if better else "bad", f"{arrow} {'better' if better else 'worse'}")
+
+
+def _accuracy(contents: Contents) -> str:
+    first = contents.networks[0]
+    mine, theirs = (_value(network, "accuracy") for network in (first, _second(contents)))
+    if mine is None:
+        return ""
+    write = measure("accuracy").write
+    if theirs is None:
+        return f"The {first.name} network is right on {write(mine)} of the images"
+    gap = _gap(contents, "accuracy")
+    beyond = significance(contents.differences.get("accuracy"))
+    size = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate than"
+    how = size if beyond else "as accurate as"
+    second = contents.networks[1].name
+    return f"The {first.name} network is {how} the {second} one ({write(mine)} and {write(theirs)})"
+
+
+def _filters(contents: Contents) -> str:
+    """What the filters do, by the clearest measure there is."""
+    told = {
+        "part_interpretability": ("the region of a filter covers one and the same part in", " of the images"),
+        "translation_gain": ("when an image is shifted, filters move along (0 none, 1 exactly):", ""),
+    }
+    first, second = contents.networks[0], _second(contents)
+    name = next((name for name in told if _value(first, name) is not None), None)
+    if name is None:
+        return ""
+    start, ending = told[name]
+    whole = measure(name)
+    mine, theirs = _value(first, name), _value(second, name)
+    if theirs is None or second is None:
+        return f"{start} {whole.write(mine)}{ending}"
+    chance = "" if significance(contents.differences.get(name)) else ", a difference that chance may explain"
+    return f"{start} {whole.write(mine)}{ending}, for the {second.name} one in {whole.write(theirs)}{chance}"
+
+
+def _second(contents: Contents) -> Network | None:
+    return contents.networks[1] if len(contents.networks) > 1 else None
+
+
+def _value(network: Network | None, name: str) -> float | None:
+    value = value_of(network.summary.get(name)) if network is not None else None
+    return value if is_known(value) else None
+
+
+def _gap(contents: Contents, name: str) -> float:
+    paired = value_of(contents.differences.get(name))
+    first, second = (value_of(network.summary.get(name)) for network in contents.networks[:2])
+    return paired if is_known(paired) else first - second

@@ -1,0 +1,111 @@
+"""The first picture of a comparison: one filter of each network on the same images.
+
+Neither is chosen by its pictures. The first network's is the one in the middle of its filters' ranking; the second's
+the one in the middle of those whose strongest images show the same class.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from interp_cnn import figures
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.report.album import Album, Picture, within
+from interp_cnn.report.comparison.contents import FilterPair, Network
+from interp_cnn.report.measures import measure, ranking_measures
+
+SIDE = 168  # pixels of one image
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One network's filter: its place among the networks, its number, and a picture for each image."""
+
+    place: int
+    name: str
+    filter: int
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class PairView:
+    """Both rows, the class of the images, and the measure by which the filters lie in the middle."""
+
+    rows: list[PairRow]
+    category: str
+    ranking: str
+
+
+class Middle(NamedTuple):
+    """A class by its index, one filter of each of two networks by its row, and the measure that ranked them."""
+
+    category: int
+    rows: tuple[int, int]
+    ranking: str
+
+
+def middle_filters(networks: Sequence[Network]) -> Middle | None:
+    """The filters to show; None where no two networks have exemplars and a measure of their filters."""
+    if len(networks) < 2 or any(network.exemplars is None for network in networks[:2]):
+        return None
+    first, second = networks[:2]
+    common = set(first.filters.columns) & set(second.filters.columns)
+    name = next((it for it in ranking_measures() if it in common), None)
+    if name is None:
+        return None
+    ours, theirs = _classes_shown(first), _classes_shown(second)
+    ranked = [_ranked(network, name) for network in (first, second)]
+    both = {theirs[row] for row in ranked[1]}
+    candidates = [row for row in ranked[0] if ours[row] in both]
+    if not candidates:
+        return None
+    mine = candidates[len(candidates) // 2]
+    alike = [row for row in ranked[1] if theirs[row] == ours[mine]]
+    return Middle(ours[mine], (mine, alike[len(alike) // 2]), name)
+
+
+def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> PairView:
+    """The pictures of a pair, one row a network."""
+    rows = []
+    for place, network in enumerate(networks[:2]):
+        maps = np.asarray(pair.maps[network.name], dtype=np.float32)
+        highest = float(maps.max())
+        number = pair.filters[network.name]
+        pictures = [
+            album.picture(
+                f"pair/{place}-{index}",
+                figures.lit(within(figures.to_rgb(image), SIDE), values, highest=highest),
+                f"Image {index + 1} of class {pair.category}: where filter {number} of {network.name} fires",
+            )
+            for index, (image, values) in enumerate(zip(np.asarray(pair.images), maps, strict=True))
+        ]
+        rows.append(PairRow(place, network.name, number, pictures))
+    return PairView(rows, pair.category, measure(pair.ranking).title.lower())
+
+
+def _ranked(network: Network, name: str) -> list[int]:
+    """Rows of the filters that fire and have a value, best first."""
+    assert network.exemplars is not None
+    values = network.filters[name].to_numpy(dtype=float)
+    known = [
+        row for row in range(len(values)) if np.isfinite(values[row]) and not network.exemplars.silent[row]
+    ]
+    sign = 1 if measure(name).better == "lower" else -1
+    return sorted(known, key=lambda row: (sign * values[row], row))
+
+
+def _classes_shown(network: Network) -> dict[int, int]:
+    """Row of each filter that fires -> the class that most of its strongest images show."""
+    found = network.exemplars
+    assert isinstance(found, Exemplars)
+    shown = {}
+    for row in torch.nonzero(~found.silent).flatten().tolist():
+        labels = found.labels[row][found.image_numbers[row] >= 0].tolist()
+        shown[row] = Counter(labels).most_common(1)[0][0]
+    return shown
