@@ -15,7 +15,15 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from report_example import CLASSES, Number, drawn_images, example_contents, example_pair, example_samples, sample_of
+from report_example import (
+    CLASSES,
+    Number,
+    drawn_images,
+    example_contents,
+    example_pair,
+    example_samples,
+    sample_of,
+)
 
 from interp_cnn import figures
 from interp_cnn.explanation.filters.exemplars import Exemplars
@@ -153,7 +161,9 @@ def test_every_picture_has_words_its_true_shape_and_is_loaded_when_needed(pages,
                 )
                 assert image.width >= int(it["width"])
         if place == "index.html" or place.startswith("filters"):
-            lazy = [it for it in page.all("img") if "/pair/" not in it["src"]]  # the first screen is there at once
+            lazy = [
+                it for it in page.all("img") if "/pair/" not in it["src"]
+            ]  # the first screen is there at once
             assert all(it["loading"] == "lazy" for it in lazy)
 
 

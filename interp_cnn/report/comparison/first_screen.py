@@ -51,8 +51,9 @@ def _tile(contents: Contents, name: str) -> Tile:
         return Tile(how, values)
     gap = _gap(contents, name)
     arrow = "▲" if gap > 0 else "▼"
-    if not significance(contents.differences.get(name)):
-        return Tile(how, values, "open", "no difference beyond chance")
+    beyond = significance(contents.differences.get(name))
+    if not beyond:
+        return Tile(how, values, "open", "not tested" if beyond is None else "no difference beyond chance")
     better = (gap > 0) == (how.better == "higher")
     return Tile(how, values, "good" if better else "bad", f"{arrow} {'better' if better else 'worse'}")
 
@@ -88,7 +89,9 @@ def _filters(contents: Contents) -> str:
     mine, theirs = _value(first, name), _value(second, name)
     if theirs is None or second is None:
         return f"{start} {whole.write(mine)}{ending}"
-    chance = "" if significance(contents.differences.get(name)) else ", a difference that chance may explain"
+    chance = {None: ", not tested", True: "", False: ", a difference that chance may explain"}[
+        significance(contents.differences.get(name))
+    ]
     return f"{start} {whole.write(mine)}{ending}, for the {second.name} one in {whole.write(theirs)}{chance}"
 
 
