@@ -430,7 +430,7 @@ def test_measures_that_are_not_in_the_table_stand_below_it_with_what_chance_give
     heads = [it for it in pages["index.html"].all("th") if it.get("scope") == "col"]
     assert (
         len(heads) == 1 + 5 + 1 + 5 + 1 + 2 + 1 + 5
-    )  # network and five primary measures; the same for more baselines; measure, two networks, difference; the training's last epoch
+    )  # network and five measures; again for more baselines; measure, two networks, difference; the last epoch
 
 
 def test_familiar_measures_come_first_and_chance_follows_what_it_belongs_to():
