@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from interp_cnn.commands.train import train
 from interp_cnn.data.datamodule import PartDataModule
@@ -30,6 +31,13 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def picture(path, number):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 5), (number % 256, number // 256, 7)).save(path)
+
+
+def note() -> PngInfo:
+    """Other bytes in a file of the same pixels."""
+    text = PngInfo()
+    text.add_text("comment", "seen before")
+    return text
 
 
 @pytest.fixture
@@ -102,6 +110,25 @@ def test_a_training_image_that_is_a_validation_image_is_left_out(tmp_path, caplo
     assert "1 training images are validation images too and are left out of training" in caplog.text
 
 
+def test_a_training_image_with_the_pixels_of_a_validation_image_is_left_out(tmp_path, caplog):
+    for number in range(16):
+        side = ("train", "val")[number % 4 == 3]
+        picture(tmp_path / side / ("disc", "bar")[number // 8] / f"{number}.png", number)
+    for ending in ("bmp", "png", "webp"):
+        copy = tmp_path / "train" / "disc" / f"found again.{ending}"
+        options = {"png": {"pnginfo": note()}, "webp": {"lossless": True}}.get(ending, {})
+        Image.open(tmp_path / "val" / "disc" / "3.png").save(copy, **options)
+    data = PartDataModule(ImageFolderParts, root=tmp_path, image_size=4)
+    data.setup()
+    assert len(data.train_set) == 12 and len(data.val_set) == 4
+    assert (
+        "3 training images have the pixels of validation images and are left out of training" in caplog.text
+    )
+    uncached = PartDataModule(ImageFolderParts, root=tmp_path, image_size=4, cache="none")
+    uncached.setup()
+    assert len(uncached.train_set) == 15 and {*uncached.split_record().train.shown} == {""}
+
+
 def test_one_picture_in_two_formats_is_on_one_side(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(60):
@@ -137,11 +164,11 @@ def test_a_record_is_read_as_it_was_written_and_small(tmp_path, record):
         train=type(record.train)(
             [f"class {i % 9}/image {i:06}.jpg" for i in range(60_000)],
             [0] * 60_000,
-            [f"{random.getrandbits(64):016x}" for _ in range(60_000)],
+            *([f"{random.getrandbits(64):016x}" for _ in range(60_000)] for _ in range(2)),
         ),
     )
     many.write(tmp_path)
-    assert (tmp_path / FILE).stat().st_size < 1_000_000
+    assert (tmp_path / FILE).stat().st_size < 1_500_000  # two hashes an image
 
 
 BROKEN = [
@@ -253,6 +280,16 @@ def _both_become_the_same(root, record):
     picture(root / record.val.names[0], 999)
 
 
+def _encode_anew_and_exchange(root, record):
+    _exchange(root, record)
+    for path in root.rglob("*.png"):
+        Image.open(path).save(path, compress_level=1, pnginfo=note())
+
+
+def _encode_training_anew_under_a_validation_name(root, record):
+    Image.open(root / record.train.names[0]).save(root / record.val.names[0], pnginfo=note())
+
+
 def _into_other_folders(root, record):
     for name in record.val.names + record.train.names:
         path = root / ("train" if name in record.val.names else "val") / name
@@ -272,6 +309,8 @@ CHANGES = (
     _training_becomes_validation,
     _validation_becomes_training,
     _both_become_the_same,
+    _encode_anew_and_exchange,
+    _encode_training_anew_under_a_validation_name,
     _into_other_folders,
 )
 

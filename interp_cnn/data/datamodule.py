@@ -32,7 +32,8 @@ from interp_cnn.data.image_files import write_skipped
 from interp_cnn.data.memory import at_most_the_cores, check_memory, cores
 from interp_cnn.data.parts import PartBatch, PartSet, RawBatch, collate
 from interp_cnn.data.samplers import EpochSampler, OrderedSampler
-from interp_cnn.data.split_record import Differences, Selection, SplitRecord, followed
+from interp_cnn.data.selection import Selection
+from interp_cnn.data.split_record import Differences, SplitRecord, followed
 
 log = logging.getLogger(__name__)
 MOST_WORKERS = 16  # that `auto` takes: more of them wait for each other
@@ -139,6 +140,7 @@ class PartDataModule(LightningDataModule):
 
     def _own_sets(self) -> tuple[PartSet, PartSet]:
         train_set, val_set = self._sets(self.options)
+        train_set = _without_copies(train_set, val_set)
         for split, part_set in (("train", train_set), ("val", val_set)):
             if len(part_set) == 0:
                 raise ValueError(f"split {split!r} has no image; both training and validation need some")
@@ -318,3 +320,19 @@ def _built(part_set: PartSet | None) -> PartSet:
     if part_set is None:
         raise RuntimeError("the data module has no images before setup()")
     return part_set
+
+
+def _without_copies(train_set: PartSet, val_set: PartSet) -> PartSet:
+    """The training images that do not have a validation image's very pixels, in whatever file."""
+    judging, shown = {*val_set.shown()} - {""}, train_set.shown()
+    copies = [place for place, pixels in enumerate(shown) if pixels in judging]
+    if not copies:
+        return train_set
+    log.warning(
+        "%d training images have the pixels of validation images and are left out of training, such as %s",
+        len(copies),
+        train_set.names[copies[0]],
+    )
+    labels = train_set.labels.tolist()
+    kept = [(train_set, place, labels[place]) for place in range(len(shown)) if shown[place] not in judging]
+    return Selection(kept, train_set.classes, like=train_set)

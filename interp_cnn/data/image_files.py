@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -98,6 +98,13 @@ class ImageFiles:
     def contents(self) -> list[str]:
         """A hash of every file's bytes; see `content_of`."""
         return [content_of(path) for path in self.paths]
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """A hash of every image's pixels; "" for pixels that are not in memory: decoding them anew takes too long."""
+        if self.pixels is None:
+            return [""] * len(self)
+        return [hashlib.blake2b(image, digest_size=8).hexdigest() for image in self.pixels]
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
         try:

@@ -104,6 +104,10 @@ class ImageFolderParts(PartSet):
         """A hash of every image file."""
         return self.images.contents()
 
+    def shown(self) -> list[str]:
+        """A hash of every image's pixels, where they lie in memory."""
+        return self.images.shown
+
     def _sides(
         self, files: Sequence[_File], groups: Sequence[str], *, fraction: float, seed: int, aloud: bool
     ) -> list[str]:

@@ -37,8 +37,8 @@ class Seen:
 def leave_out_trained_on(data: PartDataModule, runs: Sequence[Seen]) -> None:
     """Leaves out of the validation images those that one of several runs was trained on, and says so in a line.
 
-    An image is the one that a run knows when it has the same bytes, or else the same name (whatever its ending) in the
-    same data set.
+    An image is the one that a run knows when it has the same bytes or pixels, or else the same name (whatever its
+    ending) in the same data set.
 
     Args:
         data: the images that all runs are asked about; set up, and of the first run's sides.
@@ -49,7 +49,7 @@ def leave_out_trained_on(data: PartDataModule, runs: Sequence[Seen]) -> None:
     """
     trained_on: dict[int, str] = {}
     images = data.val_set
-    known = list(zip(images.names, images.contents(), strict=True))
+    known = list(zip(images.names, images.contents(), images.shown(), strict=True))
     for one in runs[1:]:
         if one.record.train == runs[0].record.train:  # twins
             continue
@@ -80,18 +80,19 @@ def leave_out_trained_on(data: PartDataModule, runs: Sequence[Seen]) -> None:
 
 
 class _Known:
-    """The images that a run knows, by content and by name."""
+    """The images that a run knows, by content, by its pixels and by name."""
 
     def __init__(self, seen: Seen, *, same_names: bool) -> None:
         train, val = seen.record.train, seen.record.val
-        self.trained_on = {*train.contents} - {""}
-        self.judged_by = {*val.contents} - {""}
+        self.trained_on = {*train.contents, *train.shown} - {""}
+        self.judged_by = {*val.contents, *val.shown} - {""}
         self.names = {*map(_stem, train.names)} if same_names else set()
 
-    def has(self, name: str, content: str) -> bool:
-        """Whether the run was trained on the image."""
-        if content in self.trained_on or content in self.judged_by:
-            return content in self.trained_on
+    def has(self, name: str, *contents: str) -> bool:
+        """Whether the run was trained on the image, which is known by its bytes and by its pixels."""
+        for content in contents:
+            if content in self.trained_on or content in self.judged_by:
+                return content in self.trained_on
         return _stem(name) in self.names
 
 
