@@ -75,19 +75,12 @@ def literal_integral(
     return total
 
 
-SHARED_OTHERWISE = pytest.mark.xfail(
-    strict=True,
-    reason="one jump is shared out otherwise than by the literal integral: 6 % of the map instead of 5 %, "
-    "at any number of pieces; not explained yet (docs/relevance.md)",
-)
-
-
 @pytest.mark.parametrize(
     "seed",
     [
         0,
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4, 6, 7)),
-        pytest.param(5, marks=[pytest.mark.slow, SHARED_OTHERWISE]),
+        11,  # two masks move within an eighth of the line
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in (*range(1, 11), *range(12, 16))),
     ],
 )
 def test_maps_are_those_of_a_literal_fine_integral_along_a_jumping_mask(seed):
@@ -101,7 +94,7 @@ def test_maps_are_those_of_a_literal_fine_integral_along_a_jumping_mask(seed):
     (start, image), (_, target) = images_and_targets(count=2, size=8, classes=4, seed=seed)
     (ours,) = gradients.integrated_gradients(network, image[None], target[None], baseline=start)
     wanted = literal_integral(network[0], mask, network[2], start, image, int(target))
-    assert (ours - wanted).abs().sum() < 0.05 * wanted.abs().sum()
+    assert (ours - wanted).abs().sum() < 0.02 * wanted.abs().sum()
 
 
 @pytest.mark.parametrize("network", [Functional, Sequence])

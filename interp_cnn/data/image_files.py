@@ -104,7 +104,7 @@ class ImageFiles:
         """A hash of every image's pixels; "" for pixels that are not in memory: decoding them anew takes too long."""
         if self.pixels is None:
             return [""] * len(self)
-        return [hashlib.blake2b(image, digest_size=8).hexdigest() for image in self.pixels]
+        return [hashlib.blake2b(image.data, digest_size=8).hexdigest() for image in self.pixels]
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
         try:

@@ -13,9 +13,9 @@ two (a_q - a_p for a mask at the maximum): F has a step J at g = 0, whose integr
     J (dg/dx * (x - b)) / (rise of g over the piece)                              sums to J where g is straight
 
 What a piece misses is shared out over the maps whose mask moved in it, in proportion to what the move of each does to
-F by its slope; where g is not straight, the piece still misses something and is halved again. Where the slopes do not
-explain what is missing, or a mask moves twice, shares may go to the wrong map: such pieces are halved too, with a third
-of the gradients at most.
+F by its slope; where g is not straight, the piece still misses something and is halved again. Where several masks move,
+the slopes do not explain what is missing, or a mask moves twice, shares may go to the wrong map: such pieces are halved
+too, down to one mask, with a third of the gradients at most.
 """
 
 import logging
@@ -293,8 +293,12 @@ def _moves(
     rise, jump = torch.cat(rises, 1), torch.cat(jumps, 1)
     rest = missing.to(jump) - jump.sum(1)
     total = jump.abs().sum(1, keepdim=True)
-    doubt = torch.minimum(rest.abs(), total[:, 0])
-    doubt = doubt + (jump.abs() * torch.cat(strays, 1)).sum(1)
+    doubt = torch.minimum(rest.abs(), total[:, 0]) + (jump.abs() * torch.cat(strays, 1)).sum(1)
+    # what is missing in a short piece is a jump: of the one mask that moves, or of several, which shorter pieces tell
+    # apart; not where the line leaves a constant baseline: all places of a mask tie there, and all masks move at once
+    apart = short.new_tensor([piece.start.at > 0 for _, piece in pieces])
+    together = (total[:, 0] - jump.abs().amax(1)) * apart
+    doubt = torch.where(short, 0.0, doubt) + together
     jump = jump + rest[:, None] * jump.abs() / total.clamp_min(torch.finfo(total.dtype).tiny)
     known = rise > 1e-6 * rise.abs().amax(1, keepdim=True)
     per_rise = torch.where(known, jump / rise.where(known, torch.ones_like(rise)), 0.0)

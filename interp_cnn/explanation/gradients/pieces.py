@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 SHORTEST = 2.0**-14  # of a line; below, rounding is all that a piece misses
-APART = 2.0**-8  # of a line; masks that move within less count as moving together
+APART = 2.0**-8  # of a line; a mask that moves within less behind another one is moved by it
 SPLIT = 0.25  # pieces that miss at least this share of what the worst one misses are halved together
 # of a logit's way up and down along the line: the least that what is missing is compared with
 CANCELLED = 0.1
@@ -31,12 +31,12 @@ class Piece:
     middle: Point | None = None
     share: Tensor | None = None  # (C, H, W)
     missing: float = 0.0
-    doubt: float = 0.0  # what moves of several masks, or several of one, did, and may go to the wrong one
+    doubt: float = 0.0  # what moves of masks did, and may go to the wrong one
 
     @property
     def error(self) -> float:
         """What is missing or may be misplaced."""
-        return abs(self.missing) + (self.doubt if self.length > APART else 0.0)
+        return abs(self.missing) + self.doubt
 
     @property
     def measured_share(self) -> Tensor:
