@@ -96,6 +96,50 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_refused(how):
     gradients.saliency(network, images_of()[:1], TARGETS[:1])  # one image alone is right
 
 
+def test_a_network_is_tried_once_in_one_state_and_again_in_any_other():
+    seen: list[int] = []
+    share = {"share": [0.0]}
+
+    class Switched(Behind):
+        def __init__(self) -> None:
+            super().__init__(None)
+            self.options, self.epochs = share, 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return self.layers(images - self.options["share"][0] * images.mean())
+
+    network = Switched().eval()
+
+    def passes() -> list[int]:
+        seen.clear()
+        gradients.smooth_grad(network, images_of(), TARGETS, samples=1)
+        return list(seen)
+
+    first, again = passes(), passes()
+    assert first == [1, 2, *again]
+    for change in (
+        lambda: setattr(network, "epochs", 1),
+        lambda: network.layers[2].register_forward_hook(lambda *_: None),
+        lambda: setattr(network.layers[0], "weight", nn.Parameter(network.layers[0].weight.detach().clone())),
+        lambda: network.layers.__setitem__(1, nn.ReLU()),
+        lambda: network.layers[6].bias.detach().add_(0.1),
+    ):
+        change()
+        assert passes() == first
+        assert passes() == again
+    share["share"][0] = 0.5
+    with pytest.raises(Refusal, match="mixes the images of a batch"):
+        passes()
+
+
+def test_an_image_that_tells_nothing_settles_nothing():
+    network = Behind(lambda x: x - x.mean()).eval()
+    gradients.smooth_grad(network, torch.zeros(1, 3, 12, 12), TARGETS[:1], samples=1)  # its mean is its pixel
+    with pytest.raises(Refusal, match="mixes the images of a batch"):
+        gradients.smooth_grad(network, images_of(), TARGETS, samples=1)
+
+
 @pytest.mark.parametrize("scale", [0.1, 1e-3])
 def test_a_network_that_answers_at_random_is_refused(scale):
     network = Behind(lambda x: x + scale * torch.randn_like(x)).eval()

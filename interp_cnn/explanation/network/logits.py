@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network import feature_maps as activations
+from interp_cnn.explanation.network import tried
 from interp_cnn.explanation.network.image_by_image import check_image_by_image, check_repeats
 from interp_cnn.explanation.network.precision import chosen_precision, precision_now
 from interp_cnn.explanation.network.refusals import refusing
@@ -87,14 +88,19 @@ def _try_once(visit: _Visit, network: nn.Module, images: Tensor | None, alone: b
     if visit.image_by_image or (visit.repeats and not together):
         return
     image = images[:1].detach().to(next(network.parameters(), images).device)
+    state = tried.state_of(network, image)
     _visits.trying = True
     try:
-        answer = check_repeats(network, image)
+        if not tried.is_known(network, state, together=together):
+            if not together:
+                telling = check_repeats(network, image)
+            else:
+                coarse = computes_coarsely(network) or precision_now() != "float32"
+                telling = check_image_by_image(network, image, lambda: coarse or visit.watch.coarse)
+            if telling and state == tried.state_of(network, image):
+                tried.remember(network, state, together=together)
         visit.repeats = True
-        if together:
-            coarse = visit.watch.coarse or computes_coarsely(network) or precision_now() != "float32"
-            check_image_by_image(network, image, answer, coarse=coarse)
-            visit.image_by_image = True
+        visit.image_by_image |= together
     finally:
         _visits.trying = False
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.occlusion.costs import dense_batch
 from interp_cnn.explanation.occlusion.incremental.engine import WindowDrops
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 from interp_cnn.explanation.occlusion.occluders import Occluders
@@ -59,11 +60,11 @@ def windows_to_check(groups: Groups, changes: Tensor, work: float, first: int = 
 
 def plain_logits(network: nn.Module, draws: list[Occluders], windows: list[Window]) -> Tensor:
     """(N, K) logits with each of the windows hidden, by plain passes, averaged over the draws of a fill."""
-    means = []
-    for image, row, column in windows:
-        occluded = torch.cat([occluders.occluded(image, [(row, column)]) for occluders in draws])
-        means.append(logits_of(network, occluded).mean(0))
-    return torch.stack(means)
+    copies = [
+        occluders.occluded(image, [(row, column)]) for image, row, column in windows for occluders in draws
+    ]
+    parts = torch.cat(copies).split(dense_batch(draws[0].images))
+    return torch.cat([logits_of(network, some) for some in parts]).unflatten(0, (len(windows), -1)).mean(1)
 
 
 def decided_plainly(

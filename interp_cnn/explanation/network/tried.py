@@ -1,0 +1,79 @@
+"""Which networks were found to answer image by image, so that not every map tries them anew.
+
+A network is remembered for as long as it lives and stays what it was: the same modules with the same settings and
+hooks, the same tensors, never written into since (torch counts the writes), images of the same shape and type, the same
+precision. What is settled in a closure or written through `tensor.data` is not seen.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.network.precision import precision_now
+from interp_cnn.explanation.network.watch import Watch
+
+_DEPTH = 4  # of settings inside settings
+_EQUAL_AS_THEY_ARE = (int, float, str, bool, type(None), torch.dtype, torch.device)
+_found: WeakKeyDictionary[nn.Module, dict[bool, Any]] = WeakKeyDictionary()
+
+
+def state_of(network: nn.Module, image: Tensor) -> list | None:
+    """All that an answer hangs on besides the pixels of images like (1, C, H, W); None where it cannot be seen."""
+    with torch._C.DisableTorchFunction():  # nobody watches what is only read
+        return _state(network, image)
+
+
+def _state(network: nn.Module, image: Tensor) -> list | None:
+    state: list = [image.shape, image.dtype, image.device, precision_now()]
+    for module in network.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return None
+        state.append(id(module))
+        for name, value in vars(module).items():
+            if type(value) in _EQUAL_AS_THEY_ARE:
+                if name != "training":  # it is asked in evaluation mode
+                    state.append(value)
+            elif name.endswith("_hooks") and isinstance(
+                value, dict
+            ):  # numbered anew each time, and some of ours only watch
+                theirs = [one for one in value.values() if not isinstance(_owner(one), Watch)]
+                state.append(_plain(theirs, 0) if theirs else None)
+            elif not isinstance(value, dict) or value:
+                state.append((name, _plain(value, 0)))
+    return None if any(one.is_inference() for one in network.parameters()) else state
+
+
+def is_known(network: nn.Module, state: list | None, *, together: bool) -> bool:
+    """Whether the network was tried in this state; together: beside another image, too."""
+    known = _found.get(network, {})
+    return state is not None and any(known.get(kind) == state for kind in {together, True})
+
+
+def remember(network: nn.Module, state: list | None, *, together: bool) -> None:
+    """The network was tried in this state and answers as it should."""
+    if state is not None:
+        _found.setdefault(network, {})[together] = state
+
+
+def _owner(function: Any) -> Any:
+    return getattr(function, "__self__", None)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value that is equal as long as nothing in it changes."""
+    if type(value) in _EQUAL_AS_THEY_ARE:
+        return value
+    if isinstance(value, Tensor):
+        return id(value), value.data_ptr(), None if value.is_inference() else value._version, value.shape
+    if depth == _DEPTH or isinstance(value, nn.Module | type) or callable(value):
+        return id(value)
+    if isinstance(value, Mapping):
+        return [(key, _plain(one, depth + 1)) for key, one in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(one, depth + 1) for one in value]
+    if isinstance(value, set | frozenset):
+        return {_plain(one, _DEPTH) for one in value}
+    return id(value), _plain(getattr(value, "__dict__", None), depth + 1)
