@@ -24,7 +24,7 @@ from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.network.refusals import Refusal
-from interp_cnn.explanation.propagation.deeplift import deeplift
+from interp_cnn.explanation.propagation.deeplift import deeplift, deeplift_with_doubts
 from interp_cnn.explanation.propagation.tape import record
 from interp_cnn.explanation.propagation.winners import candidates
 from interp_cnn.model.interpretable_conv import TemplateMask
@@ -446,6 +446,16 @@ def test_the_candidates_of_a_pool_are_those_of_torch(pool):
     step = tape.steps[0]
     found = candidates(step, {tape.images: tape.images.tensor}).amax(-1)
     torch.testing.assert_close(found, step.output.tensor, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [199, 414, 905, 1832])
+def test_a_change_that_is_the_rounding_of_the_logit_is_said_and_not_refused(seed, caplog):
+    network, (images, targets) = random_network(seed), images_and_targets(2, 16, seed=seed)
+    baseline = ("zero", "blur", images.flip(0))[seed % 3]
+    found = deeplift_with_doubts(network, images, targets, baseline=baseline)
+    assert found.only_rounding.any()
+    assert "changes by no more than the rounding of its parts" in caplog.text
+    assert contributions_miss(network, images, targets, baseline) <= ALLOWED[torch.float32]
 
 
 def test_a_change_that_is_the_rounding_of_its_parts_is_said(caplog):

@@ -103,7 +103,7 @@ def _handed_back(
             baseline_score = (
                 at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
             )
-            lost |= _only_rounding(contributions, score - baseline_score)
+            lost |= _only_rounding(contributions, score - baseline_score, tape.logits.tensor.abs().amax(1))
             total += contributions
     return Contributions(total / len(references), lost)
 
@@ -152,11 +152,18 @@ def _check_decisions(step: Step, at_baseline: dict[Value, Tensor]) -> None:
             )
 
 
-def _only_rounding(contributions: Tensor, change: Tensor) -> Tensor:
-    """Whether each change is the rounding of its parts, (B,); refused where contributions miss a larger one."""
+def _only_rounding(contributions: Tensor, change: Tensor, largest: Tensor) -> Tensor:
+    """Whether each change of the logit is the rounding of its parts, (B,); refused where a larger one is missed.
+
+    Args:
+        contributions: (B, C, H, W).
+        change: (B,).
+        largest: (B,) logits, which are known to some 64 times the rounding of their type: layers round one by one.
+    """
     error = (contributions.sum((1, 2, 3)) - change).abs()
     scale = torch.maximum(change.abs(), 0.01 * contributions.abs().sum((1, 2, 3)))
-    if not (error <= 1e-3 * scale + 1e-6).all():
+    of_logits = 64 * torch.finfo(largest.dtype).eps * largest
+    if not (error <= 1e-3 * scale + 1e-6 + of_logits).all():
         raise ValueError(
             f"deeplift's contributions miss the change of the logit by {float(error.max()):.3g}: "
             "the network's precision is too low; network.double() has more digits"
