@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 
 import pandas
@@ -94,10 +95,16 @@ def test_probes_tell_the_filter_on_the_head_from_the_constant():
     assert "following" not in measured(probes=False).summary
 
 
-def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
+def test_masks_bring_part_interpretability_and_dissection_with_their_nulls(caplog):
+    caplog.set_level(logging.INFO)
     options = OPTIONS | {"name": "masked", "parts": ("head", "tail"), "filter_categories": CATEGORIES}
     batches = planted_batches(per_class=60, masks=True)
     measures = measure_network(PlantedNetwork(), batches, **options, regions=RegionRule(radius=2.5))
+    assert [record.message.split(" of ")[0] for record in caplog.records] == [
+        "masked: feature maps",
+        "masked: judging 4 filters on 180 images",
+        "masked: regions",
+    ]
     table, summary = measures.filters, measures.summary
     # T_f leaves 0.5 % of the cells: all dots of filter 0, and about 3 cells per image of filter 2's noise.
     assert table["part_interpretability"][0] == 1.0 and table["part_interpretability_null"][0] < 0.3

@@ -7,6 +7,7 @@ from planted import SIZE, PlantedNetwork, planted_images, square_masks
 from interp_cnn.evaluation.filters.dissection import NetworkDissection, Overlaps, unique_detectors
 from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability, intersection_over_union
 from interp_cnn.evaluation.filters.regions import Boxes, Discs, Interpolation, round_radius
+from interp_cnn.evaluation.filters.squares import Squares
 from interp_cnn.evaluation.filters.threshold import exact_quantile
 from interp_cnn.evaluation.statistics import Sampled, resampling
 from interp_cnn.explanation.network.feature_maps import feature_maps
@@ -124,8 +125,10 @@ def test_an_overlap_at_the_threshold_is_no_hit(covered, hit):
     region[0, 0, :5] = True
     region[0, 1, 0] = covered > 5
     region[0, 0, 4] = covered > 4
-    measure = PartInterpretability(torch.zeros(1), torch.tensor([0]), 1, region=lambda valid: region)
-    measure.update(torch.ones(1, 1, 3, 3), torch.tensor([0]), masks)
+
+    pixels = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (24, 24), (24, 24))
+    measure = PartInterpretability(torch.zeros(1), torch.tensor([0]), 1, region=Discs(pixels, 0))
+    measure.update(region[None].float(), torch.tensor([0]), masks)
     assert measure.result().shares().item() == float(hit)
 
 
@@ -203,11 +206,40 @@ def test_group_weights_are_pixel_weights_in_dissection():
 
 
 def test_overlap_of_sets():
+    field = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (4, 4), (4, 4))
     regions, masks = torch.zeros(2, 4, 4, dtype=torch.bool), torch.zeros(2, 4, 4, dtype=torch.bool)
     regions[0, :2], masks[0, 1:3] = True, True
-    assert intersection_over_union(regions, masks).tolist() == [[pytest.approx(1 / 3), 0.0], [0.0, 0.0]]
+    cells = Discs(field, 0)  # of one pixel each
+    ious = intersection_over_union(cells.pieces(regions), cells.counts(masks), cells.sizes)
+    assert ious.tolist() == [[pytest.approx(1 / 3), 0.0], [0.0, 0.0]]
     with pytest.raises(ValueError, match=r"masks are \(5, 5\)"):
-        intersection_over_union(regions, torch.zeros(1, 5, 5, dtype=torch.bool))
+        cells.counts(torch.zeros(1, 5, 5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (1, 5), (4, 1)])
+@pytest.mark.parametrize("start", [(1.5, 1.5), (0.0, 3.0), (-2.0, 20.0)])
+@pytest.mark.parametrize("stride", [4.0, 2.5])
+def test_counting_by_pieces_and_squares_is_counting_pixels(grid, start, stride):
+    field = ReceptiveField((stride, stride), (9.0, 7.0), start, grid, (24, 26))
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.rand(40, *grid, generator=generator)
+    masks = torch.rand(3, 24, 26, generator=generator) < 0.3
+    masks[2] = False
+    thresholds = torch.linspace(0.3, 1.1, 40)
+    flat = masks.flatten(1).double()
+    for regions in (Discs(field, 4.5), Boxes(field)):
+        valid = maps > thresholds[:, None, None]
+        covered = regions(valid).flatten(1).double()
+        ious = intersection_over_union(regions.pieces(valid), regions.counts(masks), regions.sizes)
+        union = covered.sum(1)[:, None] + flat.sum(1) - covered @ flat.T
+        assert torch.equal(ious.double(), ((covered @ flat.T).float() / union.float().clamp(min=1)).double())
+        assert covered.any()
+    dense = Interpolation(field)
+    above = (dense(maps) > thresholds[:, None, None]).flatten(1).double()
+    squares = Squares(dense)
+    inside, sizes = squares.overlaps(maps, thresholds, squares.masks(masks))
+    assert torch.equal(inside, above @ flat.T) and torch.equal(sizes, above.sum(1))
+    assert 0 < sizes.sum() < above.numel()
 
 
 def test_the_default_radius_is_two_cells_but_within_the_receptive_field():

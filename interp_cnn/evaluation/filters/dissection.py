@@ -22,6 +22,7 @@ from torch import Tensor
 
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS
 from interp_cnn.evaluation.filters.regions import Interpolation
+from interp_cnn.evaluation.filters.squares import Squares
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 DETECTOR = 0.04
@@ -69,6 +70,7 @@ class NetworkDissection:
         generator: torch.Generator | None = None,
     ) -> None:
         self.thresholds, self.upsampled, self.generator = thresholds, Interpolation(field), generator
+        self.squares = None if thresholds.is_cuda else Squares(self.upsampled)  # a card wants few large calls
         filters, sums = len(thresholds), {"dtype": torch.float64, "device": thresholds.device}
         self.inside = torch.zeros(GROUPS, filters, parts, **sums)
         self.regions = torch.zeros(GROUPS, filters, **sums)
@@ -84,8 +86,9 @@ class NetworkDissection:
             if not masks.any():
                 continue
             group, self.seen = self.seen % GROUPS, self.seen + 1
-            masks = masks.to(maps.device, non_blocking=True).flatten(1).float()
-            self.parts[group] += masks.sum(dim=1).double()
+            self.parts[group] += masks.flatten(1).sum(dim=1).to(self.parts)
+            masks = masks.to(maps.device, non_blocking=True)
+            masks = masks.flatten(1).float() if self.squares is None else self.squares.masks(masks)
             self._count(self.inside[group], self.regions[group], image, masks)
             if self.generator is not None:
                 shift = [int(torch.randint(size, (), generator=self.generator)) for size in image.shape[1:]]
@@ -103,9 +106,13 @@ class NetworkDissection:
         return Overlaps(*(each[: self.seen].cpu() for each in (*sums, self.parts)))
 
     def _count(self, inside: Tensor, regions: Tensor, maps: Tensor, masks: Tensor) -> None:
-        """Interpolation never exceeds the largest cell, so that a map below its threshold has no region."""
         thresholds = self.thresholds
-        active = (maps.flatten(1).amax(dim=1) > thresholds).nonzero().flatten()
+        if self.squares is not None:
+            found = self.squares.overlaps(maps, thresholds, masks)
+            inside += found[0]
+            regions += found[1]
+            return
+        active = (maps.flatten(1).amax(dim=1) > thresholds).nonzero().flatten()  # no pixel exceeds all cells
         above = self.upsampled(maps[active]) > thresholds[active].reshape(-1, 1, 1)  # (M, H, W)
         above = above.flatten(1).float()
         inside[active] += (above @ masks.T).double()

@@ -8,6 +8,7 @@ position is the receptive-field centre of its peak; each filter is judged on the
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ from interp_cnn.evaluation.statistics import (
     weighted_mean,
 )
 from interp_cnn.explanation.network.precision import chosen_precision
+
+log = logging.getLogger(__name__)
 
 # Measures of filters that need nothing but what one pass over the images left; how they are read and where they are
 # shown stands in their records (`report.measures`).
@@ -134,8 +137,12 @@ def measure_network(
     """
     reader = Reader(network, loader, layer, image_size, readout)
     rule = regions or RegionRule()
+    log.info(
+        "%s: feature maps of the images%s", name, ", of a view and a noisy copy of each" if probes else ""
+    )
     seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
     observed = seen.images if answers is None else seen.images.with_classes_of(answers)
+    log.info("%s: judging %d filters on %d images", name, observed.filters, len(observed.labels))
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
     judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
@@ -155,6 +162,7 @@ def measure_network(
     if probes:
         figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
     if seen.thresholds is not None and parts:
+        log.info("%s: regions of the filters against masks of %d parts", name, len(parts))
         interpretability, dissection = mask_pass(reader, seen, categories, rule=rule, seed=seed)
         against_masks, extra = mask_figures(interpretability, dissection, resamples=resamples, seed=seed)
         figures, samples = figures | against_masks, samples | extra

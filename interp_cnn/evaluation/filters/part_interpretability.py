@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.filters.regions import Boxes, Discs
+from interp_cnn.evaluation.filters.regions import Regions
 from interp_cnn.evaluation.statistics import Resampling
 
 GROUPS = 100
@@ -62,7 +62,7 @@ class PartInterpretability:
     """Second pass over the images, with the thresholds of the first; counts where the thresholds lie."""
 
     def __init__(
-        self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Discs | Boxes, iou: float = 0.2
+        self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Regions, iou: float = 0.2
     ) -> None:
         filters = len(thresholds)
         self.thresholds, self.categories, self.region, self.iou = thresholds, categories, region, iou
@@ -70,7 +70,7 @@ class PartInterpretability:
         self.images = torch.zeros_like(self.hits)
         self.null_hits, self.null_images = self.hits.clone(), self.hits.clone()
         self.seen = 0
-        self.previous: dict[int, Tensor] = {}
+        self.previous: dict[int, Tensor] = {}  # pixels of the last image's masks in each piece
 
     def update(self, maps: Tensor, labels: Tensor, part_masks: Tensor) -> None:
         """Add a batch: maps (B, D, h, w), labels (B,), part_masks (B, P, H, W) bool, empty where a part is
@@ -84,12 +84,15 @@ class PartInterpretability:
             mine = own[label]
             if len(mine) == 0:
                 continue
-            masks = masks.to(maps.device, non_blocking=True)
-            region = self.region(image[mine] > thresholds[mine])  # (M, H, W)
-            self._count(self.hits, self.images, group, mine, region, masks)
+            valid = image[mine] > thresholds[mine]
+            active = valid.flatten(1).any(dim=1)
+            pieces = self.region.pieces(valid[active])
+            counts = self.region.counts(masks.to(maps.device, non_blocking=True))
+            self._count(self.hits, self.images, group, (mine, active), pieces, counts)
             if label in self.previous:
-                self._count(self.null_hits, self.null_images, group, mine, region, self.previous[label])
-            self.previous[label] = masks
+                previous = self.previous[label]
+                self._count(self.null_hits, self.null_images, group, (mine, active), pieces, previous)
+            self.previous[label] = counts
 
     def result(self) -> PartHits:
         return PartHits(self.hits[: self.seen].cpu(), self.images[: self.seen].cpu())
@@ -99,21 +102,29 @@ class PartInterpretability:
         return PartHits(self.null_hits[: self.seen].cpu(), self.null_images[: self.seen].cpu())
 
     def _count(
-        self, hits: Tensor, images: Tensor, group: int, mine: Tensor, region: Tensor, masks: Tensor
+        self,
+        hits: Tensor,
+        images: Tensor,
+        group: int,
+        filters: tuple[Tensor, Tensor],
+        pieces: Tensor,
+        counts: Tensor,
     ) -> None:
-        overlaps = intersection_over_union(region, masks)  # (M, P)
-        shown = masks.flatten(1).any(dim=1)  # (P,)
-        hits[group, mine] += ((overlaps > self.iou) & shown).int()
+        mine, active = filters
+        overlaps = intersection_over_union(pieces, counts, self.region.sizes.to(pieces))  # (M, P)
+        shown = counts.any(dim=1)  # (P,)
+        hits[group, mine[active]] += ((overlaps > self.iou) & shown).int()
         images[group, mine] += shown.int()
 
 
-def intersection_over_union(regions: Tensor, masks: Tensor) -> Tensor:
-    """(M, P) IoU of `regions` (M, H, W) with `masks` (P, H, W), both bool; 0 where both are empty."""
-    if regions.shape[1:] != masks.shape[1:]:
-        raise ValueError(
-            f"masks are {tuple(masks.shape[1:])}; expected the images' {tuple(regions.shape[1:])}"
-        )
-    one, two = regions.flatten(1).float(), masks.flatten(1).float()
-    inside = one @ two.T
-    union = one.sum(dim=1, keepdim=True) + two.sum(dim=1) - inside
+def intersection_over_union(pieces: Tensor, counts: Tensor, sizes: Tensor) -> Tensor:
+    """(M, P) IoU of regions and masks; 0 where both are empty.
+
+    Args:
+        pieces: (M, S) 1 where a piece is in the region.
+        counts: (P, S) pixels of the mask in each piece.
+        sizes: (S,) pixels of each piece.
+    """
+    inside = pieces @ counts.T
+    union = (pieces @ sizes).unsqueeze(1) + counts.sum(dim=1) - inside
     return inside / union.clamp(min=1)

@@ -1,13 +1,15 @@
 """From the valid cells of a map to pixels: round or exact receptive fields, or bilinear interpolation.
 
-Only maps with a valid cell have a region at all, and with 0.5 % of the cells valid most have none: every
-function takes the maps that have one, (M, h, w), and gives (M, H, W).
+Pixels that the same cells cover are one piece: there are far fewer pieces than pixels, and counting them by their
+sizes gives the same whole numbers.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 FIELDS = ("round", "exact")
 THRESHOLDS = ("sketch", "exact")
+MANY_CELLS = 1024  # beyond, nearly every pixel is a piece of its own
 
 
 def round_radius(field: ReceptiveField) -> float:
@@ -57,14 +60,46 @@ class RegionRule:
                 f"regions.radius is {self.radius}; expected pixels, 0 or more, with regions.field=round"
             )
 
-    def regions(self, field: ReceptiveField) -> Discs | Boxes:
+    def regions(self, field: ReceptiveField) -> Regions:
         """From valid cells to pixels, for the layer with this receptive field."""
         if self.field == "exact":
             return Boxes(field)
         return Discs(field, round_radius(field) if self.radius is None else self.radius)
 
 
-class Discs:
+class Regions(ABC):
+    """Unions of what valid cells stand for, as sets of pieces.
+
+    Attributes:
+        piece_of: (H, W) the piece that each pixel lies in.
+        sizes: (S,) pixels of each piece, float.
+    """
+
+    def __init__(self, piece_of: Tensor) -> None:
+        self.piece_of = piece_of
+        self.sizes = piece_of.flatten().bincount().float()
+
+    @abstractmethod
+    def pieces(self, valid: Tensor) -> Tensor:
+        """(M, S) float, 1 where a piece is in the region, for `valid` (M, h, w) bool."""
+
+    def counts(self, masks: Tensor) -> Tensor:
+        """(P, S) float, pixels of `masks` (P, H, W) bool in each piece."""
+        if masks.shape[1:] != self.piece_of.shape:
+            raise ValueError(
+                f"masks are {tuple(masks.shape[1:])}; expected the images' {tuple(self.piece_of.shape)}"
+            )
+        number = len(self.sizes)
+        part, pixel = masks.flatten(1).nonzero(as_tuple=True)
+        found = self.piece_of.flatten().to(masks.device)[pixel] + number * part
+        return found.bincount(minlength=len(masks) * number).reshape(len(masks), number).float()
+
+    def __call__(self, valid: Tensor) -> Tensor:
+        """(M, H, W) bool for `valid` (M, h, w) bool."""
+        return self.pieces(valid)[:, self.piece_of.to(valid.device)] > 0
+
+
+class Discs(Regions):
     """Union of discs around the receptive-field centres of valid cells."""
 
     def __init__(self, field: ReceptiveField, radius: float) -> None:
@@ -72,35 +107,37 @@ class Discs:
         centres = field.cell_centres().double()  # (h*w, 2)
         rows = (torch.arange(height) - centres[:, :1]).square()  # (h*w, H)
         columns = (torch.arange(width) - centres[:, 1:]).square()
-        self.size = (height, width)
-        self.discs = (rows.unsqueeze(2) + columns.unsqueeze(1) <= radius**2).flatten(1)  # (h*w, H*W)
+        discs = (rows.unsqueeze(2) + columns.unsqueeze(1) <= radius**2).flatten(1)
+        piece_of, self.members = _alike(discs)  # (H*W,), (h*w, S)
+        super().__init__(piece_of.reshape(height, width))
 
-    def __call__(self, valid: Tensor) -> Tensor:
-        """(M, H, W) bool for `valid` (M, h, w) bool."""
-        self.discs = self.discs.to(valid.device)
+    def pieces(self, valid: Tensor) -> Tensor:
+        """See `Regions`."""
+        self.members = self.members.to(valid.device)
         if valid.is_cuda:  # one product, exact for zeros and ones, instead of a loop that waits for the card
-            return (valid.flatten(1).float() @ self.discs.float()).reshape(len(valid), *self.size) > 0
-        covered = torch.zeros(len(valid), self.discs.shape[1], dtype=torch.bool, device=valid.device)
+            return (valid.flatten(1).float() @ self.members.float()).clamp_(max=1)
+        covered = torch.zeros(len(valid), len(self.sizes), dtype=torch.bool)
         maps, cells = valid.flatten(1).nonzero(as_tuple=True)
         while len(maps):  # one valid cell of each map per turn, so that no two write to the same place
             first = torch.ones_like(maps, dtype=torch.bool)
             first[1:] = maps[1:] != maps[:-1]
-            covered[maps[first]] |= self.discs[cells[first]]
+            covered[maps[first]] |= self.members[cells[first]]
             maps, cells = maps[~first], cells[~first]
-        return covered.reshape(len(valid), *self.size)
+        return covered.float()
 
 
-class Boxes:
+class Boxes(Regions):
     """Union of the exact receptive fields of valid cells: along each axis an interval."""
 
     def __init__(self, field: ReceptiveField) -> None:
-        self.rows = _membership(field, 0)  # (h, H)
-        self.columns = _membership(field, 1)  # (w, W)
+        row_of, self.rows = _alike(_membership(field, 0))  # (H,), (h, R)
+        column_of, self.columns = _alike(_membership(field, 1))
+        super().__init__(row_of.unsqueeze(1) * self.columns.shape[1] + column_of)
 
-    def __call__(self, valid: Tensor) -> Tensor:
-        """(M, H, W) bool for `valid` (M, h, w) bool."""
-        self.rows, self.columns = self.rows.to(valid.device), self.columns.to(valid.device)
-        return self.rows.T @ valid.float() @ self.columns > 0
+    def pieces(self, valid: Tensor) -> Tensor:
+        """See `Regions`."""
+        rows, columns = self.rows.to(valid.device).float(), self.columns.to(valid.device).float()
+        return (rows.T @ valid.float() @ columns).clamp_(max=1).flatten(1)
 
 
 class Interpolation:
@@ -116,10 +153,19 @@ class Interpolation:
         return self.rows @ maps.float() @ self.columns.T
 
 
+def _alike(members: Tensor) -> tuple[Tensor, Tensor]:
+    """For `members` (cells, N) bool: the kind of each of N, (N,), and the cells of each kind, (cells, S) bool."""
+    if len(members) > MANY_CELLS:
+        return torch.arange(members.shape[1]), members
+    packed = np.ascontiguousarray(np.packbits(members.numpy(), axis=0).T)  # (N, bytes)
+    _, first, kinds = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
+    return torch.from_numpy(kinds.reshape(-1)), members[:, torch.from_numpy(first)]
+
+
 def _membership(field: ReceptiveField, axis: int) -> Tensor:
     cells, pixels = torch.arange(field.grid[axis]), torch.arange(field.image_size[axis])
     centres = field.start[axis] + field.stride[axis] * cells.double()
-    return ((pixels - centres.unsqueeze(1)).abs() <= (field.size[axis] - 1) / 2 + 1e-9).float()
+    return (pixels - centres.unsqueeze(1)).abs() <= (field.size[axis] - 1) / 2 + 1e-9
 
 
 def _interpolation(field: ReceptiveField, axis: int) -> Tensor:
