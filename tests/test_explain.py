@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
+from torchvision.models import get_model
 
 from interp_cnn.attribution import folder as explanations
 from interp_cnn.attribution.folder import Explanations, _map_record
@@ -35,7 +36,6 @@ from interp_cnn.explanation.methods.run import ImageMap, explain_images
 from interp_cnn.report.maps import records as explained
 from interp_cnn.runs.folder import build_data, load_run, network_for
 from interp_cnn.runs.inputs import Picture, Subject, folder_pictures, spread
-from interp_cnn.runs.networks import TorchvisionClassifier
 from interp_cnn.storage.names import folder_name
 
 NETWORK = """
@@ -272,7 +272,7 @@ def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_qu
     Image.fromarray(rgb).save(place / "mixed" / "turned.jpg", exif=turned, quality=95)
     whole = (place / "mixed" / "turned.jpg").read_bytes()
     (place / "mixed" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
-    state = TorchvisionClassifier("mobilenet_v3_small", 3).body.state_dict()
+    state = get_model("mobilenet_v3_small", num_classes=3).state_dict()
     torch.save(state, place / "weights.pt")
     words = ("network=torchvision:mobilenet_v3_small", "weights=weights.pt", "images=mixed", "image_size=33")
     assert explain(*words, "methods=[saliency]") == 2

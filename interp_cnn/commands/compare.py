@@ -34,6 +34,7 @@ from interp_cnn.explanation.methods.registry import method_named, methods_of
 from interp_cnn.report import Contents, write_report
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.measures import shown_in
+from interp_cnn.runs.choices import choose_network
 from interp_cnn.runs.decoders import DecoderSettings
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, untrained
@@ -56,6 +57,7 @@ def run(config: DictConfig) -> None:
             f"training.patience is {config.training.patience}: twins may stop after different numbers of epochs; "
             "compare trains both for training.epochs"
         )
+    config = choose_network(config)
     methods_of(config.methods)  # no mistake in a name is found after the trainings only
     runs = []
     for kind, settings in twins(config).items():
@@ -147,7 +149,7 @@ def _facts(found: Run, config: DictConfig) -> dict[str, str]:
         f"{height} x {width} pixels, {channels}",
         "classes": ", ".join(data.classes),
         "parts": ", ".join(data.parts) or "none",
-        "network": f"{config.model.name}, interpretable layers: {', '.join(found.layers)}",
+        "network": f"{found.config.model.name}, interpretable layers: {', '.join(found.layers)}",
         "training": f"{config.training.epochs} epochs, seed {config.seed}; "
         f"measured after epoch {found.epochs}, the last",
     }

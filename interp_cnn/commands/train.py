@@ -20,6 +20,8 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
+from interp_cnn.model.backbones import pretrained_parameters
+from interp_cnn.runs.choices import choose_network, say_trunk
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
 from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
@@ -30,6 +32,7 @@ from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.confusion_board import Answers
 from interp_cnn.training.devices import trainer_arguments
+from interp_cnn.training.finetuning import FineTuning, Freezing
 from interp_cnn.training.fit import fit
 from interp_cnn.training.mask_board import Dashboard
 
@@ -76,7 +79,7 @@ def train(
     Returns:
         The run folder.
     """
-    resolved = OmegaConf.create(plain(config))
+    resolved = choose_network(OmegaConf.create(plain(config)))
     arguments = trainer_arguments(plain(resolved.trainer), training_device(resolved.get("device", "auto")))
     resolved.trainer = arguments
     checkpoint = config.get("ckpt_path")
@@ -106,6 +109,7 @@ def train(
     torch.manual_seed(config.seed)
     network = network_for(resolved.model, data)
     _check_batch(network, resolved, data)
+    say_trunk(network, resolved)
     module = classification(network, resolved, data)
     if checkpoint is not None:
         check_fits(module, checkpoint)
@@ -128,6 +132,7 @@ def train(
         callbacks=[
             Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
             Answers(),
+            Freezing(network, module.fine_tuning, arguments["accelerator"]),
         ],
         trainer=arguments,
     )
@@ -219,6 +224,13 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         mask_growth=training.mask_growth,
         label_smoothing=training.label_smoothing,
         compile_network=training.compile,
+        fine_tuning=FineTuning(
+            pretrained_parameters(network),
+            trunk_rate=training.get("trunk_rate", 1.0),
+            freeze=training.get("freeze", "none"),
+            frozen_epochs=training.get("frozen_epochs", 0),
+            frozen_statistics=training.get("frozen_statistics", False),
+        ),
     )
 
 

