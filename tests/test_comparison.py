@@ -11,7 +11,7 @@ from interp_cnn.evaluation.filters import observations
 from interp_cnn.evaluation.filters.comparison import compare, measure_network
 from interp_cnn.evaluation.filters.location_instability import location_instability
 from interp_cnn.evaluation.filters.regions import RegionRule
-from interp_cnn.evaluation.statistics import share_of_hits
+from interp_cnn.evaluation.statistics import paired_share_difference, share_of_hits
 from interp_cnn.explanation.receptive_field.field import receptive_field
 
 OPTIONS = {
@@ -219,6 +219,15 @@ def test_an_interval_leaves_out_zero_exactly_where_its_p_value_is_below_its_leve
     contradictions = [one for one in found if (one.p < 0.05) != (one.low > 0 or one.high < 0)]
     assert not contradictions
     assert 10 < sum(one.p < 0.05 for one in found) < len(found) - 10
+
+
+def test_answers_that_nobody_can_judge_are_left_out():
+    known = torch.tensor([1.0, 0.0, torch.nan, 1.0], dtype=torch.float64)
+    assert share_of_hits(known).value == pytest.approx(2 / 3) and share_of_hits(known).n == 3
+    nothing = share_of_hits(torch.full((5,), torch.nan))
+    assert math.isnan(nothing.value) and nothing.n == 0
+    difference, p = paired_share_difference(torch.ones(0, dtype=torch.bool), torch.ones(0, dtype=torch.bool))
+    assert math.isnan(difference.value) and math.isnan(p)
 
 
 def test_a_network_that_errs_nowhere_still_has_an_interval():

@@ -65,7 +65,7 @@ def test_a_name_that_means_nothing_is_answered_with_the_nearest():
         ("resnet18", 64, ("layer2", 128, 8, 8)),
         ("vgg11_bn", 224, ("features.27", 512, 14, 14)),
         ("mobilenet_v3_small", 224, ("features.8", 48, 14, 14)),
-        ("squeezenet1_0", 224, ("features.12", 512, 13, 13)),
+        ("squeezenet1_0", 224, ("features", 512, 13, 13)),
         ("googlenet", 224, ("inception4e", 832, 14, 14)),
     ],
 )
@@ -75,8 +75,16 @@ def test_a_network_is_cut_at_stride_16_where_filters_can_still_point(name, size,
 
 
 def test_maps_with_their_channels_behind_are_no_maps():
-    with pytest.raises(ValueError, match="no layer at stride 16"):
-        default_cut(torchvision.models.swin_t(), (64, 64))
+    assert (
+        default_cut(torchvision.models.swin_t(), (64, 64)).layer == "features.0.0"
+    )  # its only map as others have it
+
+
+def test_images_too_small_for_a_map_with_cells_are_refused():
+    with pytest.raises(
+        ValueError, match=r"no layer at stride 16 with 8 x 8 cells for images of 12 x 12 pixels"
+    ):
+        default_cut(torchvision.models.resnet18(), (12, 12))
 
 
 @pytest.mark.parametrize("name, layer", [("resnet18", "layer3"), ("mobilenet_v3_small", "features.8")])

@@ -240,7 +240,10 @@ def _share_up_to(ordered: Tensor, bound: float) -> float:
 
 
 def share_of_hits(hits: Tensor, *, level: float = 0.95) -> Estimate:
-    """Share of True in `hits` (N,) with Wilson's interval, which has a width also where all or none are."""
+    """Share of hits in `hits` (N,), bool or 0 and 1, with Wilson's interval, which has a width also where all or none
+    are; NaN, where nobody knows, is left out.
+    """
+    hits = hits[hits.isfinite()]
     count, images = int(hits.sum()), len(hits)
     if images == 0:
         return Estimate(math.nan)
@@ -260,6 +263,8 @@ def paired_share_difference(first: Tensor, second: Tensor, *, level: float = 0.9
         second: (N,) bool.
         level: of the interval.
     """
+    if len(first) == 0:
+        return Estimate(math.nan), math.nan
     images, only_first, differ = len(first), int((first & ~second).sum()), int((first != second).sum())
     if differ == 0:
         return Estimate(0.0, 0.0, 0.0, images), 1.0

@@ -57,6 +57,7 @@ def load_network(
         FileNotFoundError: no such weights file.
 
     Example:
+        >>> import torch
         >>> network = load_network("torchvision:squeezenet1_1", num_classes=5, mean=0.5, std=0.25)
         >>> network(torch.rand(1, 3, 64, 64)).shape
         torch.Size([1, 5])

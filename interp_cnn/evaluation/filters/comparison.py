@@ -159,11 +159,13 @@ def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Dif
 
 
 def _accuracy_difference(one: NetworkMeasures, two: NetworkMeasures) -> Difference:
-    first, second = (network.observations.correct.bool() for network in (one, two))
+    answers = [network.observations.correct for network in (one, two)]
+    known = answers[0].isfinite() & answers[1].isfinite()
+    first, second = (correct[known].bool() for correct in answers)
     estimate, p = paired_share_difference(first, second)
     interval = (estimate.value, estimate.low, estimate.high, estimate.n)
     note, wrong = "", int((~first).sum())
-    if torch.equal(first, second):
+    if len(first) and torch.equal(first, second):
         note = f"both err on the same {wrong} images" if wrong > 1 else "both err on the same image"
         note = note if wrong else "neither errs on any image"
     test = "McNemar's exact test"
