@@ -252,12 +252,13 @@ def test_photographs_of_ones_own_start_from_pretrained_weights(caplog):
             {
                 "data": {"dataset": {"_target_": f"interp_cnn.data.{data}"}},
                 "model": {"name": "auto", "weights": None, **model},
-                "training": {"freeze": "none"},
+                "training": {"freeze": "none", "views": 1, "mask_growth": 0.0},
             }
         )
 
     chosen = choose_network(config("image_folder.ImageFolderParts"))
     assert (chosen.model.name, chosen.model.weights, chosen.training.freeze) == (LITE, "DEFAULT", "auto")
+    assert (chosen.training.views, chosen.training.mask_growth) == (2, 0.5)
     assert "with ImageNet weights" in caplog.text
     assert choose_network(config("digits.DigitsParts")).model.name == "small_cnn"
     assert choose_network(config("image_folder.ImageFolderParts", name="resnet18")).model.name == "resnet18"

@@ -729,8 +729,11 @@ def test_the_headline_says_in_one_sentence_what_the_numbers_say():
     assert "is 1.0 points less accurate than" in headline(chance)
     assert headline(chance).endswith("a difference that chance may explain.")
     shifted = with_numbers({"translation_gain": 0.4}, {"translation_gain": -0.1})
-    assert headline(shifted).startswith("when an image is shifted") is False
-    assert "0.400" in headline(shifted) and headline(with_numbers({}, {})) == ""
+    assert headline(shifted).startswith("Its filters follow shifted content with a gain of +0.400")
+    assert (
+        "those of the plain one with −0.100, not tested." in headline(shifted)
+        and headline(with_numbers({}, {})) == ""
+    )
 
 
 def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_measure():

@@ -29,6 +29,8 @@ def choose_network(config: DictConfig) -> DictConfig:
             chosen.model.name, chosen.model.weights = LITE, "DEFAULT"
             if chosen.training.get("freeze") == "none":
                 chosen.training.freeze = "auto"
+            if chosen.training.get("views") == 1:  # as training=finetune has it
+                chosen.training.views, chosen.training.mask_growth = 2, 0.5
             log.warning(
                 "network: %s with ImageNet weights, as these are photographs of your own; "
                 "model.name=small_cnn trains from scratch",

@@ -95,7 +95,7 @@ class FilterView:
     @property
     def short(self) -> list[tuple[str, str]]:
         """At most three numbers with their short names, for a card."""
-        names = [name for name in shown_in("card") if name in self.values][:3]
+        names = [name for name in shown_in("card") if is_known(self.values.get(name))][:3]
         return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
 
     @property

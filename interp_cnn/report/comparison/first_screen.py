@@ -77,22 +77,27 @@ def _accuracy(contents: Contents) -> str:
 def _filters(contents: Contents) -> str:
     """What the filters do, by the clearest measure there is."""
     told = {
-        "part_interpretability": ("the region of a filter covers one and the same part in", " of the images"),
-        "translation_gain": ("when an image is shifted, filters move along (0 none, 1 exactly):", ""),
+        "part_interpretability": (
+            "the region of a filter covers one and the same part in {} of the images",
+            ", for the {} one in {}",
+        ),
+        "translation_gain": (
+            "its filters follow shifted content with a gain of {} (1: exactly, 0: like any fixed spot)",
+            ", those of the {} one with {}",
+        ),
     }
     first, second = contents.networks[0], _second(contents)
     name = next((name for name in told if _value(first, name) is not None), None)
     if name is None:
         return ""
-    start, ending = told[name]
-    whole = measure(name)
+    write, (own, other) = measure(name).write, told[name]
     mine, theirs = _value(first, name), _value(second, name)
     if theirs is None or second is None:
-        return f"{start} {whole.write(mine)}{ending}"
+        return own.format(write(mine))
     chance = {None: ", not tested", True: "", False: ", a difference that chance may explain"}[
         significance(contents.differences.get(name))
     ]
-    return f"{start} {whole.write(mine)}{ending}, for the {second.name} one in {whole.write(theirs)}{chance}"
+    return own.format(write(mine)) + other.format(second.name, write(theirs)) + chance
 
 
 def _second(contents: Contents) -> Network | None:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from interp_cnn import figures
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.report.album import Album, Picture, within
 from interp_cnn.report.comparison.contents import FilterPair, Network
+from interp_cnn.report.comparison.filters import filter_measures
 from interp_cnn.report.measures import measure, ranking_measures
 
 SIDE = 168  # pixels of one image
@@ -55,12 +57,15 @@ def middle_filters(networks: Sequence[Network]) -> Middle | None:
     if len(networks) < 2 or any(network.exemplars is None for network in networks[:2]):
         return None
     first, second = networks[:2]
-    common = set(first.filters.columns) & set(second.filters.columns)
-    name = next((it for it in ranking_measures() if it in common), None)
+    tables = [filter_measures(network) for network in (first, second)]
+    name = next((it for it in ranking_measures() if all(_known(table, it) for table in tables)), None)
     if name is None:
         return None
     ours, theirs = _classes_shown(first), _classes_shown(second)
-    ranked = [_ranked(network, name) for network in (first, second)]
+    ranked = [
+        _ranked(network, table[name].to_numpy(), measure(name).better)
+        for network, table in zip((first, second), tables, strict=True)
+    ]
     both = {theirs[row] for row in ranked[1]}
     candidates = [row for row in ranked[0] if ours[row] in both]
     if not candidates:
@@ -89,14 +94,16 @@ def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> Pa
     return PairView(rows, pair.category, measure(pair.ranking).title.lower())
 
 
-def _ranked(network: Network, name: str) -> list[int]:
+def _known(table: pd.DataFrame, name: str) -> bool:
+    return name in table.columns and bool(table[name].notna().any())
+
+
+def _ranked(network: Network, values: np.ndarray, better: str) -> list[int]:
     """Rows of the filters that fire and have a value, best first."""
     assert network.exemplars is not None
-    values = network.filters[name].to_numpy(dtype=float)
-    known = [
-        row for row in range(len(values)) if np.isfinite(values[row]) and not network.exemplars.silent[row]
-    ]
-    sign = 1 if measure(name).better == "lower" else -1
+    silent = network.exemplars.silent
+    known = [row for row in range(len(values)) if np.isfinite(values[row]) and not silent[row]]
+    sign = 1 if better == "lower" else -1
     return sorted(known, key=lambda row: (sign * values[row], row))
 
 
