@@ -4,8 +4,9 @@
 over all inputs connected with an output; batch norm behind it may be folded into W on the fly.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ class WeightedLayer:
             everything = z.flatten(1).sum(1) / self.input[0].numel()
             return everything.reshape(-1, *([1] * (self.input.dim() - 1))).expand_as(self.input)
         channels = self.input.shape[1] // self._part(6, "groups", 1)
-        even = self._collected(self._within_reach(z)) / (channels * self._single.contributions.clamp_min(1))
+        even = self._collected(self._within_reach(z)) / (channels * self._single.connected)
         return self._handed_out(self._single.transpose(even, self._single.weight))
 
     def spread_by_activation(self, z: Tensor) -> Tensor:
@@ -207,19 +208,17 @@ class WeightedLayer:
         return z.expand(-1, -1, self.input.shape[1] // groups, *z.shape[3:]).flatten(1, 2)
 
     @cached_property
+    def connected(self) -> Tensor:
+        """How many positions each output of a layer of ones is connected with, at least 1."""
+        return self.contributions.clamp_min(1)
+
+    @cached_property
     def _single(self) -> "WeightedLayer":
         """The same geometry with one channel, ones everywhere: z counts an output's connected positions."""
-        weight = self._part(1, "weight")
-        ones = torch.ones_like(weight[:1, :1])
-        x = torch.ones_like(self.input[:1, :1])
-        args = (Value(x, None), ones, None, *self._geometry[:-2], 1, self._geometry[-1])
-        if not self.step.kind.startswith("conv_transpose"):
-            args = (Value(x, None), ones, None, *self._geometry[:-1], 1)
-        single = replace(self.step, args=args, kwargs={}, outputs=[])
-        z = single.run({})
-        assert isinstance(z, Tensor)  # one output
-        single.outputs = [Value(z, single)]
-        return WeightedLayer(single)
+        weight, x = self._part(1, "weight"), self.input
+        sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
+        geometry = tuple(tuple(one) if isinstance(one, list) else one for one in self._geometry)
+        return _layer_of_ones(self.step.kind, self.step.function, geometry, sizes, x.dtype, x.device)
 
     @cached_property
     def _geometry(self) -> tuple:
@@ -232,6 +231,25 @@ class WeightedLayer:
 
     def _part(self, position: int, name: str, default: Any = None) -> Any:
         return self.step.argument(position, name, default)
+
+
+@lru_cache(maxsize=128)  # a matter of shapes, the same for every image and pass
+def _layer_of_ones(
+    kind: str,
+    function: Callable,
+    geometry: tuple,
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> WeightedLayer:
+    x, ones = (torch.ones(1, 1, *size, dtype=dtype, device=device) for size in sizes)
+    groups = 3 if kind.startswith("conv_transpose") else -1  # its place among the options
+    geometry = (*geometry[:groups], 1, *geometry[groups:][1:])
+    single = Step(kind, function, (Value(x, None), ones, None, *geometry), {}, "", None)
+    z = single.run({})
+    assert isinstance(z, Tensor)  # one output
+    single.outputs = [Value(z, single)]
+    return WeightedLayer(single)
 
 
 def folded_norms(steps: list[Step]) -> dict[Step, Step]:

@@ -17,6 +17,7 @@ shares by that sign. A rule reads the layer's weights and never writes to them.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -47,10 +48,11 @@ class Epsilon:
 
     def share(self, layer: WeightedLayer, relevance: Tensor) -> Tensor:
         """R_i = x_i sum_j w_ij R_j / z_j."""
-        factor = relevance / stabilised(layer.total, self.epsilon)
+        denominator = stabilised(layer.total, self.epsilon)
+        factor = relevance / denominator
         shared = layer.transpose(factor, layer.weight).mul_(layer.input)
         shared = _with_bias(layer, shared, factor)
-        return _with_rest(layer, shared, (factor, layer.total, self.epsilon))
+        return _with_rest(layer, shared, (factor, layer.total, denominator))
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,13 @@ class Gamma:
         for_output = layer.total >= 0
         agreeing = torch.where(for_output, positive, layer.contributions - positive)
         total = layer.total + self.gamma * agreeing
-        factor = relevance / stabilised(total)
+        denominator = stabilised(total)
+        factor = relevance / denominator
         shared = torch.zeros_like(layer.input)
         for sign, outputs in ((+1, for_output), (-1, ~for_output)):
             shared += _transposed(layer, factor * outputs, sign, self.gamma, 1.0)
         shared = _with_bias(layer, shared, factor)
-        return _with_rest(layer, shared, (factor, total))
+        return _with_rest(layer, shared, (factor, total, denominator))
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ class ZPlus:
     def share(self, layer: WeightedLayer, relevance: Tensor) -> Tensor:
         """R_i = sum_j z_ij+ / z_j+ R_j."""
         positive = _signed(layer, +1)
-        factor = relevance / stabilised(positive)
-        return _with_rest(layer, _transposed(layer, factor, +1), (factor, positive))
+        denominator = stabilised(positive)
+        factor = relevance / denominator
+        return _with_rest(layer, _transposed(layer, factor, +1), (factor, positive, denominator))
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,11 @@ class AlphaBeta:
         negative = layer.contributions - positive
         both = (positive > STABILISER) & (negative < -STABILISER)
         alpha = torch.where(both, self.alpha, (positive >= -negative).to(relevance))
-        factor_for = alpha * relevance / stabilised(positive)
-        factor_against = (1 - alpha) * relevance / stabilised(negative)
+        above, below = stabilised(positive), stabilised(negative)
+        factor_for = alpha * relevance / above
+        factor_against = (1 - alpha) * relevance / below
         shared = _transposed(layer, factor_for, +1) + _transposed(layer, factor_against, -1)
-        return _with_rest(layer, shared, (factor_for, positive), (factor_against, negative))
+        return _with_rest(layer, shared, (factor_for, positive, above), (factor_against, negative, below))
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,12 @@ class ZBox:
         """Share with the bounds at the layer's own input, (1, C, H, W) each."""
         rising, falling = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
         total = layer.contributions - layer.forward(low, rising) - layer.forward(high, falling)
-        factor = relevance / stabilised(total)
+        denominator = stabilised(total)
+        factor = relevance / denominator
         shared = layer.input * layer.transpose(factor, layer.weight)
         shared -= low * layer.transpose(factor, rising)
         shared -= high * layer.transpose(factor, falling)
-        return _with_rest(layer, shared, (factor, total))
+        return _with_rest(layer, shared, (factor, total, denominator))
 
 
 @dataclass(frozen=True)
@@ -148,14 +154,22 @@ class Flat:
 
 def stabilised(denominator: Tensor, epsilon: float = STABILISER) -> Tensor:
     """The denominator moved away from zero by epsilon."""
-    return torch.full_like(denominator, epsilon).copysign_(denominator).add_(denominator)
+    return torch.copysign(_number(epsilon, denominator.dtype, denominator.device), denominator).add_(
+        denominator
+    )
+
+
+@cache
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def _signed(layer: WeightedLayer, sign: int) -> Tensor:
     """The sum of each output's contributions of one sign."""
-    x, same, other = layer.input, _part(layer.weight, sign), _part(layer.weight, -sign)
+    x, same = layer.input, _part(layer.weight, sign)
     if layer.nonnegative:
         return layer.forward(x, same)
+    other = _part(layer.weight, -sign)
     return layer.forward(x.clamp(min=0), same) + layer.forward(x.clamp(max=0), other)
 
 
@@ -164,9 +178,15 @@ def _transposed(
 ) -> Tensor:
     """Factors back to x_i sum_j (plain w_ij + strength w_ij of the sign that gives contributions of this sign)."""
     x = layer.input
-    same, other = (plain * layer.weight + strength * _part(layer.weight, s) for s in (sign, -sign))
+
+    def weight(sign: int) -> Tensor:
+        own = _part(layer.weight, sign)
+        return own if (plain, strength) == (0, 1) else plain * layer.weight + strength * own
+
+    same = weight(sign)
     if layer.nonnegative:
         return layer.transpose(factor, same).mul_(x)
+    other = weight(-sign)
     return x.clamp(min=0) * layer.transpose(factor, same) + x.clamp(max=0) * layer.transpose(factor, other)
 
 
@@ -180,14 +200,13 @@ def _with_bias(layer: WeightedLayer, shared: Tensor, factor: Tensor) -> Tensor:
     return shared if bias is None else shared + layer.spread_by_activation(factor * bias)
 
 
-def _with_rest(layer: WeightedLayer, shared: Tensor, *factors: tuple) -> Tensor:
+def _with_rest(layer: WeightedLayer, shared: Tensor, *parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """What the stabilisers of the denominators absorbed, spread evenly over the connected inputs.
 
     Args:
         layer: the layer.
         shared: relevance of its inputs so far; changed.
-        factors: (relevance / stabilised denominator, denominator, epsilon) of each part.
+        parts: (relevance / stabilised denominator, denominator, stabilised denominator) of each part.
     """
-    for factor, denominator, *epsilon in factors:
-        shared += layer.spread(factor * (stabilised(denominator, *epsilon) - denominator))
-    return shared
+    rests = [factor * (stable - denominator) for factor, denominator, stable in parts]
+    return shared.add_(layer.spread(sum(rests[1:], rests[0])))  # spreading is linear

@@ -101,9 +101,10 @@ _SHIFTING = {"batch_norm": _batch_norm, "layer_norm": _layer_norm}
 def _in_proportion(step: Step, value: Value, relevance: Tensor, epsilon: float) -> Tensor:
     """Epsilon for a linear step without weights; what has no proportion is spread evenly over the inputs."""
     output = step.output.tensor
-    factor = relevance / stabilised(output, epsilon)
+    denominator = stabilised(output, epsilon)
+    factor = relevance / denominator
     shared = value.tensor * vector_jacobian(step, value, [factor])
-    rest = factor * (stabilised(output, epsilon) - output)
+    rest = factor * (denominator - output)
     if step.kind in operations.AVERAGES:
         weight = step.run({value: torch.ones_like(value.tensor)})
         assert isinstance(weight, Tensor)  # one output
@@ -118,10 +119,13 @@ def _over_branches(step: Step, relevance: Tensor, epsilon: float) -> Shares:
     sign = -1 if step.kind == "sub" else 1
     slopes = 1, sign * step.argument(2, "alpha", 1)
     output = step.output.tensor
-    factor = relevance / stabilised(output, epsilon)
-    shares = [slope * term.tensor * factor for term, slope in zip(terms, slopes, strict=True)]
-    half = factor * (stabilised(output, epsilon) - output) / 2
-    shares = [share + half for share in shares]
+    denominator = stabilised(output, epsilon)
+    factor = relevance / denominator
+    half = factor * (denominator - output) / 2
+    shares = [
+        torch.addcmul(half, term.tensor if slope == 1 else slope * term.tensor, factor)
+        for term, slope in zip(terms, slopes, strict=True)
+    ]
     return [(term, unbroadcast(share, term.tensor.shape)) for term, share in zip(terms, shares, strict=True)]
 
 
