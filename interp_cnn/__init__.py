@@ -3,8 +3,8 @@
     from interp_cnn import lrp, make_interpretable, occlusion_map
 
 What stands in `__all__` is the public face; each name is loaded when it is first used, so that importing the package
-costs nothing. The rooms below (`data`, `model`, `training`, `explanation`, `evaluation`, ...) hold the rest; README
-tells what stands where.
+costs nothing. The rooms below (`data`, `model`, `training`, `explanation`, `evaluation`, ...) hold the rest;
+docs/house.md tells what stands where.
 
 One shape everywhere: images are (B, C, H, W), or one image (C, H, W), which counts as a batch of one; targets are
 a class number for all images or a tensor (B,); maps that keep the colour channels are (B, C, H, W), maps that have none
