@@ -1,6 +1,7 @@
 """Networks that write into their images, mix a batch, answer at random, or run where nothing can be watched."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -131,6 +132,58 @@ def test_a_network_is_tried_once_in_one_state_and_again_in_any_other():
     share["share"][0] = 0.5
     with pytest.raises(Refusal, match="mixes the images of a batch"):
         passes()
+
+
+def _by_data(network: nn.Module) -> Callable[[], object]:
+    network.gate = nn.Parameter(torch.zeros(3, 1, 1))
+    network.operation = lambda images: images - network.gate * images.mean()
+    return lambda: network.gate.data.fill_(0.5)
+
+
+def _by_a_closure(network: nn.Module) -> Callable[[], object]:
+    share = 0.0
+
+    def switch() -> None:
+        nonlocal share
+        share = 0.5
+
+    network.operation = lambda images: images - share * images.mean()
+    return switch
+
+
+def _by_an_object_that_is_called(network: nn.Module) -> Callable[[], object]:
+    class Mean:
+        share = 0.0
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return images - self.share * images.mean()
+
+    network.operation = Mean()
+    return lambda: setattr(network.operation, "share", 0.5)
+
+
+def _by_the_owner_of_a_hook(network: nn.Module) -> Callable[[], object]:
+    class Hook:
+        share = 0.0
+
+        def change(self, module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            return (given[0] - self.share * given[0].mean(),)
+
+    hook = Hook()
+    network.layers.register_forward_pre_hook(hook.change)
+    return lambda: setattr(hook, "share", 0.5)
+
+
+@pytest.mark.parametrize(
+    "prepared", [_by_data, _by_a_closure, _by_an_object_that_is_called, _by_the_owner_of_a_hook]
+)
+def test_what_was_tried_is_tried_again_where_the_network_changes_behind_torch(prepared):
+    network = Behind(lambda images: images).eval()
+    switch = prepared(network)
+    gradients.smooth_grad(network, images_of(), TARGETS, samples=1)
+    switch()
+    with pytest.raises(Refusal, match="mixes the images of a batch"):
+        gradients.smooth_grad(network, images_of(), TARGETS, samples=1)
 
 
 def test_an_image_that_tells_nothing_settles_nothing():
