@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         location_instability as location_instability,
     )
     from interp_cnn.evaluation.network import evaluate_network as evaluate_network
+    from interp_cnn.explanation.decisions.contributions import filter_contributions as filter_contributions
+    from interp_cnn.explanation.decisions.filter_relevance import filter_relevance as filter_relevance
     from interp_cnn.explanation.filters.exemplars import exemplars as exemplars
     from interp_cnn.explanation.gradients.gradients import grad_cam as grad_cam
     from interp_cnn.explanation.gradients.gradients import integrated_gradients as integrated_gradients
@@ -42,6 +44,8 @@ _PLACES = {
     "evaluate_network": "evaluation.network",
     "exemplars": "explanation.filters.exemplars",
     "explain_image": "explanation.methods.image",
+    "filter_contributions": "explanation.decisions.contributions",
+    "filter_relevance": "explanation.decisions.filter_relevance",
     "grad_cam": "explanation.gradients.gradients",
     "integrated_gradients": "explanation.gradients.gradients",
     "load_network": "runs.networks",
@@ -61,6 +65,8 @@ __all__ = [
     "evaluate_network",
     "exemplars",
     "explain_image",
+    "filter_contributions",
+    "filter_relevance",
     "grad_cam",
     "integrated_gradients",
     "load_network",

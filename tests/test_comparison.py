@@ -103,6 +103,7 @@ def test_masks_bring_part_interpretability_and_dissection_with_their_nulls(caplo
     assert [record.message.split(" of ")[0] for record in caplog.records] == [
         "masked: feature maps",
         "masked: judging 4 filters on 180 images",
+        "masked: shares",
         "masked: regions",
     ]
     table, summary = measures.filters, measures.summary

@@ -84,6 +84,7 @@ def runs(tmp_path_factory):
         for seed, kind in enumerate(("interpretable", "plain")):
             words = [
                 f"model={kind}",
+                "model.name=small_cnn",
                 "model.widths=[4,4,4,4,6]",
                 "data.image_size=24",
                 "data.scale=[1.5,2.0]",

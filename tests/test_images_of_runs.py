@@ -27,6 +27,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 TINY = [
     "data.image_size=24",
     "data.batch_size=4",
+    "model.name=small_cnn",
     "model.widths=[4,4,6,8,8]",
     "training.epochs=1",
     "model=plain",

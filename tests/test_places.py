@@ -39,6 +39,7 @@ def comparison(tmp_path_factory):
         config = composed(
             "train",
             f"model={kind}",
+            "model.name=small_cnn",
             "model.widths=[4,4,4,4,6]",
             "data=image_folder",
             f"data.root={place / 'images'}",

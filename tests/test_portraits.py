@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_training import data
@@ -21,6 +22,7 @@ from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import kept_feature_maps
+from interp_cnn.report import Network
 from interp_cnn.report.folder import GENERATOR
 
 
@@ -85,7 +87,19 @@ def test_every_method_explains_the_true_class_of_the_same_images_for_both_networ
         for kind, it in networks.items()
     ]
     settings = MapSettings(("occlusion", "saliency"), Options(window=6, stride=6), target="true")
-    samples = sample_images(runs, tmp_path, count=3, settings=settings)
+    portraits = [
+        Network(
+            kind,
+            "conv5",
+            0,
+            {},
+            pd.DataFrame({"filter": range(6)}),
+            exemplars(it, few(digits), layer="conv5"),
+        )
+        for kind, it in networks.items()
+    ]
+    samples = sample_images(runs, portraits, tmp_path, count=3, settings=settings)
+    assert {(one.network, one.target) for one in samples[1].decisions} >= {("a", "1"), ("b", "1")}
     assert list(samples[0].maps) == ["a.occlusion", "a.saliency", "b.occlusion", "b.saliency"]
     assert [sample.record.label for sample in samples] == ["0", "1", "2"]
     sample = samples[1]

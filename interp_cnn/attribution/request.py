@@ -1,5 +1,6 @@
 """A request: which maps of which images by which networks, checked and typed, made once from a configuration."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,3 +82,13 @@ class MapRequest:
     def one_scale_over_images(self) -> bool:
         """Whether colours can be told only when all maps are there."""
         return self.shared_scale in ("images", "all")
+
+
+def share_of(shard: str | None) -> tuple[int, int] | None:
+    """(k, n) of `k/n`."""
+    if shard is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
+    if not found or not int(found[1]) < int(found[2]):
+        raise ValueError(f"shard={shard}: expected K/N with K from 0 to N-1, such as 0/4, 1/4, 2/4 and 3/4")
+    return int(found[1]), int(found[2])

@@ -125,7 +125,7 @@ def report_on(
         networks=networks,
         baselines=comparison.baselines,
         differences=comparison.differences_of(first, second),
-        samples=sample_images(runs, folder / "maps", count=config.sample_images, settings=settings),
+        samples=sample_images(runs, networks, folder / "maps", count=config.sample_images, settings=settings),
         meanings={name: method_named(name, options).meaning for name in methods},
         curves=pd.concat([training_curves(found) for found in runs]),
         reproduction={

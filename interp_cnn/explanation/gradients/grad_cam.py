@@ -5,8 +5,6 @@
 Selvaraju et al., ICCV 2017 (arXiv 1610.02391). The map is as coarse as the layer and has no colour channel.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,16 +99,29 @@ def _maps_and_gradient(
 
 
 def last_feature_maps(network: nn.Module, images: Tensor) -> str:
-    """The last module, pooling left out, whose last output are maps of more than one cell."""
+    """The last module, pooling and dropout left out, whose last output are maps of more than one cell."""
+    return layers_with_maps(network, images)[0]
+
+
+def layers_with_maps(network: nn.Module, images: Tensor) -> list[str]:
+    """The modules whose last output are maps of more than one cell, pooling and dropout left out, last ones first.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W) that pass it once.
+
+    Raises:
+        ValueError: there is none.
+    """
     calls = _calls(network, images)
     last = {name: number for number, (name, _, _) in enumerate(calls)}
-    return calls[_last_maps(calls, lambda number: last[calls[number][0]] == number)][0]
+    return [calls[number][0] for number in _with_maps(calls) if last[calls[number][0]] == number]
 
 
 def _last_run_with_maps(network: nn.Module, images: Tensor) -> tuple[str, int]:
-    """The last module, pooling left out, that returns maps of more than one cell, and in which of its runs."""
+    """The last module that returns maps of more than one cell, pooling and dropout left out, and which of its runs."""
     calls = _calls(network, images)
-    name = calls[place := _last_maps(calls, lambda number: True)][0]
+    name = calls[place := _with_maps(calls)[0]][0]
     return name, sum(before == name for before, _, _ in calls[:place])
 
 
@@ -135,11 +146,17 @@ def _calls(network: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, Ten
     return calls
 
 
-def _last_maps(calls: list[tuple[str, nn.Module, Tensor]], usable: Callable[[int], bool]) -> int:
+def _with_maps(calls: list[tuple[str, nn.Module, Tensor]]) -> list[int]:
+    """The calls that return maps of more than one cell and are no pooling's or dropout's, the last of them first."""
     pooled = {id(output) for _, module, output in calls if "Pool" in type(module).__name__}
+    found = []
     for number in reversed(range(len(calls))):
-        output = calls[number][2]
+        _, module, output = calls[number]
         maps = isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1
-        if maps and id(output) not in pooled and usable(number):
-            return number
-    raise ValueError("the network has no module that returns feature maps (B, D, h, w): name one with layer=")
+        if maps and id(output) not in pooled and "Dropout" not in type(module).__name__:
+            found.append(number)
+    if not found:
+        raise ValueError(
+            "the network has no module that returns feature maps (B, D, h, w): name one with layer="
+        )
+    return found

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Contributions:
+class DeepLiftMaps:
     """Maps of some images, and what can be said of them.
 
     Attributes:
@@ -81,14 +81,14 @@ def deeplift(
 @precision("float32")
 def deeplift_with_doubts(
     network: nn.Module, images: Tensor, targets: Tensor, *, baseline: Baseline = "zero"
-) -> Contributions:
+) -> DeepLiftMaps:
     """The maps of `deeplift`, and which of them have a sum that says nothing."""
     return _handed_back(network, images, targets, baseline)
 
 
 def _handed_back(
     network: nn.Module, images: Tensor, targets: Tensor | int, baseline: Baseline
-) -> Contributions:
+) -> DeepLiftMaps:
     check_plain(network)
     images, targets = check_question(images, targets)
     references = reference_images(images, baseline)
@@ -98,30 +98,32 @@ def _handed_back(
         score = target_logits(tape.logits.tensor, targets)
         start = torch.zeros_like(tape.logits.tensor).scatter_(1, targets[:, None], 1)
         for reference in references:
-            at_baseline = _baseline_values(network, tape, reference)
-            contributions = _multipliers(tape, at_baseline, start) * (images - reference)
+            at_baseline = baseline_values(network, tape, reference)
+            contributions = multipliers_at(tape, at_baseline, start, tape.images) * (images - reference)
             baseline_score = (
                 at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
             )
             lost |= _only_rounding(contributions, score - baseline_score, tape.logits.tensor.abs().amax(1))
             total += contributions
-    return Contributions(total / len(references), lost)
+    return DeepLiftMaps(total / len(references), lost)
 
 
-def _multipliers(tape: Tape, at_baseline: dict[Value, Tensor], start: Tensor) -> Tensor:
-    """The multipliers of the pixels, (B, C, H, W), from those of the logits, (B, K)."""
+def multipliers_at(tape: Tape, at_baseline: dict[Value, Tensor], start: Tensor, goal: Value) -> Tensor:
+    """The multipliers of a value, shaped like it, from those of the logits, (B, K)."""
     multipliers = {tape.logits: start}
     for step in reversed(tape.steps):
+        if goal in step.outputs:
+            break
         received = [multipliers.pop(value, None) for value in step.outputs]
         if all(one is None for one in received):
             continue
         _check_decisions(step, at_baseline)
         for value, multiplier in propagate_multipliers(step, received, at_baseline):
             multipliers[value] = multipliers[value] + multiplier if value in multipliers else multiplier
-    return multipliers[tape.images]
+    return multipliers[goal]
 
 
-def _baseline_values(network: nn.Module, tape: Tape, reference: Tensor) -> dict[Value, Tensor]:
+def baseline_values(network: nn.Module, tape: Tape, reference: Tensor) -> dict[Value, Tensor]:
     """For each value on the image's tape the baseline's tensor, of all images or one for all."""
     for count in dict.fromkeys((len(reference), len(tape.images.tensor))):
         other = record(network, reference.expand(count, *reference.shape[1:]))

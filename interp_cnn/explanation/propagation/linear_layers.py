@@ -31,11 +31,13 @@ class WeightedLayer:
         step: the convolution or linear step.
         norm: a batch norm step folded into it.
         by_activation: (B,) images whose biases share their relevance by activation; None for no image.
+        keeps_bias: biases that would share by activation keep their share for themselves.
     """
 
     step: Step
     norm: Step | None = None
     by_activation: Tensor | None = None
+    keeps_bias: bool = False
 
     def __post_init__(self) -> None:
         if any(isinstance(part, Value) for part in (self._part(1, "weight"), self._part(2, "bias"))):

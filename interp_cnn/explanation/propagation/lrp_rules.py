@@ -197,7 +197,7 @@ def _part(weight: Tensor, sign: int) -> Tensor:
 def _with_bias(layer: WeightedLayer, shared: Tensor, factor: Tensor) -> Tensor:
     """The share of the biases that is handed out by activation."""
     bias = layer.bias_by_activation
-    return shared if bias is None else shared + layer.spread_by_activation(factor * bias)
+    return shared if bias is None or layer.keeps_bias else shared + layer.spread_by_activation(factor * bias)
 
 
 def _with_rest(layer: WeightedLayer, shared: Tensor, *parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:

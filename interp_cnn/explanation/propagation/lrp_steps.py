@@ -27,6 +27,8 @@ def propagate_relevance(
     received: Sequence[Tensor | None],
     by_activation: Tensor | None = None,
     epsilon: float = STABILISER,
+    *,
+    keeping: bool = False,
 ) -> Shares:
     """The relevance of a step without weights, handed to its inputs.
 
@@ -35,6 +37,7 @@ def propagate_relevance(
         received: relevance of each of its outputs; None for an output that nothing came back from.
         by_activation: (B,) images whose biases share by activation.
         epsilon: of sums and averages, as the rule of the same name has it.
+        keeping: whether shifts and constants that are added keep their share of the relevance for themselves.
 
     Returns:
         The inputs and their shares.
@@ -45,9 +48,13 @@ def propagate_relevance(
         if kind in _SHIFTING:
             slope, axes = _SHIFTING[kind](step)  # refuses the statistics of the batch
             relevance = of_one_output(received)
+            if keeping:
+                return [(value, _without_shift(step, relevance, slope))]
             if by_activation is not None:
                 relevance = _shift_by_activation(step, relevance, slope, axes, by_activation)
             return [(value, relevance)]
+        if keeping and kind in ("add", "sub"):
+            return [(value, _without_constant(step, value, of_one_output(received)))]
         if kind in _PASSING or kind in operations.BINARY:
             return [(value, unbroadcast(of_one_output(received), value.tensor.shape))]
         if kind in operations.SUMS:
@@ -82,6 +89,25 @@ def _shift_by_activation(
     size = x.abs().add_(torch.finfo(x.dtype).tiny)  # evenly where everything is dark
     shared = signal + size / size.sum(axes, keepdim=True) * shift + (relevance - factor * y)
     return torch.where(by_activation.reshape(-1, *([1] * (x.dim() - 1))), shared, relevance)
+
+
+def _without_shift(step: Step, relevance: Tensor, slope: Tensor) -> Tensor:
+    """A norm's relevance without the shift's own: a batch norm's mean belongs to the shift, a layer norm's does not."""
+    y = step.output.tensor
+    if step.kind == "batch_norm":
+        signal = slope * step.argument(0, "input").tensor
+    else:
+        bias = step.argument(3, "bias")
+        signal = y if bias is None else y - bias
+    return relevance * signal / stabilised(y)
+
+
+def _without_constant(step: Step, value: Value, relevance: Tensor) -> Tensor:
+    """The relevance of a sum with a constant that belongs to the signal: in proportion."""
+    second = step.argument(0, "input") is not value
+    slope = (-1 if step.kind == "sub" else 1) * step.argument(2, "alpha", 1) if second else 1
+    shared = relevance * slope * value.tensor / stabilised(step.output.tensor)
+    return unbroadcast(shared, value.tensor.shape)
 
 
 def _batch_norm(step: Step) -> tuple[Tensor, tuple[int, ...]]:

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.report.decisions.contents import Decision
 from interp_cnn.report.maps.records import ImageRecord
 
 
@@ -99,12 +100,14 @@ class SampleImage:
         image: (C, H, W) in [0, 1] or uint8.
         maps: `map_key` -> (H, W); none for a map that was refused.
         peaks: network -> (D,) peak of each of its filters on this image, in the order of its table of filters.
+        decisions: why each network says what it says; of a network that errs also why not the true class.
     """
 
     record: ImageRecord
     image: ArrayLike
     maps: Mapping[str, NDArray[np.float32]]
     peaks: Mapping[str, ArrayLike] = field(default_factory=dict)
+    decisions: Sequence[Decision] = ()
 
 
 @dataclass(frozen=True)

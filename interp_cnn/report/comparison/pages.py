@@ -67,7 +67,7 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
             )
             for place, (network, slug) in enumerate(zip(contents.networks, slugs, strict=True))
         ]
-        samples = sample_views(draft, contents, networks, look)
+        samples = sample_views(album, contents, networks, look)
         site = Site(
             title=contents.title[:1].upper() + contents.title[1:],
             made=str(contents.reproduction.get("date", "")),
@@ -83,7 +83,7 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
         for network in networks:
             _write_network(pages, network, contents)
         _write_samples(pages, samples, reading(map_colours))
-        write_assets(draft, "explained.css")
+        write_assets(draft, "explained.css", "decision.css")
     return folder / "index.html"
 
 
@@ -187,6 +187,11 @@ def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None
             reading=words,
             firing=sample.firing,
             among=sample.among,
+            decisions=sample.decisions,
+            filter_pages={
+                network.name: {it.number: it.page for it in network.filters}
+                for network in pages.site.networks
+            },
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from interp_cnn.figures.colours import as_array
-from interp_cnn.report.album import Picture
+from interp_cnn.report.album import Album, Picture
 from interp_cnn.report.comparison.contents import Contents, SampleImage
 from interp_cnn.report.comparison.filters import FilterView, NetworkView
+from interp_cnn.report.decisions.views import DecisionView, decision_views
 from interp_cnn.report.maps.records import Look, draw, write_maps
 from interp_cnn.report.maps.views import ImageView, image_view
 
@@ -27,6 +27,7 @@ class SampleView:
         image: its maps.
         firing: filters whose peak on this image is highest, as a share of their highest peak on all images.
         among: filters whose strongest images it is among, with its rank there.
+        decisions: why each network says what it says.
     """
 
     page: str
@@ -34,6 +35,7 @@ class SampleView:
     image: ImageView
     firing: list[tuple[NetworkView, Firing]]
     among: list[tuple[NetworkView, Firing]]
+    decisions: list[DecisionView]
 
     @property
     def name(self) -> str:
@@ -55,10 +57,10 @@ def sample_pages(samples: Sequence[SampleImage]) -> dict[str, str]:
 
 
 def sample_views(
-    folder: Path, contents: Contents, networks: list[NetworkView], look: Look
+    album: Album, contents: Contents, networks: list[NetworkView], look: Look
 ) -> list[SampleView]:
     """Write the records and draw the maps of all sample images, each in a folder below `images/`."""
-    among = _among_strongest(networks)
+    among, folder = _among_strongest(networks), album.folder
     views = []
     for index, sample in enumerate(contents.samples):
         place = _place(index)
@@ -70,7 +72,8 @@ def sample_views(
         image = image_view(folder, place, record, contents.meanings, look)
         assert image.picture is not None  # it was drawn just now
         picture = replace(image.picture, source=f"{place}/{image.picture.source}")
-        views.append(SampleView(f"{place}/index.html", picture, image, firing, listed))
+        decisions = decision_views(sample.decisions, sample.image, album, base=f"decisions/{index:04d}")
+        views.append(SampleView(f"{place}/index.html", picture, image, firing, listed, decisions))
     return views
 
 

@@ -106,6 +106,8 @@ def write_pages(
                 reading=words,
                 firing=(),
                 among=(),
+                decisions=(),
+                filter_pages={},
             )
             write_text(folder / view.place / "index.html", text)
     return folder / "index.html"

@@ -1,0 +1,87 @@
+"""The recipe of decision sheets: exemplars looked for, decisions asked, page and files written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp_cnn.decisions.sheet import Asked, decisions_about
+from interp_cnn.explanation.decisions.head import chosen_layer
+from interp_cnn.explanation.filters.exemplars import exemplars
+from interp_cnn.explanation.network.feature_maps import evaluation_mode
+from interp_cnn.report.decisions.pages import DecidedImage, write_decisions
+from interp_cnn.runs.devices import frozen
+from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.storage.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class DecisionRequest:
+    """Decisions to ask for.
+
+    Attributes:
+        networks: that are asked.
+        images: about which.
+        device: where the networks compute.
+        layer: dotted name of the layer, of each network; None: its top masked layer, else its last feature maps.
+        first: name of the page.
+        source: where the images are from, in words.
+        configuration: all settings.
+        beside: further pages, title -> address.
+    """
+
+    networks: Sequence[Subject]
+    images: Sequence[Picture]
+    device: torch.device
+    layer: str | None
+    first: str
+    source: str
+    configuration: Mapping[str, Any]
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+def explain_decisions(request: DecisionRequest, folder: Path) -> Path:
+    """Ask all networks about all images, write the page and return it."""
+    asked = [asked_of(one, request) for one in request.networks]
+    decided = []
+    bar = progress_bar(transient=True)
+    task = bar.add_task("decisions", total=float(len(request.images)), seen="")
+    with bar:
+        for number, picture in enumerate(request.images, 1):
+            pixels = picture.pixels()
+            decided.append(
+                DecidedImage(
+                    picture.name, picture.label, pixels.numpy(), decisions_about(asked, pixels, picture.label)
+                )
+            )
+            bar.update(task, completed=float(number), seen=f"{number}/{len(request.images)} images")
+    names = " and ".join(one.name for one in asked)
+    layers = dict.fromkeys(one.layer for image in decided for one in image.decisions)
+    return write_decisions(
+        folder,
+        decided,
+        title=f"Decisions of {names}",
+        facts={
+            "networks": names,
+            "layer": ", ".join(layers),
+            "images": f"{len(decided)} of {request.source}",
+        },
+        first=request.first,
+        beside=request.beside,
+    )
+
+
+def asked_of(subject: Subject, request: DecisionRequest) -> Asked:
+    """A network with the exemplars of its filters, where its data are at hand."""
+    network = frozen(subject.network.to(request.device).eval())
+    if subject.data is None:
+        return Asked(subject.name, network, subject.classes)
+    blank = torch.zeros(1, subject.data.channels, *subject.data.image_size, device=request.device)
+    with evaluation_mode(network), torch.no_grad():
+        layer = chosen_layer(network, blank, request.layer)
+    found = exemplars(network, subject.data.val_dataloader(), layer=layer)
+    return Asked(subject.name, network, subject.classes, found)

@@ -1,0 +1,182 @@
+"""Asking a network for the sheet of one decision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from interp_cnn.explanation.decisions.contributions import Contributions, filter_contributions
+from interp_cnn.explanation.decisions.removal import Removal, filters_for, removal
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.explanation.network.feature_maps import evaluation_mode
+from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.report.decisions.contents import Curves, Decision, FilterShare
+from interp_cnn.report.words import class_words
+
+FOR, AGAINST = 5, 2  # filters shown, at most
+WORTH_SHOWING = 0.02  # of the sum of all shares without signs
+LOOKS_LIKE = 3  # exemplars of a filter
+IN_TURN = ("exact", "deeplift", "lrp")
+
+
+def shared_out(network: nn.Module, image: Tensor, target: int, *, layer: str | None = None) -> Contributions:
+    """The target's logit shared out by the first of these that the network allows: exactly, by DeepLIFT, by LRP.
+
+    Args:
+        network: images (B, C, H, W) -> logits (B, K).
+        image: (C, H, W).
+        target: the class.
+        layer: whose filters; None: see `filter_contributions`.
+    """
+    for method in IN_TURN[:-1]:
+        with suppress(Refusal, ValueError):
+            return filter_contributions(network, image, target, layer=layer, method=method)
+    return filter_contributions(network, image, target, layer=layer, method=IN_TURN[-1])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A network that is asked for its decisions.
+
+    Attributes:
+        name: shown everywhere.
+        network: images (B, C, H, W) -> logits (B, K).
+        classes: K names.
+        strongest: exemplars of a layer's filters; None: the layer is chosen, and no exemplars are shown.
+    """
+
+    name: str
+    network: nn.Module
+    classes: Sequence[str]
+    strongest: Exemplars | None = None
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What filters are called: the class that most of their strongest images show, and how many; empty without."""
+        found = self.strongest
+        if found is None:
+            return []
+        labels = []
+        for shown, numbers in zip(found.labels, found.image_numbers, strict=True):
+            names = [str(self.classes[int(label)]) for label in shown[numbers >= 0]]
+            label = "never fires"
+            for most, count in Counter(names).most_common(1):
+                label = f"{class_words(most)} ({count} of {len(names)})"
+            labels.append(label)
+        return labels
+
+
+def decisions_about(networks: Sequence[Asked], image: Tensor, label: str = "") -> list[Decision]:
+    """Why each network says what it says of an image (C, H, W), and where that is wrong, why not its true class.
+
+    A network that no method shares out is left out.
+    """
+    found = []
+    for one in networks:
+        pixels = image.to(next(one.network.parameters(), image).device)
+        with evaluation_mode(one.network), torch.no_grad():
+            said = int(one.network(pixels[None]).argmax())
+        true = [one.classes.index(label)] if label in one.classes else []
+        for target in dict.fromkeys([said, *true]):
+            with suppress(Refusal):
+                found.append(decide(one, pixels, target, label=label))
+    return found
+
+
+def decide(one: Asked, image: Tensor, target: int, *, label: str = "") -> Decision:
+    """The sheet of one decision.
+
+    Args:
+        one: the network.
+        image: (C, H, W) where the network lies.
+        target: the class asked about.
+        label: the image's own class, empty where not known.
+
+    Raises:
+        Refusal: a network that no method shares out.
+    """
+    layer = None if one.strongest is None else one.strongest.layer
+    found = shared_out(one.network, image, target, layer=layer)
+    without = removal(one.network, image, found)
+    logits = without.most[0]
+    return Decision(
+        network=one.name,
+        layer=found.layer,
+        method=found.method,
+        target=one.classes[target],
+        predicted=one.classes[int(logits.argmax())],
+        label=label,
+        score=float(found.scores[0]),
+        probability=float(logits.softmax(0)[target]),
+        rest=float(found.rest[0]),
+        shares=found.shares[0].double().cpu().numpy(),
+        shown=[_share(number, found, without, one) for number in chosen(found.shares[0])],
+        enough=int(filters_for(found.shares)[0]),
+        curves=_curves(without),
+        linear=found.linear,
+        bypassed=found.bypassed,
+    )
+
+
+def chosen(shares: Tensor) -> list[int]:
+    """The filters to show: the largest shares for the class, then the largest against it.
+
+    Example:
+        >>> chosen(torch.tensor([3.0, -1.0, 0.001, 2.0]))
+        [0, 3, 1]
+    """
+    least = WORTH_SHOWING * shares.abs().sum()
+    order = shares.argsort(descending=True, stable=True).tolist()
+    speaking_for = [number for number in order[:FOR] if shares[number] > least]
+    against = [number for number in order[::-1][:AGAINST] if shares[number] < -least]
+    return speaking_for + against
+
+
+def _share(number: int, found: Contributions, without: Removal, one: Asked) -> FilterShare:
+    strongest = one.strongest
+    row, column = found.positions[0, number].tolist()
+    height, width = found.activations.shape[2:]
+    place = ((column + 0.5) / width, (row + 0.5) / height)
+    values = found.activations[0, number].cpu().numpy()
+    looks, highest = [], float(values.max())
+    if strongest is not None:
+        numbers = strongest.image_numbers[number][:LOOKS_LIKE].tolist()
+        looks = [
+            (strongest.images[image], strongest.maps[number, place].numpy())
+            for place, image in enumerate(numbers)
+            if image >= 0
+        ]
+        highest = float(strongest.maps[number].max())
+        across = strongest.field.image_size
+        down, right = strongest.field.centres(torch.tensor([row, column])).tolist()
+        place = (
+            min(max((right + 0.5) / across[1], 0.0), 1.0),
+            min(max((down + 0.5) / across[0], 0.0), 1.0),
+        )
+    return FilterShare(
+        number=number,
+        share=float(found.shares[0, number]),
+        drop=float(without.drops[number]),
+        place=place,
+        label=one.labels[number] if one.labels else "",
+        map=values,
+        highest=highest,
+        exemplars=looks,
+    )
+
+
+def _curves(without: Removal) -> Curves:
+    target = without.target
+    return Curves(
+        counts=without.counts.numpy(),
+        most=without.most[:, target].double().cpu().numpy(),
+        least=without.least[:, target].double().cpu().numpy(),
+        random=without.random[:, :, target].double().mean(0).cpu().numpy(),
+        probability=without.probability(without.most).double().cpu().numpy(),
+    )

@@ -1,0 +1,90 @@
+"""The page of decision sheets, image by image, and the table of all shares.
+
+decisions.html   (or index.html) a sheet for every image, network and class asked about
+decisions.csv    a row for every filter that a sheet shows
+decisions.json   everything but the pictures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from interp_cnn.report.album import Album
+from interp_cnn.report.decisions.contents import Decision
+from interp_cnn.report.decisions.views import decision_views
+from interp_cnn.report.site import Site, templates, write_assets
+from interp_cnn.storage.files import write_text, written_table
+
+TABLE, RECORD = "decisions.csv", "decisions.json"
+COLUMNS = (
+    *("file", "label", "network", "layer", "method", "target", "predicted", "logit", "probability", "rest"),
+    *("filters_for_90_percent", "filter", "filter_label", "share", "drop_when_off", "x", "y"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DecidedImage:
+    """An image (C, H, W) with its name and class, and the decisions about it."""
+
+    name: str
+    label: str
+    image: ArrayLike
+    decisions: Sequence[Decision]
+
+
+def write_decisions(
+    folder: Path,
+    images: Sequence[DecidedImage],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    first: str,
+    beside: Mapping[str, str] | None = None,
+) -> Path:
+    """Write page, table and record and return the page.
+
+    Args:
+        folder: of the site.
+        images: with their decisions.
+        title: of the page.
+        facts: name -> text.
+        first: name of the page.
+        beside: further pages, title -> address.
+    """
+    album = Album(folder)
+    site = Site(title, [TABLE, RECORD], beside=beside or {})
+    views = [
+        (one, decision_views(one.decisions, one.image, album, base=f"decisions/{number:04d}"))
+        for number, one in enumerate(images)
+    ]
+    write_assets(folder, "decision.css")
+    page = templates(site).get_template("decisions.html.j2")
+    write_text(folder / first, page.render(root="", here="", images=views, facts=facts))
+    with written_table(folder / TABLE) as writer:
+        writer.writerow(COLUMNS)
+        for image in images:
+            for one in image.decisions:
+                start = (
+                    image.name,
+                    image.label,
+                    one.network,
+                    one.layer,
+                    one.method,
+                    one.target,
+                    one.predicted,
+                )
+                numbers = (one.score, one.probability, one.rest, one.enough)
+                for share in one.shown:
+                    row = (share.number, share.label, share.share, share.drop, *share.place)
+                    writer.writerow([*start, *numbers, *row])
+    record = [
+        {"file": image.name, "label": image.label, "decisions": [one.as_json() for one in image.decisions]}
+        for image in images
+    ]
+    write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+    return folder / first

@@ -1,0 +1,257 @@
+"""Decision sheets as pages show them: bars that add up to the logit, discs on the image, a curve of what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from interp_cnn import figures
+from interp_cnn.report.album import Album, Picture, within
+from interp_cnn.report.decisions.contents import Decision, FilterShare
+from interp_cnn.report.numbers import minus
+from interp_cnn.report.words import class_words
+
+CELL = 76  # pixels of one small picture
+IMAGE = 264  # of the image with its discs
+DISC = 23
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stretch of a sum, from `left` on, `width` wide, in parts of the whole scale in per cent."""
+
+    left: float
+    width: float
+    sign: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ShareRow:
+    """One filter on a sheet."""
+
+    place: int
+    number: int
+    label: str
+    picture: Picture
+    bar: Bar
+    x: float
+    y: float
+    drop: str
+
+
+@dataclass(frozen=True)
+class CurveView:
+    """The removal curves as points of an SVG of 100 x 60 units, with the words at its axes."""
+
+    most: str
+    least: str
+    random: str
+    high: str
+    low: str
+    zero: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class DecisionView:
+    """One network's decision for one class."""
+
+    decision: Decision
+    network: str
+    target: str
+    headline: str
+    image: Picture
+    rows: list[ShareRow]
+    lesser: list[tuple[str, str, Bar]]
+    total: Bar
+    zero: float
+    curve: CurveView
+    enough: str
+    note: str
+
+
+def decision_views(
+    decisions: Sequence[Decision], image: ArrayLike, album: Album, *, base: str
+) -> list[DecisionView]:
+    """The sheets of one image, all on one scale of logits.
+
+    Args:
+        decisions: of one or several networks, for one or several classes.
+        image: (C, H, W).
+        album: that saves the pictures.
+        base: where they go, `decisions/0003`.
+    """
+    if not decisions:
+        return []
+    ends = [_ends(one) for one in decisions]
+    low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+    plain = album.picture(f"{base}-image", within(figures.to_rgb(image), IMAGE), "The image")
+    return [
+        _view(one, image, album, f"{base}-{number}", plain, (low, high))
+        for number, one in enumerate(decisions)
+    ]
+
+
+def _view(
+    decision: Decision, image: ArrayLike, album: Album, base: str, plain: Picture, scale: tuple[float, float]
+) -> DecisionView:
+    rows, reached = [], 0.0
+    spots = spread_out([one.place for one in decision.shown], DISC / IMAGE)
+    for place, (one, spot) in enumerate(zip(decision.shown, spots, strict=True), 1):
+        picture = album.picture(
+            f"{base}-{place}",
+            share_pictures(one, image),
+            f"Where filter {one.number} fires here, and on its strongest images",
+            colours=96,
+        )
+        bar = _bar(reached, one.share, scale)
+        reached += one.share
+        x, y = (100 * part for part in spot)
+        rows.append(ShareRow(place, one.number, one.label, picture, bar, x, y, logits(one.drop)))
+    lesser = []
+    for name, words, share in other_lines(decision):
+        lesser.append((name, words, _bar(reached, share, scale)))
+        reached += share
+    return DecisionView(
+        decision=decision,
+        network=decision.network,
+        target=decision.target,
+        headline=headline(decision),
+        image=plain,
+        rows=rows,
+        lesser=lesser,
+        total=_bar(0.0, decision.score, scale),
+        zero=_at(0.0, scale),
+        curve=_curve(decision),
+        enough=enough(decision),
+        note=note(decision),
+    )
+
+
+def other_lines(decision: Decision) -> list[tuple[str, str, float]]:
+    """What no filter of the sheet brings: name, more words, share."""
+    shown = "other" if decision.shown else "filter"
+    lines = [
+        (f"{len(shares)} {shown}{'s' if len(shares) != 1 else ''} {way} it", "", float(shares.sum()))
+        for shares, way in zip(decision.others, ("for", "against"), strict=True)
+        if len(shares)
+    ]
+    rest = "biases, and what reaches the logit round the layer" if decision.bypassed else "biases"
+    return [*lines, ("rest", rest, decision.rest)]
+
+
+def spread_out(places: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:
+    """Places (x, y) in [0, 1], those that lie closer than `apart` to an earlier one moved to the nearest free spot.
+
+    Example:
+        >>> spread_out([(0.5, 0.5), (0.5, 0.5)], 0.1)
+        [(0.5, 0.5), (0.6, 0.5)]
+    """
+    taken: list[tuple[float, float]] = []
+    turns = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    for x, y in places:
+        rings = [
+            (x, y),
+            *((x + r * apart * np.cos(t), y + r * apart * np.sin(t)) for r in (1, 2, 3) for t in turns),
+        ]
+        free = (
+            (round(float(a), 4), round(float(b), 4))
+            for a, b in rings
+            if 0 <= a <= 1 and 0 <= b <= 1 and all(np.hypot(a - c, b - d) >= 0.99 * apart for c, d in taken)
+        )
+        taken.append(next(free, (x, y)))
+    return taken
+
+
+def headline(decision: Decision) -> str:
+    """What the network says and what is asked, in words."""
+    target, says = class_words(decision.target), f"{100 * decision.probability:.0f} %"
+    if decision.target == decision.predicted:
+        wrong = decision.label and decision.label != decision.predicted
+        right = f", wrongly: it is {class_words(decision.label)}" if wrong else ""
+        return f"says {target} ({says}){right}"
+    return f"gives {target} {says} and says {class_words(decision.predicted)}"
+
+
+def enough(decision: Decision) -> str:
+    """How few filters carry the decision."""
+    if not decision.enough:
+        return "No filter speaks for it."
+    filters = "filter carries" if decision.enough == 1 else "filters carry"
+    return f"{decision.enough} of {len(decision.shares)} {filters} 90 % of what speaks for it."
+
+
+def note(decision: Decision) -> str:
+    """How far the shares are a matter of choice."""
+    if decision.linear:
+        return "Nothing but sums lies behind the layer: a filter's share is what the logit loses without it."
+    how = {
+        "deeplift": "DeepLIFT",
+        "lrp": "relevance propagation",
+        "integrated_gradients": "integrated gradients",
+    }
+    named = how.get(decision.method, decision.method)
+    return f"More than sums lies behind the layer: shares are handed out by {named}, and add up to the logit."
+
+
+def logits(value: float) -> str:
+    """A signed number of logits."""
+    return minus(f"{value:+.2f}")
+
+
+def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
+    """Where a filter fires on this image, and on the images where it fires most, side by side."""
+    highest = max(one.highest, float(one.map.max()))
+    cells = [_lit(image, one.map, highest), *(_lit(it, values, highest) for it, values in one.exemplars)]
+    gap = np.full((cells[0].shape[0], 10, 3), 128, dtype=np.uint8)
+    pieces = [cells[0]]
+    if len(cells) > 1:
+        pieces += [gap, figures.montage(cells[1:], columns=len(cells) - 1, gap=2)[: len(gap)]]
+    tall = max(len(piece) for piece in pieces)
+    return np.hstack(
+        [np.pad(one, ((0, tall - len(one)), (0, 0), (0, 0)), constant_values=128) for one in pieces]
+    )
+
+
+def _lit(image: ArrayLike, values: NDArray, highest: float) -> NDArray[np.uint8]:
+    return figures.lit(within(figures.to_rgb(image), CELL), values, highest=highest)
+
+
+def _ends(decision: Decision) -> tuple[float, float]:
+    """The lowest and the highest point that the bars reach."""
+    shares = [one.share for one in decision.shown] + [share for *_, share in other_lines(decision)]
+    steps = np.cumsum([0.0, *shares])
+    low, high = float(steps.min()), float(steps.max())
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _at(value: float, scale: tuple[float, float]) -> float:
+    return 100 * (value - scale[0]) / (scale[1] - scale[0])
+
+
+def _bar(start: float, length: float, scale: tuple[float, float]) -> Bar:
+    left, right = sorted((_at(start, scale), _at(start + length, scale)))
+    return Bar(
+        round(left, 2), round(max(right - left, 0.4), 2), "for" if length >= 0 else "against", logits(length)
+    )
+
+
+def _curve(decision: Decision) -> CurveView:
+    curves = decision.curves
+    low = float(min(curves.most.min(), curves.least.min(), curves.random.min()))
+    high = float(max(curves.most.max(), curves.least.max(), curves.random.max()))
+    span = high - low or 1.0
+
+    def points(values: NDArray) -> str:
+        across = 100 * curves.counts / max(int(curves.counts[-1]), 1)
+        return " ".join(f"{x:.1f},{60 * (high - y) / span:.1f}" for x, y in zip(across, values, strict=True))
+
+    zero = 60 * high / span if low < 0 < high else None
+    return CurveView(
+        points(curves.most), points(curves.least), points(curves.random), logits(high), logits(low), zero,
+        int(curves.counts[-1]),
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Measures of decisions on networks whose answers follow by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from interp_cnn.data.parts import PartBatch
+from interp_cnn.evaluation.filters.decisions import decision_figures, rank_correlation, weighted_median
+from interp_cnn.evaluation.filters.passes import Reader
+from interp_cnn.evaluation.statistics import resampling
+
+
+class Planted(nn.Module):
+    """Filter d fires with the brightness of pixel d; class 0 takes each with its weight, class 1 none."""
+
+    def __init__(self, weights, hidden: bool = False) -> None:
+        super().__init__()
+        self.maps = nn.Identity()
+        self.hidden = hidden
+        self.last = nn.Linear(len(weights), 2)
+        self.last.weight.data = torch.stack([torch.tensor(weights), torch.zeros(len(weights))])
+        self.last.bias.data = torch.tensor([0.5, 0.0])
+
+    def forward(self, images):
+        pixels = images.flatten(1)[:, : self.last.in_features]
+        maps = self.maps(pixels[:, :, None, None] * torch.ones(1, 1, 2, 2))
+        total = maps.mean((2, 3))
+        return self.last(total.square() if self.hidden else total)
+
+
+def batches(images):
+    count = len(images)
+    names = [str(number) for number in range(count)]
+    return [
+        PartBatch(
+            images,
+            torch.zeros(count, dtype=torch.long),
+            torch.full((count, 1, 2), 4.0),
+            None,
+            None,
+            None,
+            names,
+        )
+    ]
+
+
+def figures(network, images, **options):
+    loader = batches(images)
+    draws = resampling(len(images), resamples=20, seed=0)
+    return decision_figures(Reader(network.eval(), loader, "maps", (8, 8)), draws, **options)
+
+
+def test_few_filters_carry_a_decision_of_few_weights():
+    images = torch.full((6, 1, 8, 8), 0.5)
+    few = figures(Planted([10.0, 0.1, 0.1, 0.1, 0.1]), images)
+    many = figures(Planted([2.0, 2.0, 2.0, 2.0, 2.0]), images)
+    assert few["decision_filters"].estimate().value == 1
+    assert many["decision_filters"].estimate().value == 5
+
+
+def test_shares_of_a_linear_head_tell_exactly_what_happens():
+    torch.manual_seed(0)
+    found = figures(Planted([3.0, 2.0, 1.0, -1.0, 0.5]), torch.rand(6, 1, 8, 8) + 0.2)
+    assert found["share_fidelity"].estimate().value == pytest.approx(1)
+    assert 0.3 < found["removal_gap"].estimate().value <= 1
+
+
+def test_a_head_that_is_not_linear_is_shared_out_too():
+    found = figures(Planted([3.0, 2.0, 1.0, 0.7, 0.5], hidden=True), torch.rand(6, 1, 8, 8) + 0.2)
+    assert found["share_fidelity"].estimate().value == pytest.approx(
+        1
+    )  # squares of each alone: DeepLIFT has them
+
+
+def test_the_gap_is_the_area_between_the_curves_by_hand():
+    """Shares 3 and 1, rest .5: most first 4.5, 1.5, .5; least first 4.5, 3.5, .5; mean gap 1 of a span of 4."""
+    images = torch.ones(2, 1, 8, 8)
+    found = figures(Planted([3.0, 1.0]), images)
+    assert found["removal_gap"].estimate().value == pytest.approx(1 / 4, abs=1e-5)
+
+
+def test_images_that_can_be_read_once_only_have_no_such_measures():
+    images = torch.rand(4, 1, 8, 8)
+    draws = resampling(4, resamples=10, seed=0)
+    reader = Reader(Planted([1.0, 2.0]).eval(), iter(()), "maps", (8, 8))
+    assert decision_figures(reader, draws) == {}
+    assert images.shape[0] == draws.images
+
+
+def test_a_weighted_median_is_that_of_the_values_repeated():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(9, generator=generator)
+    values[3] = torch.nan
+    weights = torch.randint(0, 4, (30, 9), generator=generator)
+    weights[:, 0] += 1
+    for row, found in zip(weights, weighted_median(values, weights), strict=True):
+        repeated = values.double().repeat_interleave(row)
+        repeated = repeated[repeated.isfinite()].sort().values
+        assert found == repeated[(len(repeated) - 1) // 2]
+
+
+def test_a_correlation_of_nothing_is_not_known():
+    assert rank_correlation(torch.ones(4), torch.arange(4.0)) != rank_correlation(
+        torch.ones(4), torch.arange(4.0)
+    )
+    assert rank_correlation(torch.arange(4.0), -torch.arange(4.0)) == pytest.approx(-1)
