@@ -55,7 +55,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "methods": {"baselines", "gradients", "network", "occlusion", "propagation", "shapley"},
         "filters": {"network", "occlusion", "receptive_field"},
         "concepts": {"filters", "network"},
-        "decisions": {"baselines", "gradients", "network", "propagation"},
+        "decisions": {"baselines", "filters", "gradients", "network", "propagation"},
     },
     "evaluation": {
         "statistics": set(),

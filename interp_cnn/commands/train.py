@@ -53,9 +53,16 @@ def run(config: DictConfig) -> float | None:
     else:
         train(config, folder, resume=True)
     leave_to_the_first()
-    print(f"run folder: {os.path.relpath(folder)}")
     last = pd.read_csv(folder / "metrics.csv").iloc[-1]
-    return float(last["val/accuracy"]) if "val/accuracy" in last else None
+    accuracy = float(last["val/accuracy"]) if "val/accuracy" in last else None
+    place = os.path.relpath(folder)
+    print(f"run folder: {place}")
+    if accuracy is not None:
+        print(
+            f"validation accuracy {100 * accuracy:.1f} % after the last epoch; weights: {place}/checkpoints/{LAST}"
+        )
+        print(f"next: interp-cnn explain run={place}   or: interp-cnn evaluate runs=[{place}]")
+    return accuracy
 
 
 def train(

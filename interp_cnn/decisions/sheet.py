@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.decisions.contributions import Contributions, filter_contributions
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works
+from interp_cnn.explanation.decisions.contributions import Contributions
 from interp_cnn.explanation.decisions.removal import Removal, filters_for, removal
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
@@ -22,22 +23,6 @@ from interp_cnn.report.words import class_words
 FOR, AGAINST = 5, 2  # filters shown, at most
 WORTH_SHOWING = 0.02  # of the sum of all shares without signs
 LOOKS_LIKE = 3  # exemplars of a filter
-IN_TURN = ("exact", "deeplift", "lrp")
-
-
-def shared_out(network: nn.Module, image: Tensor, target: int, *, layer: str | None = None) -> Contributions:
-    """The target's logit shared out by the first of these that the network allows: exactly, by DeepLIFT, by LRP.
-
-    Args:
-        network: images (B, C, H, W) -> logits (B, K).
-        image: (C, H, W).
-        target: the class.
-        layer: whose filters; None: see `filter_contributions`.
-    """
-    for method in IN_TURN[:-1]:
-        with suppress(Refusal, ValueError):
-            return filter_contributions(network, image, target, layer=layer, method=method)
-    return filter_contributions(network, image, target, layer=layer, method=IN_TURN[-1])
 
 
 @dataclass(frozen=True)
@@ -101,8 +86,9 @@ def decide(one: Asked, image: Tensor, target: int, *, label: str = "") -> Decisi
     Raises:
         Refusal: a network that no method shares out.
     """
+    images, targets = image[None], torch.tensor([target], device=image.device)
     layer = None if one.strongest is None else one.strongest.layer
-    found = shared_out(one.network, image, target, layer=layer)
+    found = by_first_that_works(one.network, images, targets, layer=layer)
     without = removal(one.network, image, found)
     logits = without.most[0]
     return Decision(

@@ -7,14 +7,12 @@ Everything random in an epoch comes from (seed, epoch), so a training that was k
 import json
 import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment  # pyright: ignore[reportPrivateImportUsage] - public in Lightning's documentation
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,6 +22,7 @@ from interp_cnn.storage.files import replacing
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 from interp_cnn.training.devices import cudnn_as_it_was
 from interp_cnn.training.divergence import FiniteLoss
+from interp_cnn.training.progress import EpochProgress
 from interp_cnn.training.throughput import Throughput
 
 NOISE = ("Tip:", "GPU available", "TPU available", "HPU available", "estimate number of stepping batches")
@@ -75,7 +74,7 @@ def fit(
         FiniteLoss(monitor),
         EpochSeed(seed),
         MetricsTable(folder / "metrics.csv"),
-        ProgressBar(label),
+        EpochProgress(label),
         Throughput(),
         *callbacks,
     ]
@@ -162,66 +161,6 @@ class MetricsTable(Callback):
         self.rows = [old for old in self.rows if old["epoch"] != trainer.current_epoch]
         # what is not measured in every epoch keeps its last value, in a resumed training too
         self.rows.append({**(self.rows[-1] if self.rows else {}), "epoch": trainer.current_epoch, **row})
-
-
-class ProgressBar(TQDMProgressBar):
-    """One bar over all epochs' batches, with the time that is left."""
-
-    def __init__(self, label: str):
-        super().__init__(refresh_rate=10)
-        self.label = label
-        self.total_bar = None
-
-    def on_train_start(self, trainer: Trainer, pl_module) -> None:
-        """Opens the bar."""
-        from tqdm import tqdm
-
-        if trainer.is_global_zero:
-            done = trainer.current_epoch * trainer.num_training_batches
-            assert trainer.max_epochs is not None  # `fit` gives it
-            total = trainer.max_epochs * trainer.num_training_batches
-            self.total_bar = tqdm(
-                total=total, initial=done, desc=self.label, unit="batch", file=sys.stderr, dynamic_ncols=True
-            )
-
-    def on_train_batch_end(self, trainer: Trainer, *unused) -> None:
-        """One batch further."""
-        if self.total_bar is not None:
-            self.total_bar.update(1)
-
-    def on_train_epoch_end(self, trainer: Trainer, *unused) -> None:
-        """Shows the epoch's accuracy."""
-        if self.total_bar is not None and "val/accuracy" in trainer.callback_metrics:
-            accuracy = float(trainer.callback_metrics["val/accuracy"])
-            self.total_bar.set_postfix_str(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, val accuracy {accuracy:.3f}"
-            )
-
-    def on_train_end(self, trainer: Trainer, *unused) -> None:
-        """Closes the bar."""
-        if self.total_bar is not None:
-            self.total_bar.close()
-
-    def on_exception(self, trainer: Trainer, *unused) -> None:
-        """Closes the bar, so that what is said next begins a line of its own."""
-        self.on_train_end(trainer)
-
-    def on_train_epoch_start(self, *unused) -> None:
-        """No bar per epoch."""
-
-    def on_validation_start(self, *unused) -> None:
-        """No bar for the validation."""
-
-    def on_validation_batch_start(self, *unused) -> None:
-        """No bar for the validation."""
-
-    def on_validation_batch_end(self, *unused) -> None:
-        """No bar for the validation."""
-
-    def on_validation_end(self, *unused) -> None:
-        """No bar for the validation."""
-
-    on_sanity_check_start = on_sanity_check_end = on_validation_start
 
 
 def quiet_lightning() -> None:

@@ -15,7 +15,6 @@ A fixed spot or a random cell has no shares: there is nothing to compare with bu
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 
 import torch
 from scipy.stats import ConstantInputWarning, spearmanr
@@ -23,11 +22,10 @@ from torch import Tensor
 
 from interp_cnn.evaluation.filters.passes import Reader
 from interp_cnn.evaluation.statistics import Resampling, Sampled, weighted_mean
-from interp_cnn.explanation.decisions.contributions import Contributions, filter_contributions
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works
 from interp_cnn.explanation.decisions.removal import filters_for, removal
 from interp_cnn.explanation.network.refusals import Refusal
 
-IN_TURN: tuple[str, ...] = ("exact", "deeplift", "lrp")
 TESTED = 48  # images whose filters are switched off
 
 
@@ -41,11 +39,12 @@ def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED)
     """
     needed, gaps, fidelities = [], [], []
     numbers = set(torch.linspace(0, draws.images - 1, min(tested, draws.images)).round().long().tolist())
-    seen, methods = 0, list(IN_TURN)
+    seen = 0
     for _, images in reader.batches():
         targets = reader.answers(images)[1].argmax(1)
-        found = _shared(reader, images, targets, methods)
-        if found is None:
+        try:
+            found = by_first_that_works(reader.network, images, targets, layer=reader.layer)
+        except (Refusal, ValueError):
             return {}
         needed.append(filters_for(found.shares).double().cpu())
         for place in range(len(images)):
@@ -88,14 +87,3 @@ def rank_correlation(shares: Tensor, drops: Tensor) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
         return float(spearmanr(shares.double().cpu(), drops.double().cpu()).statistic)
-
-
-def _shared(reader: Reader, images: Tensor, targets: Tensor, methods: list[str]) -> Contributions | None:
-    """By the first method that works; those that do not are struck off the list."""
-    while methods:
-        with suppress(Refusal, ValueError):
-            return filter_contributions(
-                reader.network, images, targets, layer=reader.layer, method=methods[0]
-            )
-        methods.pop(0)
-    return None

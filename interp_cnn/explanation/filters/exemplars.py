@@ -14,7 +14,7 @@ not fire (peak <= 0) is no exemplar of it: such places carry the image number -1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,9 +123,29 @@ def exemplars(
         (torch.Size([4, 2]), torch.Size([4, 2, 4]))
     """
     layer = layer_name(network, layer)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+    def look(batch: Any) -> Look:
+        maps = feature_maps(network, batch.images.to(device), layer)  # (B, D, h, w)
+        return Look(maps, *peaks(maps))
+
+    return strongest_of(network, loader, look, layer=layer, count=count)
+
+
+def strongest_of(
+    network: nn.Module, loader: Iterable[Any], look: Callable[[Any], Look], *, layer: str, count: int
+) -> Exemplars:
+    """The images that score highest for every filter, by any score.
+
+    Args:
+        network: whose layer it is.
+        loader: as of `exemplars`.
+        look: a batch -> its maps (B, D, h, w), the cell (B, D, 2) that counts, and the scores (B, D).
+        layer: dotted module name.
+        count: exemplars per filter.
+    """
     if count < 1:
         raise ValueError(f"count is {count}; expected at least 1 exemplar per filter")
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     best: _Best | None = None
     map_sum = image_sum = torch.zeros((), dtype=torch.float64)
     peak_counts = torch.zeros((), dtype=torch.int64)
@@ -133,10 +153,9 @@ def exemplars(
     names: dict[int, str] = {}
     seen = 0
     for batch in loader:
-        maps = feature_maps(network, batch.images.to(device), layer)  # (B, D, h, w)
-        positions, scores = (values.cpu() for values in peaks(maps))
+        maps, positions, scores = (values.cpu() for values in look(batch))
         numbers = torch.arange(seen, seen + len(maps))
-        new = _Best.of_batch(maps.cpu(), positions, scores, numbers, batch.labels.cpu())
+        new = _Best.of_batch(maps, positions, scores, numbers, batch.labels.cpu())
         best = (new if best is None else best.joined(new)).strongest(count)
         map_sum = map_sum + maps.double().sum(dim=0).cpu()
         peak_counts = peak_counts + _count_peaks(positions, scores, maps.shape[2:])
@@ -167,6 +186,14 @@ def exemplars(
         names={number: names[number] for number in images},
         images_seen=seen,
     )
+
+
+class Look(NamedTuple):
+    """Maps (B, D, h, w) of a batch, the cell (B, D, 2) that counts in each, and the scores (B, D)."""
+
+    maps: Tensor
+    positions: Tensor
+    scores: Tensor
 
 
 class _Best(NamedTuple):
