@@ -47,9 +47,8 @@ class EpochProgress(TQDMProgressBar):
                 trainer.max_epochs - trainer.current_epoch - 1,
             )
             took = time.monotonic() - self.started
-            print(
-                f"{self.label}: {said}, {took:.0f} s, about {took / done * left:.0f} s left", file=sys.stderr
-            )
+            left *= took / done
+            tqdm.write(f"{self.label}: {said}, {took:.0f} s, about {left:.0f} s left", file=sys.stderr)
 
     def on_train_end(self, trainer: Trainer, *unused) -> None:
         """Closes the bar."""
