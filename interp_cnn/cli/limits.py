@@ -33,7 +33,7 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "training.label_smoothing": (0, 1, False),
     "training.views": (1, 2, True),
 }
-FOLDERS = ("run", "training.run", "data.root", "ckpt_path")  # read, never made
+FOLDERS = ("run", "runs", "training.run", "data.root", "ckpt_path")  # read, never made
 FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number elsewhere
 # arguments of Lightning's Trainer that a training sets itself, and what to give instead
 OURS = {
@@ -135,6 +135,8 @@ def check_folders(command: str) -> None:
     known = (*FOLDERS, *FOLDERS_OF.get(command, ()))
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
-        plain = value not in ("", "null") and not any(mark in value for mark in "\"'[,$\\")
-        if key in known and plain and not Path(value).exists():
-            raise FileNotFoundError(2, f"{key}: No such file or directory", value)
+        if key not in known or value in ("", "null") or any(mark in value for mark in "\"'$\\"):
+            continue
+        for place in filter(None, value.removeprefix("[").removesuffix("]").split(",")):
+            if not Path(place).exists():
+                raise FileNotFoundError(2, f"{key}: No such file or directory", place)

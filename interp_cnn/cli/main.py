@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from interp_cnn.cli import config_text, limits
+from interp_cnn.cli import words as as_typed
 
 COMMANDS = (
     "compare",
@@ -82,10 +83,15 @@ def _dispatch(words: list[str]) -> int:
         raise ValueError(f"no command {command!r}; {hint} ({', '.join((*COMMANDS, *PLAIN_COMMANDS))})")
     if command in PLAIN_COMMANDS:
         room = "cli" if command == "completion" else "commands"
+        if command == "board":
+            rest = [str(as_typed.run_folder(word)) if word == as_typed.LATEST else word for word in rest]
         return _until_unread(partial(importlib.import_module(f"interp_cnn.{room}.{command}").run, rest))
     if "-h" in rest or "--help" in rest:
         return _show(command_help(command, rest))
-    return _run_with_hydra(command, rest)
+    found = as_typed.overrides(command, rest)
+    if sys.stderr.isatty():
+        print("loading ...", end="\r", file=sys.stderr, flush=True)  # the next line takes its place
+    return _run_with_hydra(command, found)
 
 
 def overview() -> str:

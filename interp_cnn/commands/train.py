@@ -61,7 +61,7 @@ def run(config: DictConfig) -> float | None:
         print(
             f"validation accuracy {100 * accuracy:.1f} % after the last epoch; weights: {place}/checkpoints/{LAST}"
         )
-        print(f"next: interp-cnn explain run={place}   or: interp-cnn evaluate runs=[{place}]")
+        print(f"next: interp-cnn explain {place}   or: interp-cnn evaluate {place}")
     return accuracy
 
 
