@@ -226,3 +226,16 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(show, browser):
             assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, place
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_label_that_fits_on_a_card_is_not_cut_by_what_its_images_show(show, browser):
+    for place in ("index.html", "filters-interpretable.html", "filters-plain.html"):
+        show(place)
+        assert browser.execute_script("return document.querySelectorAll('.card small').length") > 0, place
+        cut = browser.execute_script(
+            "const fits = tag => tag.scrollWidth + 50 < tag.parentElement.clientWidth;"
+            "const cut = tag => tag.scrollWidth > tag.clientWidth;"
+            "const tags = [...document.querySelectorAll('.card .tag')];"
+            "return tags.filter(tag => fits(tag) && cut(tag)).map(tag => tag.textContent);"
+        )
+        assert cut == [], place
