@@ -31,7 +31,8 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_sentence(value, word,
     with pytest.raises(ValueError, match=rf"the loss became {word} in epoch {epoch + 1} "):
         train(tmp_path, [1, 1, 1, 1], module)
     assert epochs_in(tmp_path).get("last", 0) == epoch if epoch else not (tmp_path / "checkpoints").exists()
-    assert capfd.readouterr().err.endswith("\n")  # what is said next begins a line of its own
+    said = capfd.readouterr().err.splitlines(keepends=True)
+    assert len(said) == epoch and all(line.endswith("\n") for line in said)  # what is said next begins a line
 
 
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinite")])
