@@ -21,7 +21,7 @@ from interp_cnn.report.decisions.contents import Curves, Decision, FilterShare
 from interp_cnn.report.words import class_words
 
 FOR, AGAINST = 5, 2  # filters shown, at most
-WORTH_SHOWING = 0.02  # of the sum of all shares without signs
+WORTH_SHOWING = 0.004  # of the sum of all shares without signs
 LOOKS_LIKE = 3  # exemplars of a filter
 
 

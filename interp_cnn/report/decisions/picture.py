@@ -11,12 +11,12 @@ from interp_cnn.figures.colours import LIGHT, Rgb, Theme
 from interp_cnn.figures.style import DOTS, SCALE, plain, rgb_of
 from interp_cnn.report.album import within
 from interp_cnn.report.decisions.contents import Decision
+from interp_cnn.report.decisions.sums import logits
 from interp_cnn.report.decisions.views import (
     DISC,
     IMAGE,
     enough,
     headline,
-    logits,
     other_lines,
     share_pictures,
     spread_out,

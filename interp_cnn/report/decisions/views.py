@@ -11,22 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from interp_cnn import figures
 from interp_cnn.report.album import Album, Picture, within
 from interp_cnn.report.decisions.contents import Decision, FilterShare
-from interp_cnn.report.numbers import minus
+from interp_cnn.report.decisions.sums import Bar, bar, bars, logits, place_on, reach
 from interp_cnn.report.words import class_words
 
 CELL = 76  # pixels of one small picture
 IMAGE = 264  # of the image with its discs
 DISC = 23
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A stretch of a sum, from `left` on, `width` wide, in parts of the whole scale in per cent."""
-
-    left: float
-    width: float
-    sign: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,10 @@ def decision_views(
     """
     if not decisions:
         return []
-    ends = [_ends(one) for one in decisions]
+    ends = [
+        reach([*(it.share for it in one.shown), *(share for *_, share in other_lines(one))])
+        for one in decisions
+    ]
     low, high = min(one[0] for one in ends), max(one[1] for one in ends)
     plain = album.picture(f"{base}-image", within(figures.to_rgb(image), IMAGE), "The image")
     return [
@@ -99,23 +92,22 @@ def decision_views(
 def _view(
     decision: Decision, image: ArrayLike, album: Album, base: str, plain: Picture, scale: tuple[float, float]
 ) -> DecisionView:
-    rows, reached = [], 0.0
     spots = spread_out([one.place for one in decision.shown], DISC / IMAGE)
-    for place, (one, spot) in enumerate(zip(decision.shown, spots, strict=True), 1):
+    lines = other_lines(decision)
+    drawn = bars([*(one.share for one in decision.shown), *(share for *_, share in lines)], scale)
+    rows = []
+    for place, (one, spot, stretch) in enumerate(zip(decision.shown, spots, drawn, strict=False), 1):
         picture = album.picture(
             f"{base}-{place}",
             share_pictures(one, image),
             f"Where filter {one.number} fires here, and on its strongest images",
             colours=96,
         )
-        bar = _bar(reached, one.share, scale)
-        reached += one.share
         x, y = (100 * part for part in spot)
-        rows.append(ShareRow(place, one.number, one.label, picture, bar, x, y, logits(one.drop)))
-    lesser = []
-    for name, words, share in other_lines(decision):
-        lesser.append((name, words, _bar(reached, share, scale)))
-        reached += share
+        rows.append(ShareRow(place, one.number, one.label, picture, stretch, x, y, logits(one.drop)))
+    lesser = [
+        (name, words, stretch) for (name, words, _), stretch in zip(lines, drawn[len(rows) :], strict=True)
+    ]
     return DecisionView(
         decision=decision,
         network=decision.network,
@@ -124,8 +116,8 @@ def _view(
         image=plain,
         rows=rows,
         lesser=lesser,
-        total=_bar(0.0, decision.score, scale),
-        zero=_at(0.0, scale),
+        total=bar(0.0, decision.score, scale),
+        zero=place_on(0.0, scale),
         curve=_curve(decision),
         enough=enough(decision),
         note=note(decision),
@@ -198,11 +190,6 @@ def note(decision: Decision) -> str:
     return f"More than sums lies behind the layer: shares are handed out by {named}, and add up to the logit."
 
 
-def logits(value: float) -> str:
-    """A signed number of logits."""
-    return minus(f"{value:+.2f}")
-
-
 def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
     """Where a filter fires on this image, and on the images where it fires most, side by side."""
     highest = max(one.highest, float(one.map.max()))
@@ -219,25 +206,6 @@ def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
 
 def _lit(image: ArrayLike, values: NDArray, highest: float) -> NDArray[np.uint8]:
     return figures.lit(within(figures.to_rgb(image), CELL), values, highest=highest)
-
-
-def _ends(decision: Decision) -> tuple[float, float]:
-    """The lowest and the highest point that the bars reach."""
-    shares = [one.share for one in decision.shown] + [share for *_, share in other_lines(decision)]
-    steps = np.cumsum([0.0, *shares])
-    low, high = float(steps.min()), float(steps.max())
-    return (low, high) if high > low else (low, low + 1)
-
-
-def _at(value: float, scale: tuple[float, float]) -> float:
-    return 100 * (value - scale[0]) / (scale[1] - scale[0])
-
-
-def _bar(start: float, length: float, scale: tuple[float, float]) -> Bar:
-    left, right = sorted((_at(start, scale), _at(start + length, scale)))
-    return Bar(
-        round(left, 2), round(max(right - left, 0.4), 2), "for" if length >= 0 else "against", logits(length)
-    )
 
 
 def _curve(decision: Decision) -> CurveView:
