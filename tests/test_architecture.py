@@ -33,7 +33,7 @@ FLOORS = {
     "report": {"evaluation", "explanation", "figures", "storage"},
     "studies": {"data", "evaluation", "explanation", "figures", "storage"},
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
-    "decisions": {"explanation", "report", "runs", "storage"},
+    "decisions": {"data", "evaluation", "explanation", "report", "runs", "storage"},
     "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},
     "exports": {"explanation", "figures", "model", "report", "storage"},
     "__init__": {
@@ -75,7 +75,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "baselines": set(),
         "site": {"numbers", "words"},
         "console": {"baselines", "measures", "numbers", "words"},
-        "decisions": {"album", "numbers", "site", "words"},
+        "decisions": {"album", "measures", "numbers", "site", "words"},
         "comparison": {
             "album",
             "baselines",

@@ -1,13 +1,21 @@
 """Measures of decisions on networks whose answers follow by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.filters.decisions import decision_figures, rank_correlation, weighted_median
+from interp_cnn.evaluation.filters.decisions import (
+    decision_figures,
+    on_object,
+    rank_correlation,
+    weighted_median,
+)
 from interp_cnn.evaluation.filters.passes import Reader
 from interp_cnn.evaluation.statistics import resampling
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 
 class Planted(nn.Module):
@@ -104,3 +112,61 @@ def test_a_correlation_of_nothing_is_not_known():
         torch.ones(4), torch.arange(4.0)
     )
     assert rank_correlation(torch.arange(4.0), -torch.arange(4.0)) == pytest.approx(-1)
+
+
+def test_evidence_on_the_object_is_that_of_plain_loops():
+    draw = torch.Generator().manual_seed(2)
+    field = ReceptiveField((3.0, 2.0), (9.0, 9.0), (-2.0, 0.5), (5, 6), (11, 12))
+    evidence, masks = torch.rand(3, 5, 6, generator=draw), torch.rand(3, 11, 12, generator=draw) > 0.6
+    masks[2] = False
+    found, even = on_object(evidence, masks, field)
+    for image in range(3):
+        total = lying = cells = 0.0
+        for row in range(5):
+            for column in range(6):
+                down = min(max(-2 + 3 * row, 0), 10)
+                across = min(max(0.5 + 2 * column, 0), 11)
+                own = [
+                    bool(masks[image, y, x])
+                    for y in range(11)
+                    for x in range(12)
+                    if -1.5 <= y - down < 1.5 and -1 <= x - across < 1
+                ]
+                covered = sum(own) / len(own)
+                total += float(evidence[image, row, column])
+                lying += float(evidence[image, row, column]) * covered
+                cells += covered / 30
+        if image == 2:
+            assert found[image].isnan() and even[image].isnan()
+        else:
+            assert float(found[image]) == pytest.approx(lying / total)
+            assert float(even[image]) == pytest.approx(cells)
+
+
+def test_evidence_that_lies_on_the_object_is_told_from_evidence_beside_it_and_from_an_even_spread():
+    field = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (8, 8), (8, 8))
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 2:4, 2:6] = True
+    on, beside, everywhere = mask.float(), (~mask).float(), torch.ones(1, 8, 8)
+    assert [float(on_object(it, mask, field)[0]) for it in (on, everywhere, beside)] == [1.0, 8 / 64, 0.0]
+    assert on_object(torch.zeros(1, 8, 8), mask, field)[0].isnan()
+
+
+def test_the_measure_is_there_where_masks_are():
+    images = torch.rand(4, 1, 8, 8)
+    (batch,) = batches(images)
+    masks = torch.zeros(4, 2, 8, 8, dtype=torch.bool)
+    masks[:, 1, :4, :4] = True
+    draws = resampling(4, resamples=10, seed=0)
+
+    def measured(**changed):
+        reader = Reader(Planted([3.0, 1.0]).eval(), [replace(batch, **changed)], "maps", (8, 8))
+        reader._field = ReceptiveField((4.0, 4.0), (4.0, 4.0), (1.5, 1.5), (2, 2), (8, 8))
+        return decision_figures(reader, draws)
+
+    assert "object_evidence" not in measured()
+    found = measured(part_masks=masks)
+    assert found["object_evidence"].estimate().value == pytest.approx(0.25)
+    assert found["object_evidence_null"].estimate().value == pytest.approx(0.25)
+    whole = measured(part_masks=masks, object_masks=torch.ones(4, 8, 8, dtype=torch.bool))
+    assert whole["object_evidence"].estimate().value == pytest.approx(1)

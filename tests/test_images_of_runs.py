@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
-from interp_cnn.commands import explain, study
+from interp_cnn.commands import study
+from interp_cnn.commands.explain_inputs import pictures_and_networks
 from interp_cnn.commands.train import train
 from interp_cnn.data.image_files import content_of
 from interp_cnn.data.samplers import EpochSampler
@@ -94,7 +95,7 @@ def test_a_run_with_data_beside_it_is_explained_on_its_own_validation_images(mad
     config = composed(
         "explain", f"run={made / 'a'}", "data=image_folder", f"data.root={made / 'set'}", "limit=null"
     )
-    names, networks = explain._pictures_and_networks(config)
+    names, networks = pictures_and_networks(config)
     assert [picture.name for picture in names] == SplitRecord.read(made / "a").val.names
     assert networks[0].data is not None and networks[0].data.val_set.names == [one.name for one in names]
 

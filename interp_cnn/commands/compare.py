@@ -18,6 +18,7 @@ from rich.progress import track
 
 from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import (
+    asked_about,
     filter_pair,
     pages_beside,
     portrait,
@@ -25,6 +26,7 @@ from interp_cnn.commands.compare_contents import (
     training_curves,
 )
 from interp_cnn.commands.train import train
+from interp_cnn.decisions.classes import class_reading
 from interp_cnn.evaluation.filters.comparison import (
     Comparison,
     compare,
@@ -115,6 +117,12 @@ def report_on(
             list(zip(runs, measures, strict=True)), description="looking at filters", transient=True
         )
     ]
+    readings = [
+        class_reading(asked_about(found, network), found.data)
+        for found, network in track(
+            list(zip(runs, networks, strict=True)), description="what classes are made of", transient=True
+        )
+    ]
     options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
     settings = MapSettings(methods, options, target="true", tolerant=True)
     first, second = runs[0].kind, runs[1].kind
@@ -136,6 +144,7 @@ def report_on(
         },
         beside=pages_beside(folder / "report"),
         pair=filter_pair(runs, networks),
+        readings=[reading for reading in readings if reading is not None],
     )
     return write_report(folder / "report", contents), comparison
 

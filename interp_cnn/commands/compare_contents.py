@@ -128,10 +128,7 @@ def sample_images(
         run.kind: feature_maps(run.network, images.to(maps.device), run.layers[-1]).amax((2, 3)).cpu()
         for run in runs
     }
-    asked = [
-        Asked(network.name, run.network, run.data.classes, network.exemplars)
-        for run, network in zip(runs, networks, strict=True)
-    ]
+    asked = [asked_about(run, network) for run, network in zip(runs, networks, strict=True)]
     samples: list[SampleImage] = []
     for place, name in enumerate(maps.names):
         record = read_record(folder / "images" / name)
@@ -147,6 +144,11 @@ def sample_images(
             )
         )
     return samples
+
+
+def asked_about(found: Run, network: Network) -> Asked:
+    """A run's network with its filters' exemplars, to be asked for decisions."""
+    return Asked(network.name, found.network, found.data.classes, network.exemplars)
 
 
 def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int = 6) -> FilterPair | None:

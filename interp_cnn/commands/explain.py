@@ -2,19 +2,19 @@
 
     interp-cnn explain run=outputs/train/... methods=[occlusion,lrp]
     interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
-    interp-cnn explain run=outputs/compare/... what=[decisions]
+    interp-cnn explain run=outputs/compare/... what=[decisions,classes]
     interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
 With `shard=0/4` it takes a quarter of the images; called without, in the same folder, it joins the quarters.
-Decisions filter by filter (`what=[decisions]`), what layers stand for (`what=[patterns]`) and pictures that a decoder
-draws of it (`reconstructions`) have pages of their own.
+Decisions filter by filter (`what=[decisions]`), what classes are made of (`classes`), what layers stand for
+(`what=[patterns]`) and pictures that a decoder draws of it (`reconstructions`) have pages of their own.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,8 +22,9 @@ from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explain_maps
 from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings, share_of
+from interp_cnn.commands.explain_inputs import pictures_and_networks, size_of, weights_in_words
 from interp_cnn.data.image_files import skips
-from interp_cnn.decisions.recipe import DecisionRequest, explain_decisions
+from interp_cnn.decisions.recipe import DecisionRequest, explain_classes, explain_decisions
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
@@ -33,22 +34,28 @@ from interp_cnn.report.maps.records import Look
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import plain
 from interp_cnn.runs.inputs import (
-    Picture,
     Subject,
-    folder_pictures,
-    network_subject,
-    run_subjects,
-    set_pictures,
-    shown_data,
     spread,
-    with_classes,
 )
-from interp_cnn.runs.moved_images import moved_root
-from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.spelling import nearest
 
-DECISIONS, CONCEPTS = "Why: decisions filter by filter", "What layers stand for"
-WHAT = ("maps", "decisions", "patterns", "reconstructions")
+DECISIONS, CLASSES, CONCEPTS = (
+    "Why: decisions filter by filter",
+    "What classes are made of",
+    "What layers stand for",
+)
+WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a configuration asks for, None where it does not; `available` is the number of images without a limit."""
+
+    maps: MapRequest | None
+    decisions: DecisionRequest | None
+    classes: DecisionRequest | None
+    concepts: ConceptRequest | None
+    available: int
 
 
 def run(config: DictConfig) -> None:
@@ -63,22 +70,26 @@ def explain(config: DictConfig, folder: Path) -> Path:
     where there is no page yet: of a share's images, or of an estimate.
     """
     with computing(config) as device:
-        maps, decisions, concepts, available = _requests(config, device)
-        if maps is not None and config.estimate:
-            print("\n".join(estimate_maps(maps, folder)))
+        asked = _requests(config, device)
+        if asked.maps is not None and config.estimate:
+            print("\n".join(estimate_maps(asked.maps, folder)))
             return folder
         page = folder
-        if concepts is not None:
-            discovered = discover_concepts(concepts, folder)
+        if asked.concepts is not None:
+            discovered = discover_concepts(asked.concepts, folder)
             page = discovered.page
             print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
-        if decisions is not None:
-            page = explain_decisions(decisions, folder)
-            print(f"{len(decisions.images)} images, why each was decided as it was: {os.path.relpath(page)}")
-        if maps is not None:
-            explained = explain_maps(maps, folder)
+        if asked.classes is not None:
+            page, sentences = explain_classes(asked.classes, folder)
+            print("\n".join([*sentences, f"what classes are made of: {os.path.relpath(page)}"]))
+        if asked.decisions is not None:
+            page = explain_decisions(asked.decisions, folder)
+            count = len(asked.decisions.images)
+            print(f"{count} images, why each was decided as it was: {os.path.relpath(page)}")
+        if asked.maps is not None:
+            explained = explain_maps(asked.maps, folder)
             page = explained.page or folder
-            print(_summary(explained, config.shard, available))
+            print(_summary(explained, config.shard, asked.available))
             if explained.refusals:
                 raise Refusal(explained.refusals)
     return page
@@ -94,32 +105,32 @@ def _summary(explained: ExplainedImages, shard: str | None, available: int) -> s
     return f"{count} images{more} explained{left_out}: {os.path.relpath(explained.page)}"
 
 
-def _requests(
-    config: DictConfig, device: torch.device
-) -> tuple[MapRequest | None, DecisionRequest | None, ConceptRequest | None, int]:
-    """The maps, decisions and concepts that a configuration asks for, None where it asks none, and the number of images
-    that there are. Every setting is checked here, before any work is done.
-    """
+def _requests(config: DictConfig, device: torch.device) -> Requests:
+    """What a configuration asks for. Every setting is checked here, before any work is done."""
     what, settings, look, share = _what(config.what), _settings(config), _look(config), share_of(config.shard)
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     discovery = _discovery(config, device) if what & {"patterns", "reconstructions"} else None
-    pictures, networks = _pictures_and_networks(config)
+    pictures, networks = pictures_and_networks(config)
     methods = methods_of(config.methods, [one.network for one in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
-    maps = decisions = concepts = None
+    maps = decisions = classes = concepts = None
     pages = _pages_beside(what)
     source = "validation data" if config.images is None else str(config.images)
-    if "decisions" in what and share is None:
-        decisions = DecisionRequest(
+    if what & {"decisions", "classes"} and share is None:
+        why = DecisionRequest(
             networks=networks,
             images=spread(pictures, config.limit),
             device=device,
             layer=config.layer,
             first=pages.get(DECISIONS, "index.html"),
             source=source,
-            configuration=plain(config),
+            beside={title: name for title, name in pages.items() if title == CLASSES},
         )
+        decisions = why if "decisions" in what else None
+        if "classes" in what:
+            _check_classes(networks)
+            classes = replace(why, first=pages.get(CLASSES, "index.html"), beside={})
     if discovery is not None and share is None:
         first = pages.get(CONCEPTS, "index.html")
         concepts = _concept_request(
@@ -143,23 +154,39 @@ def _requests(
             share=share,
             draw=config.draw,
             shared_scale=config.shared_scale,
-            image_size=_size(config.image_size),
-            weights=_weights_in_words(config),
+            image_size=size_of(config.image_size),
+            weights=weights_in_words(config),
             source=source,
             configuration=plain(config),
             beside=pages,
         )
-    return maps, decisions, concepts, len(pictures)
+    return Requests(maps, decisions, classes, concepts, len(pictures))
 
 
 def _pages_beside(what: set[str]) -> dict[str, str]:
-    """Titles and names of the pages that are not the first one: that of maps, else of decisions."""
+    """Titles and names of the pages that are not the first one: that of maps, else of decisions, else of classes."""
     pages = {}
     if "decisions" in what and "maps" in what:
         pages[DECISIONS] = "decisions.html"
-    if what & {"patterns", "reconstructions"} and len(what & {"maps", "decisions"}):
+    if "classes" in what and what & {"maps", "decisions"}:
+        pages[CLASSES] = "classes.html"
+    if what & {"patterns", "reconstructions"} and what & {"maps", "decisions", "classes"}:
         pages[CONCEPTS] = "patterns.html"
     return pages
+
+
+def _check_classes(networks: Sequence[Subject]) -> None:
+    """Refuse networks without images of their classes to learn a scoring sheet from."""
+    for one in networks:
+        if one.data is None:
+            raise ValueError(
+                f"what=[classes]: {one.name} has no training images here; ask a run (run=FOLDER), or give data=..."
+            )
+        if tuple(one.data.classes) != tuple(one.classes):
+            raise ValueError(
+                f"what=[classes]: {one.name} tells {len(one.classes)} classes apart, and data={one.data.classes[0]}... "
+                f"has {len(one.data.classes)}; expected the same classes"
+            )
 
 
 def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:
@@ -243,77 +270,6 @@ def _look(config: DictConfig) -> Look:
     if config.shared_scale not in SCALES:
         raise ValueError(f"shared_scale={config.shared_scale}: expected {', '.join(SCALES)}")
     return Look(config.colours, config.contours, across_methods=config.shared_scale in ("methods", "all"))
-
-
-def _pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subject]]:
-    """All images, and the networks with names for their classes."""
-    if (config.run is None) == (config.network is None):
-        raise ValueError("whose decisions are to be explained? give run=FOLDER or network=NAME, not both")
-    weights = None
-    if config.run is not None:
-        if config.mean is not None or config.std is not None:
-            raise ValueError(
-                "mean= and std= belong to network=...; the network of a run normalises as in its training"
-            )
-        runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-        root = moved_root(config.get("data"), run_folders(runs))
-        networks = run_subjects(runs, checkpoint=config.checkpoint, root=root)
-    else:
-        weights = _weights(config)
-        torch.manual_seed(config.seed)
-        networks = [network_subject(config.network, weights=weights, mean=config.mean, std=config.std)]
-    first = networks[0]
-    size, data = first.image_size or _size(config.image_size), first.data
-    if config.images is None:
-        data = shown_data(networks, config.get("data"))
-        size = size if data is None else data.image_size
-        networks = [replace(one, data=data) for one in networks]
-    if config.images is None and data is None:
-        raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
-    networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
-    if config.images is not None:
-        classes = {name: None for one in networks for name in one.classes}
-        pictures = folder_pictures(
-            str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config)
-        )
-        return pictures, networks
-    assert data is not None  # refused above
-    return set_pictures(data), networks
-
-
-def _crops(config: DictConfig) -> bool:
-    """Whether photographs keep their proportions."""
-    if config.fit not in (None, "crop", "squeeze"):
-        raise ValueError(f"fit={config.fit}: expected crop or squeeze, or null")
-    return config.fit == "crop" or (config.fit is None and config.run is None)
-
-
-def _weights(config: DictConfig) -> str | None:
-    """The weights of a network; `checkpoint=FILE` is another word for them."""
-    if config.checkpoint in (None, "last", "best"):
-        return config.weights
-    if config.weights is not None:
-        raise ValueError(
-            f"weights={config.weights} and checkpoint={config.checkpoint} are both given; give one"
-        )
-    return config.checkpoint
-
-
-def _weights_in_words(config: DictConfig) -> str:
-    """Where the weights of a network by name come from; empty for a run, which has its own."""
-    if config.network is None:
-        return ""
-    random = config.network.startswith("torchvision:")
-    normalised = "" if config.mean is None else f", behind (pixels - {config.mean}) / {config.std}"
-    weights = _weights(config) or ("random weights" if random else "weights as its factory gives them")
-    return f"{weights}{normalised}"
-
-
-def _size(side: int | None) -> tuple[int, int] | None:
-    """(H, W) of images of so many pixels a side; None for each image's own."""
-    if side is not None and (not isinstance(side, int) or side < 1):
-        raise ValueError(f"image_size={side}: expected pixels, 1 or more, or null for each image's own size")
-    return None if side is None else (side, side)
 
 
 def _target(value: str | int | bool) -> str:

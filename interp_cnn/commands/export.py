@@ -19,6 +19,7 @@ import torch
 from omegaconf import DictConfig
 
 from interp_cnn.commands.compare_contents import DESCRIPTIONS
+from interp_cnn.decisions.classes import class_reading
 from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.evaluation.filters.comparison import compare
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
@@ -29,6 +30,7 @@ from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature
 from interp_cnn.exports import card, decisions, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.report.comparison.tables import exemplar_table
+from interp_cnn.report.decisions.class_tables import class_tables
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing, device_of
 from interp_cnn.runs.folder import Run, load_run, plain
@@ -43,6 +45,7 @@ from interp_cnn.storage.spelling import nearest
 
 Files = Iterator[tuple[str, bytes]]
 SETTINGS = {  # of each part: what it depends on beside the run and the code
+    "classes": ("exemplars",),
     "decisions": ("exemplars", "images"),
     "filters": ("exemplars",),
     "maps": ("images", "methods"),
@@ -75,6 +78,7 @@ def export(found: Run, config: DictConfig, place: Path) -> None:
     origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn")]
     strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
     parts: dict[str, Callable[[], Files]] = {
+        "classes": lambda: _classes(found, strongest),
         "decisions": lambda: _decisions(found, config, strongest),
         "filters": lambda: _filters(found, strongest),
         "maps": lambda: _maps(found, config),
@@ -83,7 +87,8 @@ def export(found: Run, config: DictConfig, place: Path) -> None:
     }
     # the card in the model part has the measures of the table, so the table comes first
     for part in sorted(
-        parts.keys() & set(config.what), key=["filters", "decisions", "maps", "table", "model"].index
+        parts.keys() & set(config.what),
+        key=["filters", "decisions", "classes", "maps", "table", "model"].index,
     ):
         key = key_of(*origin, *(config[name] for name in SETTINGS[part]), _digest(target, part))
         if target.has(part, key):
@@ -131,6 +136,13 @@ def _decisions(found: Run, config: DictConfig, strongest: Callable[[str], Exempl
         for pixels in [picture.pixels()]
     )
     yield from decisions.decision_files(decided, place="decisions")
+
+
+def _classes(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
+    one = Asked(found.kind, found.network, found.data.classes, strongest(found.layers[-1]))
+    reading = class_reading(one, found.data)
+    for name, table in class_tables([] if reading is None else [reading]):
+        yield f"classes/{name}", table.to_csv(index=False, lineterminator="\n").encode("utf-8")
 
 
 def _maps(found: Run, config: DictConfig) -> Files:

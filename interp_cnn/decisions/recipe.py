@@ -1,19 +1,21 @@
-"""The recipe of decision sheets: exemplars looked for, decisions asked, page and files written."""
+"""The recipes of decision sheets and class sheets: exemplars looked for, networks asked, pages and files written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from interp_cnn.decisions.classes import class_reading
 from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.explanation.decisions.head import chosen_layer
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
-from interp_cnn.report.decisions.pages import DecidedImage, write_decisions
+from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.report.decisions.class_views import sentence
+from interp_cnn.report.decisions.pages import DecidedImage, write_classes, write_decisions
 from interp_cnn.runs.devices import frozen
 from interp_cnn.runs.inputs import Picture, Subject
 from interp_cnn.storage.progress import progress_bar
@@ -30,7 +32,6 @@ class DecisionRequest:
         layer: dotted name of the layer, of each network; None: its top masked layer, else its last feature maps.
         first: name of the page.
         source: where the images are from, in words.
-        configuration: all settings.
         beside: further pages, title -> address.
     """
 
@@ -40,7 +41,6 @@ class DecisionRequest:
     layer: str | None
     first: str
     source: str
-    configuration: Mapping[str, Any]
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -73,6 +73,39 @@ def explain_decisions(request: DecisionRequest, folder: Path) -> Path:
         first=request.first,
         beside=request.beside,
     )
+
+
+def explain_classes(request: DecisionRequest, folder: Path) -> tuple[Path, list[str]]:
+    """Ask all networks what their classes are made of, write the page and return it, with a sentence about each.
+
+    Raises:
+        Refusal: none of the networks can be asked.
+    """
+    readings = []
+    bar = progress_bar(transient=True)
+    task = bar.add_task("classes", total=float(len(request.networks)), seen="")
+    with bar:
+        for number, one in enumerate(request.networks, 1):
+            assert one.data is not None  # refused before
+            reading = class_reading(asked_of(one, request), one.data)
+            if reading is not None:
+                readings.append(reading)
+            bar.update(task, completed=float(number), seen=one.name)
+    if not readings:
+        raise Refusal("what=[classes]: no method shares out the logits of any of these networks")
+    names = " and ".join(reading.few.network for reading in readings)
+    page = write_classes(
+        folder,
+        readings,
+        title=f"Classes of {names}",
+        facts={
+            "networks": names,
+            "layer": ", ".join(dict.fromkeys(reading.few.layer for reading in readings)),
+            "images": f"{readings[0].few.images:,} validation images",
+        },
+        first=request.first,
+    )
+    return page, [f"{reading.few.network} {sentence(reading.few)}" for reading in readings]
 
 
 def asked_of(subject: Subject, request: DecisionRequest) -> Asked:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interp_cnn.explanation.decisions.class_filters import by_first_that_works
@@ -17,6 +18,7 @@ from interp_cnn.explanation.decisions.removal import Removal, filters_for, remov
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
 from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
 from interp_cnn.report.decisions.contents import Curves, Decision, FilterShare
 from interp_cnn.report.words import class_words
 
@@ -132,19 +134,9 @@ def _share(number: int, found: Contributions, without: Removal, one: Asked) -> F
     values = found.activations[0, number].cpu().numpy()
     looks, highest = [], float(values.max())
     if strongest is not None:
-        numbers = strongest.image_numbers[number][:LOOKS_LIKE].tolist()
-        looks = [
-            (strongest.images[image], strongest.maps[number, place].numpy())
-            for place, image in enumerate(numbers)
-            if image >= 0
-        ]
+        looks = looks_like(strongest, number)
         highest = float(strongest.maps[number].max())
-        across = strongest.field.image_size
-        down, right = strongest.field.centres(torch.tensor([row, column])).tolist()
-        place = (
-            min(max((right + 0.5) / across[1], 0.0), 1.0),
-            min(max((down + 0.5) / across[0], 0.0), 1.0),
-        )
+        place = place_of(strongest.field, torch.tensor([row, column]))
     return FilterShare(
         number=number,
         share=float(found.shares[0, number]),
@@ -155,6 +147,23 @@ def _share(number: int, found: Contributions, without: Removal, one: Asked) -> F
         highest=highest,
         exemplars=looks,
     )
+
+
+def looks_like(strongest: Exemplars, number: int) -> list[tuple[Tensor, NDArray]]:
+    """The images on which a filter fires most, with its map on each."""
+    images = strongest.image_numbers[number][:LOOKS_LIKE].tolist()
+    return [
+        (strongest.images[image], strongest.maps[number, place].numpy())
+        for place, image in enumerate(images)
+        if image >= 0
+    ]
+
+
+def place_of(field: ReceptiveField, cell: Tensor) -> tuple[float, float]:
+    """The middle (x, y) of what a cell (row, column) sees, as parts of the image's width and height."""
+    down, right = field.centres(cell).tolist()
+    height, width = field.image_size
+    return min(max((right + 0.5) / width, 0.0), 1.0), min(max((down + 0.5) / height, 0.0), 1.0)
 
 
 def _curves(without: Removal) -> Curves:

@@ -175,6 +175,14 @@ _RECORDS = (
         "where nothing but sums lies behind the layer",
     ),
     Measure(
+        "object_evidence",
+        "Evidence on the object",
+        "higher",
+        "part of what speaks for the class that lies on the object's pixels",
+        percent=True,
+        shown=("table",),
+    ),
+    Measure(
         "concentration",
         "Concentration",
         "higher",

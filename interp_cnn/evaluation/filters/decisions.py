@@ -8,6 +8,9 @@ For every image the logit of the class that the network says is shared out among
                         over their span: 0 for shares that tell nothing, negative for wrong ones
     share_fidelity      Spearman's correlation of a filter's share with what the logit loses without it alone; 1 by
                         construction where the head is linear
+    object_evidence     part of what speaks for the class that lies on the object, where its masks (or its parts') are
+                        known; a cell counts with the object's part of the square that it stands for
+    object_evidence_null    the same for evidence spread evenly over the image
 
 A fixed spot or a random cell has no shares: there is nothing to compare with but other networks.
 """
@@ -20,33 +23,39 @@ import torch
 from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 
+from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.passes import Reader
 from interp_cnn.evaluation.statistics import Resampling, Sampled, weighted_mean
 from interp_cnn.explanation.decisions.class_filters import by_first_that_works
 from interp_cnn.explanation.decisions.removal import filters_for, removal
 from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 TESTED = 48  # images whose filters are switched off
 
 
 def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED) -> dict[str, Sampled]:
-    """The three measures; none for a network that no method shares out, or images that can be read once only.
+    """The measures; none for a network that no method shares out, or images that can be read once only.
 
     Args:
         reader: of network, layer and images.
         draws: resampling of the images.
         tested: images whose filters are switched off, spread over all.
     """
-    needed, gaps, fidelities = [], [], []
+    needed, gaps, fidelities, placed = [], [], [], []
     numbers = set(torch.linspace(0, draws.images - 1, min(tested, draws.images)).round().long().tolist())
     seen = 0
-    for _, images in reader.batches():
+    for batch, images in reader.batches():
         targets = reader.answers(images)[1].argmax(1)
         try:
             found = by_first_that_works(reader.network, images, targets, layer=reader.layer)
         except (Refusal, ValueError):
             return {}
         needed.append(filters_for(found.shares).double().cpu())
+        masks = object_masks(batch)
+        if masks is not None:
+            field = reader.field(images.shape[1])
+            placed.append(torch.stack(on_object(found.maps.clamp(min=0).sum(1).cpu(), masks.cpu(), field), 1))
         for place in range(len(images)):
             if seen + place in numbers:
                 without = removal(reader.network, images[place], found, number=place)
@@ -57,13 +66,55 @@ def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED)
         return {}
     counts = torch.cat(needed).where(torch.cat(needed) > 0, torch.nan)
     rows = draws.rows[:, sorted(numbers)]
+    figures = {}
+    if placed:
+        values = torch.cat(placed)
+        for name, column in zip(("object_evidence", "object_evidence_null"), values.T, strict=True):
+            figures[name] = Sampled.from_rows(weighted_mean(column, draws.rows), draws, len(column))
     return {
+        **figures,
         "decision_filters": Sampled.from_rows(weighted_median(counts, draws.rows), draws, len(counts)),
         "removal_gap": Sampled.from_rows(weighted_mean(torch.tensor(gaps), rows), draws, len(gaps)),
         "share_fidelity": Sampled.from_rows(
             weighted_mean(torch.tensor(fidelities), rows), draws, len(fidelities)
         ),
     }
+
+
+def object_masks(batch: PartBatch) -> Tensor | None:
+    """(B, H, W) bool, the objects' pixels, else those of all their parts; None where nobody drew them."""
+    if batch.object_masks is not None:
+        return batch.object_masks
+    return None if batch.part_masks is None else batch.part_masks.any(1)
+
+
+def on_object(evidence: Tensor, masks: Tensor, field: ReceptiveField) -> tuple[Tensor, Tensor]:
+    """Part of the evidence that lies on objects, and the part that an even spread would have.
+
+    Args:
+        evidence: (B, h, w), not negative.
+        masks: (B, H, W) bool.
+        field: of the cells; each stands for the square of a stride around its centre.
+
+    Returns:
+        Two of (B,); NaN for an image without evidence, or without an object.
+    """
+    rows, columns = (_squares(field, axis) for axis in (0, 1))
+    covered = rows @ masks.double() @ columns.T  # (B, h, w)
+    values = evidence.double()
+    seen = masks.any(2).any(1)
+    part = (values * covered).sum((1, 2)) / values.sum((1, 2))
+    return part.where(seen, torch.nan), covered.mean((1, 2)).where(seen, torch.nan)
+
+
+def _squares(field: ReceptiveField, axis: int) -> Tensor:
+    """(cells, pixels): what a cell stands for along an axis, in parts that sum to 1; outside the image the nearest."""
+    pixels = torch.arange(field.image_size[axis], dtype=torch.float64)
+    centres = field.start[axis] + field.stride[axis] * torch.arange(field.grid[axis], dtype=torch.float64)
+    away = pixels - centres.clamp(0, float(pixels[-1]))[:, None]
+    inside = (away >= -field.stride[axis] / 2) & (away < field.stride[axis] / 2)
+    inside |= away.abs() == away.abs().amin(1, keepdim=True)
+    return inside.double() / inside.sum(1, keepdim=True)
 
 
 def weighted_median(values: Tensor, weights: Tensor) -> Tensor:

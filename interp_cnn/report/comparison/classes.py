@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp_cnn.figures.colours import as_array
+from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import FilterView, NetworkView, ranked_by, ranking
 from interp_cnn.report.comparison.samples import SampleView
+from interp_cnn.report.decisions.class_views import ClassSheetView, class_sheet_views
 from interp_cnn.report.measures import NULL, Measure, measure
 from interp_cnn.report.numbers import is_known
 
@@ -72,6 +74,7 @@ class ClassView:
     samples: list[SampleView]
     rows: list[tuple[Measure, list[tuple[str, str]]]]
     ranking: Measure
+    sheets: list[ClassSheetView]
 
 
 def class_pages(contents: Contents) -> dict[str, str]:
@@ -92,9 +95,10 @@ def confusions(contents: Contents, networks: Sequence[NetworkView]) -> list[Conf
 
 
 def class_views(
-    contents: Contents, networks: Sequence[NetworkView], samples: Sequence[SampleView]
+    contents: Contents, networks: Sequence[NetworkView], samples: Sequence[SampleView], album: Album
 ) -> list[ClassView]:
     """One view per class, in order."""
+    sheets = [{one.target: one for one in it.sheets} for it in contents.readings]
     pages = class_pages(contents)
     name = next((found for it in networks if (found := ranking(it))), "")
     overall = [_means(it.filters) for it in networks]
@@ -131,7 +135,12 @@ def class_views(
             for how in [measure(key)]
         ]
         own_images = [it for it in samples if it.label == label]
-        views.append(ClassView(label, pages[label], mine, own_images, rows, measure(name)))
+        made_of = class_sheet_views(
+            [of_network[label] for of_network in sheets if label in of_network],
+            album,
+            base=f"classes/{index:04d}",
+        )
+        views.append(ClassView(label, pages[label], mine, own_images, rows, measure(name), made_of))
     return views
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.report.decisions.class_contents import ClassReading
 from interp_cnn.report.decisions.contents import Decision
 from interp_cnn.report.maps.records import ImageRecord
 
@@ -148,6 +149,7 @@ class Contents:
             mappings become tables.
         beside: other pages to link to, title -> address from the report's folder.
         pair: a filter of each network on the same images; None: no such picture.
+        readings: what the classes of each network are made of, of those whose logits can be shared out.
     """
 
     title: str
@@ -162,6 +164,7 @@ class Contents:
     reproduction: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
     pair: FilterPair | None = None
+    readings: Sequence[ClassReading] = ()
 
     def __post_init__(self) -> None:
         if not self.networks:

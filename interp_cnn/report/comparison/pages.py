@@ -32,6 +32,7 @@ from interp_cnn.report.comparison.pair import pair_view
 from interp_cnn.report.comparison.samples import SampleView, sample_pages, sample_views
 from interp_cnn.report.comparison.tables import write_tables
 from interp_cnn.report.comparison.verdict import verdict
+from interp_cnn.report.decisions.class_views import FewView, few_view
 from interp_cnn.report.folder import replaced_folder
 from interp_cnn.report.maps.records import Look
 from interp_cnn.report.measures import measure
@@ -79,7 +80,12 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
         )
         pages = _Pages(draft, site)
         _write_overview(pages, contents, networks, samples, album, reading(map_colours))
-        _write_classes(pages, contents, class_views(contents, networks, samples))
+        _write_classes(
+            pages,
+            contents,
+            class_views(contents, networks, samples, album),
+            few_view(contents.readings, album),
+        )
         for network in networks:
             _write_network(pages, network, contents)
         _write_samples(pages, samples, reading(map_colours))
@@ -162,13 +168,21 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         )
 
 
-def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView]) -> None:
+def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView], few: FewView | None) -> None:
     if not classes:
         return
     found = confusions(contents, pages.site.networks)
-    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=found)
+    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=found, few=few)
     for it, before, after in _with_neighbours(classes):
-        pages.write(it.page, "class", here="classes", it=it, before=before, after=after)
+        pages.write(
+            it.page,
+            "class",
+            here="classes",
+            it=it,
+            before=before,
+            after=after,
+            filter_pages=_filter_pages(pages.site),
+        )
 
 
 def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None:
@@ -188,11 +202,13 @@ def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None
             firing=sample.firing,
             among=sample.among,
             decisions=sample.decisions,
-            filter_pages={
-                network.name: {it.number: it.page for it in network.filters}
-                for network in pages.site.networks
-            },
+            filter_pages=_filter_pages(pages.site),
         )
+
+
+def _filter_pages(site: Site) -> dict[str, dict[int, str]]:
+    """Network -> number of a filter -> its page."""
+    return {network.name: {it.number: it.page for it in network.filters} for network in site.networks}
 
 
 def _with_neighbours(items: Sequence[Any]) -> list[tuple[Any, Any, Any]]:

@@ -11,6 +11,7 @@ from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.figures.colours import as_array
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import class_name, filter_measures
+from interp_cnn.report.decisions.class_tables import class_tables
 from interp_cnn.report.numbers import p_of, value_of
 from interp_cnn.storage.files import save_json, write_text
 
@@ -35,6 +36,7 @@ def write_tables(folder: Path, contents: Contents, slugs: list[str]) -> list[str
             files[f"answers-{slug}"] = counts
     if contents.curves is not None:
         files["curves"] = contents.curves
+    files |= {name.removesuffix(".csv"): table for name, table in class_tables(contents.readings)}
     for name, table in files.items():
         write_text(folder / f"data/{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     save_json(folder / "data/measures.json", _nested(contents))

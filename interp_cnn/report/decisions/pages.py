@@ -1,13 +1,15 @@
-"""The page of decision sheets, image by image, and the table of all shares.
+"""The pages of decision sheets, image by image, and of class sheets, with the tables of all shares.
 
 decisions.html   (or index.html) a sheet for every image, network and class asked about
 decisions.csv    a row for every filter that a sheet shows
 decisions.json   everything but the pictures
+classes.html     (or index.html) a sheet for every class and network, and how few filters do; tables: `class_tables`
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from interp_cnn.report.album import Album
+from interp_cnn.report.decisions.class_contents import ClassReading, ClassSheet
+from interp_cnn.report.decisions.class_tables import class_tables
+from interp_cnn.report.decisions.class_views import class_sheet_views, few_view
 from interp_cnn.report.decisions.contents import Decision
 from interp_cnn.report.decisions.views import decision_views
 from interp_cnn.report.site import Site, templates, write_assets
@@ -87,4 +92,35 @@ def write_decisions(
         for image in images
     ]
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+    return folder / first
+
+
+def write_classes(
+    folder: Path, readings: Sequence[ClassReading], *, title: str, facts: Mapping[str, str], first: str
+) -> Path:
+    """Write page and tables about the classes of some networks and return the page.
+
+    Args:
+        folder: of the site.
+        readings: of the networks.
+        title: of the page.
+        facts: name -> text.
+        first: name of the page.
+    """
+    album = Album(folder)
+    tables = dict(class_tables(readings))
+    by_class: dict[str, list[ClassSheet]] = defaultdict(list)
+    for sheet in (sheet for reading in readings for sheet in reading.sheets):
+        by_class[sheet.target].append(sheet)
+    classes = [
+        (name, class_sheet_views(sheets, album, base=f"classes/{number:04d}"))
+        for number, (name, sheets) in enumerate(by_class.items())
+    ]
+    site = Site(title, list(tables))
+    write_assets(folder, "decision.css")
+    page = templates(site).get_template("class_sheets.html.j2")
+    few = few_view(readings, album)
+    write_text(folder / first, page.render(root="", here="", classes=classes, few=few, facts=facts))
+    for name, table in tables.items():
+        write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
     return folder / first

@@ -1,0 +1,191 @@
+"""Asking a network what its classes are made of: class sheets, and how few filters do.
+
+What is shown and judged comes from validation images. The ranking of filters that decides which are kept, and the
+scoring sheets, come from training images.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.parts import PartBatch, PartSet
+from interp_cnn.decisions.sheet import LOOKS_LIKE, Asked, chosen, looks_like, place_of
+from interp_cnn.evaluation.filters.scoring_sheet import ScoringSheet, scoring_path, sparsest_within
+from interp_cnn.explanation.decisions.class_filters import (
+    ClassFilters,
+    ImageShares,
+    class_filters,
+    image_shares,
+    right_with_few,
+)
+from interp_cnn.explanation.filters.exemplars import Exemplars
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.report.decisions.class_contents import (
+    ClassReading,
+    ClassShare,
+    ClassSheet,
+    FewFilters,
+    Scored,
+)
+from interp_cnn.runs.devices import device_of
+
+TRAINING, JUDGED = 1500, 2000  # images looked at, at most, from all classes alike
+MOST_CLASSES = 100  # whose filters are kept one class at a time
+WITHIN = 0.01  # of accuracy
+
+log = logging.getLogger(__name__)
+
+
+def class_reading(one: Asked, data: PartDataModule) -> ClassReading | None:
+    """What the filters of a network bring to each class; None, with a line, where no method shares its logits out.
+
+    Args:
+        one: the network, with exemplars of the layer's filters.
+        data: of the images, whose classes are the network's.
+    """
+    assert one.strongest is not None  # they name the layer
+    layer, judged = one.strongest.layer, Batches(data.val_set, JUDGED)
+    try:
+        trained = image_shares(one.network, Batches(data.train_set, TRAINING), layer=layer)
+        found = image_shares(one.network, judged, layer=layer)
+    except (Refusal, ValueError) as refused:
+        log.info("%s: what its classes are made of is left out: %s", one.name, refused)
+        return None
+    read = class_filters(found)
+    sheets = [
+        _sheet(one, data.val_set, judged.places, found, read, number)
+        for number in range(len(one.classes))
+        if read.images[number]
+    ]
+    return ClassReading(sheets, _few(one, trained, found, judged))
+
+
+class Batches:
+    """Fixed views of at most so many images of a set, every class's in turn; a loader that can be read again."""
+
+    def __init__(self, images: PartSet, most: int, size: int = 64) -> None:
+        self.images, self.size = images, size
+        self.places = alike(images.labels, most)
+
+    def __iter__(self) -> Iterator[PartBatch]:
+        for at in range(0, len(self.places), self.size):
+            yield self.images.__getitems__(self.places[at : at + self.size]).finished()
+
+
+def alike(labels: Tensor, most: int) -> list[int]:
+    """Places of at most so many labels, in order, of each class about as many, spread over its images.
+
+    Example:
+        >>> alike(torch.tensor([0, 0, 0, 0, 0, 1]), 4)
+        [0, 2, 4, 5]
+    """
+    groups = [(labels == label).nonzero().flatten().tolist() for label in labels.unique().tolist()]
+    places: list[int] = []
+    left = most
+    for number, group in enumerate(sorted(groups, key=len)):
+        count = min(len(group), left // (len(groups) - number))
+        left -= count
+        places += [group[place] for place in torch.linspace(0, len(group) - 1, count).round().long().tolist()]
+    return sorted(places)
+
+
+def _sheet(
+    one: Asked, images: PartSet, places: Sequence[int], found: ImageShares, read: ClassFilters, number: int
+) -> ClassSheet:
+    own = (found.labels == number).nonzero().flatten().tolist()
+    total = torch.zeros(())
+    for row in own:
+        total = total + images[places[row]].image
+    shown = chosen(read.shares[number])
+    relevant = {it: found.most_relevant(number, it, LOOKS_LIKE) for it in shown}
+    looked_at = sorted({row for rows in relevant.values() for row in rows})
+    pixels = {row: images[places[row]].image for row in looked_at}
+    maps: dict[int, Tensor] = {}
+    for row, image in pixels.items():  # one at a time: a handful of images
+        given = image[None].to(device_of(one.network))
+        with torch.no_grad():
+            maps[row] = feature_maps(one.network, given, found.layer)[0].cpu()
+    assert one.strongest is not None
+    return ClassSheet(
+        network=one.name,
+        target=one.classes[number],
+        images=len(own),
+        score=float(found.logits[own, number].double().mean()),
+        rest=float(read.rest[number]),
+        shares=read.shares[number].numpy(),
+        often=read.often[number].numpy(),
+        shown=[
+            ClassShare(
+                number=it,
+                share=float(read.shares[number, it]),
+                often=float(read.often[number, it]),
+                place=_middle(found, one.strongest, own, it),
+                label=one.labels[it],
+                also=[one.classes[k] for k in read.shared_with(number, it)],
+                highest=max(
+                    [float(one.strongest.maps[it].max()), *(float(maps[r][it].max()) for r in relevant[it])]
+                ),
+                fires=looks_like(one.strongest, it),
+                relevant=[(pixels[row], maps[row][it].numpy()) for row in relevant[it]],
+            )
+            for it in shown
+        ],
+        mean_image=(total / len(own)).numpy(),
+    )
+
+
+def _middle(
+    found: ImageShares, strongest: Exemplars, rows: Sequence[int], number: int
+) -> tuple[float, float]:
+    """Median place of the cells that bring most of a filter's shares, where it brings any."""
+    bringing = [row for row in rows if found.shares[row, number] != 0] or list(rows)
+    return place_of(strongest.field, found.positions[bringing, number].median(0).values)
+
+
+def _few(one: Asked, trained: ImageShares, found: ImageShares, judged: Batches) -> FewFilters:
+    classes, depth = found.logits.shape[1], found.shares.shape[1]
+    kept: list[tuple[int, float]] = []
+    if classes <= MOST_CLASSES:
+        counts = [*(2**power for power in range(20) if 2**power < depth), depth]
+        ranking = class_filters(trained).ranking
+        right = right_with_few(one.network, judged, ranking, counts, layer=found.layer)
+        kept = list(zip(counts, right.double().mean(1).tolist(), strict=True))
+    path = scoring_path(trained.presences, trained.labels, classes)
+    accuracies = [float((it.answers(found.presences) == found.labels).double().mean()) for it in path]
+    accuracy = float(found.right.double().mean())
+    sparsest = sparsest_within(path, found.presences, found.labels, found.right, loss=WITHIN)
+    within = [place for place, reached in enumerate(accuracies) if reached >= accuracy - WITHIN - 1e-9]
+    best = within[0] if within else max(range(len(path)), key=accuracies.__getitem__)
+    return FewFilters(
+        network=one.name,
+        layer=found.layer,
+        filters=depth,
+        images=len(found.labels),
+        accuracy=accuracy,
+        kept=kept,
+        sheets=[
+            (it.filters_per_class, reached)
+            for it, reached in zip(path, accuracies, strict=True)
+            if it.filters_per_class > 0
+        ],
+        sparsest=(sparsest.filters_per_class, sparsest.accuracy),
+        scoring=_weights(path[best], one.classes),
+    )
+
+
+def _weights(sheet: ScoringSheet, classes: Sequence[str]) -> list[Scored]:
+    """A class's bias, then its filters with the largest weights first."""
+    lines = []
+    for number, name in enumerate(classes):
+        lines.append(Scored(name, None, float(sheet.biases[number])))
+        weights = sheet.weights[number]
+        for it in weights.argsort(descending=True, stable=True).tolist():
+            if weights[it] > 0:
+                lines.append(Scored(name, it, float(weights[it])))
+    return lines

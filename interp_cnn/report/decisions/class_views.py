@@ -1,0 +1,195 @@
+"""Class sheets as pages show them: a class's mean logit as a sum over filters, and accuracy with few filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp_cnn import figures
+from interp_cnn.figures.curves import Curve, curve_panels
+from interp_cnn.report.album import Album, Chart, Picture, within
+from interp_cnn.report.decisions.class_contents import ClassReading, ClassShare, ClassSheet, FewFilters, Look
+from interp_cnn.report.decisions.sums import Bar, bar, bars, place_on, reach
+from interp_cnn.report.decisions.views import CELL, DISC, IMAGE, spread_out
+from interp_cnn.report.measures import measure
+from interp_cnn.report.words import class_words
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One filter on a class sheet."""
+
+    place: int
+    number: int
+    label: str
+    fires: Picture | None
+    relevant: Picture | None
+    often: str
+    also: str
+    bar: Bar
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class ClassSheetView:
+    """One network's filters of one class."""
+
+    network: str
+    target: str
+    images: int
+    image: Picture
+    rows: list[ClassRow]
+    lesser: list[tuple[str, Bar]]
+    total: Bar
+    zero: float
+
+
+@dataclass(frozen=True)
+class FewView:
+    """How few filters do: a sentence for each network, a row for each number of filters, a chart."""
+
+    sentences: list[tuple[str, str]]
+    networks: list[str]
+    rows: list[tuple[str, list[str]]]
+    chart: Chart
+
+
+def class_sheet_views(sheets: Sequence[ClassSheet], album: Album, *, base: str) -> list[ClassSheetView]:
+    """The sheets of one class, all on one scale of logits.
+
+    Args:
+        sheets: of one or several networks.
+        album: that saves the pictures.
+        base: where they go, `classes/0003`.
+    """
+    ends = [reach(share for _, share in _parts(one)) for one in sheets]
+    scale = (min((one[0] for one in ends), default=0), max((one[1] for one in ends), default=1))
+    return [_view(one, album, f"{base}-{number}", scale) for number, one in enumerate(sheets)]
+
+
+def _parts(sheet: ClassSheet) -> list[tuple[str, float]]:
+    """What the class's mean logit is the sum of."""
+    lines = [(str(one.number), one.share) for one in sheet.shown]
+    for shares, way in zip(sheet.others, ("for", "against"), strict=True):
+        if len(shares):
+            lines.append(
+                (f"{len(shares)} other{'s' if len(shares) != 1 else ''} {way} it", float(shares.sum()))
+            )
+    return [*lines, ("rest", sheet.rest)]
+
+
+def _view(sheet: ClassSheet, album: Album, base: str, scale: tuple[float, float]) -> ClassSheetView:
+    parts = _parts(sheet)
+    drawn = bars([share for _, share in parts], scale)
+    spots = spread_out([one.place for one in sheet.shown], DISC / IMAGE)
+    mean = within(figures.to_rgb(sheet.mean_image), IMAGE)
+    rows = [
+        ClassRow(
+            place=place,
+            number=one.number,
+            label=one.label,
+            fires=_strip(
+                album, f"{base}-{place}-fires", one, one.fires, f"Where filter {one.number} fires most"
+            ),
+            relevant=_strip(
+                album,
+                f"{base}-{place}-relevant",
+                one,
+                one.relevant,
+                f"Where filter {one.number} brings most to {sheet.target}",
+            ),
+            often=f"{100 * one.often:.0f} %",
+            also=", ".join(map(class_words, one.also[:3]))
+            + (f" and {len(one.also) - 3} more" if len(one.also) > 3 else ""),
+            bar=stretch,
+            x=100 * x,
+            y=100 * y,
+        )
+        for place, (one, (x, y), stretch) in enumerate(zip(sheet.shown, spots, drawn, strict=False), 1)
+    ]
+    return ClassSheetView(
+        network=sheet.network,
+        target=sheet.target,
+        images=sheet.images,
+        image=album.picture(f"{base}-mean", mean, f"Mean image of {sheet.target}"),
+        rows=rows,
+        lesser=[
+            (name, stretch) for (name, _), stretch in zip(parts[len(rows) :], drawn[len(rows) :], strict=True)
+        ],
+        total=bar(0.0, sheet.score, scale),
+        zero=place_on(0.0, scale),
+    )
+
+
+def _strip(album: Album, name: str, one: ClassShare, looks: Sequence[Look], alt: str) -> Picture | None:
+    if not looks:
+        return None
+    cells: list[NDArray[np.uint8]] = [
+        figures.lit(within(figures.to_rgb(image), CELL), values, highest=one.highest)
+        for image, values in looks
+    ]
+    return album.picture(name, figures.montage(cells, columns=len(cells), gap=2), alt, colours=96)
+
+
+def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
+    """How accuracy falls with fewer filters, of all networks; None without any."""
+    found = [reading.few for reading in readings]
+    if not found:
+        return None
+    counts = sorted({count for one in found for count, _ in one.kept})
+    write = measure("accuracy").write
+    rows = [
+        (
+            f"{count} strongest" if count < max(counts) else "all",
+            [write(dict(one.kept).get(count)) for one in found],
+        )
+        for count in counts
+    ]
+    rows.append(("the network as it is", [write(one.accuracy) for one in found]))
+    panels = {
+        "The network's own head, each class with its strongest filters": {
+            one.network: _curve([it for it in one.kept if it[0] > 0]) for one in found
+        },
+        "A scoring sheet in its place: few filters, weights that only add": {
+            one.network: _curve(one.sheets) for one in found
+        },
+    }
+    chart = album.chart(
+        "few-filters",
+        lambda theme: curve_panels(
+            panels,
+            across="filters per class",
+            up="accuracy",
+            logarithmic=(True, False),
+            shared=True,
+            width=1000,
+            theme=theme,
+        ),
+        "Accuracy against the number of filters that each class uses",
+    )
+    return FewView([(one.network, sentence(one)) for one in found], [it.network for it in found], rows, chart)
+
+
+def sentence(few: FewFilters) -> str:
+    """What the numbers come to."""
+    accuracy = measure("accuracy").write
+    filters, reached = few.sparsest
+    words = (
+        f"decides with {filters:.1f} filters per class at {accuracy(reached)}, where all {few.filters} filters of "
+        f"{few.layer} give {accuracy(few.accuracy)}"
+    )
+    fewer = [count for count, _ in few.kept if count < few.filters]
+    if few.enough in (None, few.filters):
+        own = f"; with its own weights even the strongest {max(fewer)} of each class cost more than one point"
+        return words + own if fewer else words
+    each = "filter" if few.enough == 1 else f"{few.enough} filters"
+    return f"{words}; with its own weights the strongest {each} of each class are enough for one point less"
+
+
+def _curve(points: Sequence[tuple[float, float]]) -> Curve:
+    across, up = np.array(sorted(points), dtype=float).reshape(-1, 2).T
+    return Curve(across, up)
