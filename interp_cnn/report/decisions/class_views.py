@@ -183,9 +183,10 @@ def sentence(few: FewFilters) -> str:
         f"{few.layer} give {accuracy(few.accuracy)}"
     )
     fewer = [count for count, _ in few.kept if count < few.filters]
+    if not fewer:
+        return words
     if few.enough in (None, few.filters):
-        own = f"; with its own weights even the strongest {max(fewer)} of each class cost more than one point"
-        return words + own if fewer else words
+        return f"{words}; with its own weights even the strongest {max(fewer)} of each class cost more than one point"
     each = "filter" if few.enough == 1 else f"{few.enough} filters"
     return f"{words}; with its own weights the strongest {each} of each class are enough for one point less"
 
