@@ -105,6 +105,7 @@ def diverging(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_loaded_as_last_has_the_accuracy_of_the_tables_last_row(diverging):
     run = load_run(diverging, checkpoint="last")
     assert run.epochs == 3
@@ -119,6 +120,7 @@ def test_what_is_loaded_as_last_has_the_accuracy_of_the_tables_last_row(divergin
     assert load_run(diverging, checkpoint="best").epochs == table["val/task_loss"].idxmin() + 1
 
 
+@pytest.mark.slow
 def test_weights_of_another_epoch_are_not_taken_for_the_last(diverging, tmp_path, caplog):
     shutil.copytree(diverging, tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -131,6 +133,7 @@ def test_weights_of_another_epoch_are_not_taken_for_the_last(diverging, tmp_path
     assert f"is not finished: its weights are those of epoch {run.epochs}" in caplog.text
 
 
+@pytest.mark.slow
 def test_networks_of_different_epochs_are_not_compared(diverging, tmp_path):
     last, best = (load_run(diverging, checkpoint=name) for name in ("last", "best"))
     best.config.model.kind = "plain"

@@ -25,6 +25,7 @@ def small_network(data):
     return build_network("small_cnn", num_classes=10, channels=1, widths=(4, 4, 6, 6, 8), **size)
 
 
+@pytest.mark.slow
 def test_a_decoder_is_trained_once_and_anew_for_other_weights(data, tmp_path, monkeypatch):
     network, settings = small_network(data), DecoderSettings(epochs=1)
     options = {"layer": "conv5", "folder": tmp_path, "settings": settings}

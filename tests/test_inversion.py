@@ -62,6 +62,7 @@ def test_maps_are_those_of_the_named_layer_not_of_the_one_in_place_behind_it():
     assert module.feature_maps(images).min() < 0
 
 
+@pytest.mark.slow
 def test_a_training_improves_the_decoder_and_leaves_the_network_alone(digits):
     samples = [digits[number] for number in range(96)]
     loader = DataLoader(samples, batch_size=32, collate_fn=collate)

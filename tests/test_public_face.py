@@ -33,6 +33,7 @@ def test_importing_the_package_loads_no_heavy_library():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_all_public_names_can_be_imported_by_name_in_a_fresh_process():
     code = f"from interp_cnn import {', '.join(interp_cnn.__all__)}"
     subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], check=True)

@@ -70,6 +70,7 @@ def test_masks_are_windows_channels_or_everything():
     assert random_masks(maps[:50], generator=seeded(), whole=1.0).all()
 
 
+@pytest.mark.slow
 def test_it_learns_to_invert_a_known_encoder_from_masked_maps():
     torch.manual_seed(0)
     encoder = torch.nn.Conv2d(1, 16, 4, stride=4)
