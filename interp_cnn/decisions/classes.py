@@ -35,7 +35,7 @@ from interp_cnn.report.decisions.class_contents import (
 )
 from interp_cnn.runs.devices import device_of
 
-TRAINING, JUDGED = 1500, 2000  # images looked at, at most, from all classes alike
+TRAINING, JUDGED = 1000, 2000  # images looked at, at most, from all classes alike
 MOST_CLASSES = 100  # whose filters are kept one class at a time
 WITHIN = 0.01  # of accuracy
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRENGTHS = 20
+STRENGTHS = 16
 WEAKEST = 1e-3  # of the strength at which no filter is left
 STEPS = 200
 STILL = 1e-5  # largest change of a weight (of standardised presences) that counts as none

@@ -106,10 +106,8 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
         images = batch.images.to(device)
         found = by_first_that_works(network, images, batch.labels.to(device), layer=layer, methods=methods)
         methods = (found.method,)
-        with evaluation_mode(network), torch.no_grad():
-            logits = network(images)
-        kept = (found.shares, found.rest, found.positions, found.activations.amax((2, 3)))
-        parts.append((batch.labels.cpu(), *(one.detach().cpu() for one in (logits, *kept))))
+        kept = (found.logits, found.shares, found.rest, found.positions, found.activations.amax((2, 3)))
+        parts.append((batch.labels.cpu(), *(one.detach().cpu() for one in kept)))
     if found is None:
         raise ValueError("the loader gave no batch; expected at least one image")
     labels, logits, shares, rest, positions, presences = (

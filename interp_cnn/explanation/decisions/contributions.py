@@ -50,6 +50,7 @@ class Contributions:
         method: by which the logit was shared out.
         targets: (B,) the class asked about.
         scores: (B,) its logit, or its lead over the class of `against`.
+        logits: (B, K) of all classes.
         maps: (B, D, h, w), the share of each cell of each filter, in logits.
         rest: (B,) what no filter of the layer brings: biases, and what reaches the logit round the layer.
         activations: (B, D, h, w), the layer's output.
@@ -63,6 +64,7 @@ class Contributions:
     method: str
     targets: Tensor
     scores: Tensor
+    logits: Tensor
     maps: Tensor
     rest: Tensor
     activations: Tensor
@@ -143,6 +145,7 @@ def filter_contributions(
         method=method,
         targets=targets,
         scores=found.scores - other.scores,
+        logits=found.logits,
         maps=found.maps - other.maps,
         rest=found.rest - other.rest,
         activations=found.activations,
@@ -185,6 +188,7 @@ def _shared(
         method=method,
         targets=targets,
         scores=scores,
+        logits=head.logits.detach(),
         maps=maps,
         rest=(scores - shares).to(scores),
         activations=head.maps.clone(),

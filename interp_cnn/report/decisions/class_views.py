@@ -151,10 +151,10 @@ def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
     ]
     rows.append(("the network as it is", [write(one.accuracy) for one in found]))
     panels = {
-        "The network's own head, each class with its strongest filters": {
+        "Own head, strongest filters only": {
             one.network: _curve([it for it in one.kept if it[0] > 0]) for one in found
         },
-        "A scoring sheet in its place: few filters, weights that only add": {
+        "Scoring sheet in its place": {
             one.network: _curve(one.sheets) for one in found
         },
     }
