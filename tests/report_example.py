@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.report import Contents, FilterPair, Network, SampleImage, Sights, write_report
+from interp_cnn.report.comparison.contents import Mistaken
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.maps.records import Answer, ClassScore, ImageRecord, MapRecord, map_key
 
@@ -222,6 +223,20 @@ def example_pair(networks: Sequence[Network]) -> FilterPair | None:
     )
 
 
+def example_mistakes(network: Network, images: Tensor) -> list[Mistaken]:
+    """As many images as the network's counts have off their diagonal."""
+    counts = np.asarray(network.confusion) * (1 - np.eye(len(CLASSES), dtype=int))
+    kinds = [
+        (CLASSES[row], CLASSES[column])
+        for row, column in np.argwhere(counts).tolist()
+        for _ in range(counts[row, column])
+    ]
+    return [
+        Mistaken(f"photo {number:03d}.jpg", label, answer, images[number % len(images)].numpy())
+        for number, (label, answer) in enumerate(kinds)
+    ]
+
+
 def example_contents(
     *,
     filters: int = 128,
@@ -268,6 +283,7 @@ def example_contents(
         },
         samples=example_samples(images, samples, methods, networks),
         curves=example_curves(),
+        mistakes={network.name: example_mistakes(network, images) for network in networks},
         reproduction={
             "command": "interp-cnn compare data=animal_parts 'data.categories=[fox,horse]' seed=0",
             "date": "2026-03-01 12:00",

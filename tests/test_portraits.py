@@ -11,8 +11,10 @@ from test_training import data
 from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import (
     confusion,
+    contested_first,
     filter_decodes,
     filter_masks,
+    mistaken,
     pages_beside,
     sample_images,
 )
@@ -24,6 +26,7 @@ from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import kept_feature_maps
 from interp_cnn.report import Network
 from interp_cnn.report.folder import GENERATOR
+from interp_cnn.runs.inputs import set_pictures, spread
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,9 @@ def test_every_method_explains_the_true_class_of_the_same_images_for_both_networ
         )
         for kind, it in networks.items()
     ]
-    samples = sample_images(runs, portraits, tmp_path, count=3, settings=settings)
+    samples = sample_images(
+        runs, portraits, tmp_path, pictures=spread(set_pictures(digits), 3), settings=settings
+    )
     assert {(one.network, one.target) for one in samples[1].decisions} >= {("a", "1"), ("b", "1")}
     assert list(samples[0].maps) == ["a.occlusion", "a.saliency", "b.occlusion", "b.saliency"]
     assert [sample.record.label for sample in samples] == ["0", "1", "2"]
@@ -138,3 +143,29 @@ def test_pages_of_ours_beside_the_report_are_found_and_no_others(tmp_path):
         "Interpretable decoder gallery": "../interpretable/decoder_gallery/index.html",
         "Patterns": "../patterns/index.html",
     }
+
+
+def test_images_that_a_network_gets_wrong_come_first_and_are_half_at_most(digits):
+    labels = digits.val_set.labels
+    right, wrong = labels.clone(), labels.clone()
+    wrong[3], wrong[7], wrong[11] = (wrong[[3, 7, 11]] + 1) % 10
+    names = [one.name for one in set_pictures(digits)]
+    chosen = [one.name for one in contested_first(digits, [right, wrong], 10)]
+    assert {*chosen[:3]} == {names[3], names[7], names[11]} and len({*chosen}) == 10
+    chosen = [one.name for one in contested_first(digits, [right, wrong], 4)]
+    assert len({*chosen[:2]} & {names[3], names[7], names[11]}) == 2
+    assert not {*chosen[2:]} & {names[3], names[7], names[11]}
+    everything = contested_first(digits, [(labels + 1) % 10, right], 6)
+    assert len({one.name for one in everything}) == 6
+    assert [it.name for it in contested_first(digits, [right], 5)] == [
+        it.name for it in spread(set_pictures(digits), 5)
+    ]
+
+
+def test_mistaken_images_have_the_networks_answer(digits):
+    answers = digits.val_set.labels.clone()
+    answers[4] = (answers[4] + 3) % 10
+    (one,) = mistaken(digits, answers)
+    assert one.name == digits.val_set.names[4] and one.answer == digits.classes[int(answers[4])]
+    assert one.label == digits.classes[int(digits.val_set.labels[4])]
+    np.testing.assert_array_equal(one.image, digits.val_set[4].image)

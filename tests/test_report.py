@@ -301,12 +301,31 @@ def test_the_confusion_matrix_names_classes_and_counts_images(pages, contents):
     assert len(cells) == 2 * len(CLASSES) ** 2
 
 
+def test_a_count_of_mistakes_leads_to_their_pictures(pages, contents):
+    page = pages["classes.html"]
+    links = [it["href"] for it in page.all("a") if it["href"].startswith("#interpretable-wrong-")]
+    counts = contents.networks[0].confusion * (1 - np.eye(len(CLASSES), dtype=int))
+    assert len(links) == len({*links}) == (counts > 0).sum()
+    pictures = [it for it in page.all("img") if "/wrong/" in it["src"]]
+    assert len(pictures) == sum(len(them) for them in contents.mistakes.values())
+
+
+def test_images_that_a_network_gets_wrong_come_first_with_what_each_says(pages):
+    page = pages["images.html"]
+    assert [it["id"] for it in page.all("h2")] == ["contested", "others"]
+    links = [it["href"] for it in page.all("a") if it["href"].startswith("images/")]
+    assert links == ["images/0002/index.html", "images/0000/index.html", "images/0001/index.html"]
+    assert "plain <script>alert(1)</script> 61" in page.text and len(page.all("span")) > 6
+    overview = [it["href"] for it in pages["index.html"].all("a") if it["href"].startswith("images/00")]
+    assert overview.index("images/0000/index.html") < overview.index("images/0002/index.html")
+
+
 def test_mistakes_are_listed_the_most_frequent_first_and_large_matrices_not_drawn():
     counts = np.array([[5, 0, 1], [3, 2, 0], [0, 0, 4]])
     network = replace(bare().networks[0], confusion=counts)
     given = Contents("t", {}, ["a", "b", "c"], [network])
     view = network_view(network, place=0, slug="x", classes=given.classes, album=None)
-    [found] = confusions(given, [view])
+    [found] = confusions(given, [view], None, {})
     assert [(it.label, it.answer, it.count, it.of) for it in found.mistakes] == [
         ("b", "a", 3, 5),
         ("a", "c", 1, 6),
@@ -314,7 +333,7 @@ def test_mistakes_are_listed_the_most_frequent_first_and_large_matrices_not_draw
     assert [[cell.count for cell in cells] for _, cells in found.rows] == counts.tolist()
     many = [str(number) for number in range(MOST_IN_MATRIX + 1)]
     given = Contents("t", {}, many, [replace(network, confusion=np.eye(len(many), dtype=int))])
-    [found] = confusions(given, [view])
+    [found] = confusions(given, [view], None, {})
     assert found.rows == [] and found.mistakes == []
     with pytest.raises(ValueError, match=r"shape \(3, 3\); expected 1 x 1"):
         Contents("t", {}, ["a"], [network])

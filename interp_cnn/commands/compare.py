@@ -19,7 +19,9 @@ from rich.progress import track
 from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import (
     asked_about,
+    contested_first,
     filter_pair,
+    mistaken,
     pages_beside,
     portrait,
     sample_images,
@@ -125,6 +127,8 @@ def report_on(
     ]
     options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
     settings = MapSettings(methods, options, target="true", tolerant=True)
+    answers = [measured.observations.predictions for measured in measures]
+    shown = contested_first(runs[0].data, answers, config.sample_images)
     first, second = runs[0].kind, runs[1].kind
     contents = Contents(
         title=f"{first} and {second} network on {runs[0].data_name}",
@@ -133,7 +137,7 @@ def report_on(
         networks=networks,
         baselines=comparison.baselines,
         differences=comparison.differences_of(first, second),
-        samples=sample_images(runs, networks, folder / "maps", count=config.sample_images, settings=settings),
+        samples=sample_images(runs, networks, folder / "maps", pictures=shown, settings=settings),
         meanings={name: method_named(name, options).meaning for name in methods},
         curves=pd.concat([training_curves(found) for found in runs]),
         reproduction={
@@ -144,6 +148,7 @@ def report_on(
         },
         beside=pages_beside(folder / "report"),
         pair=filter_pair(runs, networks),
+        mistakes={found.kind: mistaken(found.data, said) for found, said in zip(runs, answers, strict=True)},
         readings=[reading for reading in readings if reading is not None],
     )
     return write_report(folder / "report", contents), comparison

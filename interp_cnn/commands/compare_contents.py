@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interp_cnn.attribution.folder import Explanations
 from interp_cnn.attribution.request import MapSettings
+from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.evaluation.filters.comparison import NetworkMeasures
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
@@ -21,6 +22,7 @@ from interp_cnn.explanation.methods.options import Options, occluder_of, window_
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import FilterPair, Network, SampleImage, Sights
+from interp_cnn.report.comparison.contents import Mistaken
 from interp_cnn.report.comparison.filters import class_name
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.folder import GENERATOR
@@ -28,9 +30,10 @@ from interp_cnn.report.maps.records import read_maps, read_record
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import device_of
 from interp_cnn.runs.folder import Run
-from interp_cnn.runs.inputs import run_subject, set_pictures, spread
+from interp_cnn.runs.inputs import Picture, run_subject, set_pictures, spread
 
 BATCH = 64
+MOST_MISTAKEN = 240  # pictures of images that a network gets wrong
 COARSE = Options(window=0.2, stride=0.1)  # of the occlusion of filters: every filter has its own map
 DESCRIPTIONS = {
     "interpretable": "template masks and mutual-information loss",
@@ -107,18 +110,22 @@ def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> 
 
 
 def sample_images(
-    runs: Sequence[Run], networks: Sequence[Network], folder: Path, *, count: int, settings: MapSettings
+    runs: Sequence[Run],
+    networks: Sequence[Network],
+    folder: Path,
+    *,
+    pictures: Sequence[Picture],
+    settings: MapSettings,
 ) -> list[SampleImage]:
-    """Validation images from all classes in turn, with every method's map of every network.
+    """Validation images with every method's map of every network, and why each decides as it does.
 
     Args:
         runs: of one data set.
         networks: their portraits.
         folder: of the maps; those that are there already are not made again.
-        count: of the images.
+        pictures: the images.
         settings: methods, options and target.
     """
-    pictures = spread(set_pictures(runs[0].data), count)
     images = torch.stack([picture.pixels() for picture in pictures])
     maps = Explanations(
         folder, [run_subject(run) for run in runs], settings, device=device_of(runs[0].network)
@@ -144,6 +151,37 @@ def sample_images(
             )
         )
     return samples
+
+
+def contested_first(data: PartDataModule, answers: Sequence[Tensor], count: int) -> list[Picture]:
+    """Validation images to look at: at most half of them are such that a network is wrong, or the networks disagree;
+    these come first, others from all classes in turn.
+
+    Args:
+        data: whose images they are.
+        answers: of each network, (N,) classes.
+        count: of images.
+    """
+    pictures = set_pictures(data)
+    labels = data.val_set.labels
+    contested = torch.stack([said != labels for said in answers]).any(0).tolist()
+    wrong = [picture for picture, it in zip(pictures, contested, strict=True) if it]
+    first = spread(wrong, count // 2) if wrong and count > 1 else []
+    right = [picture for picture, it in zip(pictures, contested, strict=True) if not it]
+    left = count - len(first)
+    rest = spread(right, left) if right else []
+    return [*first, *rest, *(it for it in wrong if it not in first)][:count]
+
+
+def mistaken(data: PartDataModule, answers: Tensor) -> list[Mistaken]:
+    """The validation images that a network, with these answers (N,), got wrong."""
+    pictures = set_pictures(data)
+    places = (answers != data.val_set.labels).nonzero().flatten().tolist()
+    return [
+        Mistaken(one.name, one.label, data.classes[int(answers[place])], one.pixels().numpy())
+        for place in places[:MOST_MISTAKEN]
+        for one in [pictures[place]]
+    ]
 
 
 def asked_about(found: Run, network: Network) -> Asked:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interp_cnn import figures
 from interp_cnn.figures.colours import as_array
-from interp_cnn.report.album import Album
-from interp_cnn.report.comparison.contents import Contents
+from interp_cnn.report.album import Album, Picture, within
+from interp_cnn.report.comparison.contents import Contents, Mistaken
 from interp_cnn.report.comparison.filters import FilterView, NetworkView, ranked_by, ranking
 from interp_cnn.report.comparison.samples import SampleView
 from interp_cnn.report.decisions.class_views import ClassSheetView, class_sheet_views
@@ -20,6 +21,7 @@ from interp_cnn.report.numbers import is_known
 
 MOST_IN_MATRIX = 30  # classes: a larger matrix is no longer read, nor small
 MOST_MISTAKES = 12
+MOST_MISTAKEN, THUMBNAIL = 120, 84  # images of a network shown, and their side in pixels
 MOST_CARDS = 60  # filters of one class with a card on its page; all are one click away
 
 
@@ -35,11 +37,24 @@ class Mistake:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """How many of a row's images got the column's answer, and their share of the row in [0, 1]."""
+    """How many of a row's images got the column's answer, and their share of the row in [0, 1]; `to` is the place of
+    their pictures on the page, empty where they are right or not shown.
+    """
 
     count: int
     share: float
     words: str
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class MistakeGroup:
+    """Images of one class that a network took for another: name, picture and page, empty where it has none."""
+
+    anchor: str
+    label: str
+    answer: str
+    images: list[tuple[str, Picture, str]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ class Confusion:
     network: NetworkView
     rows: list[tuple[str, list[MatrixCell]]]
     mistakes: list[Mistake]
+    groups: list[MistakeGroup]
 
 
 @dataclass(frozen=True)
@@ -82,15 +98,27 @@ def class_pages(contents: Contents) -> dict[str, str]:
     return {name: f"classes/{index:04d}.html" for index, name in enumerate(contents.classes)}
 
 
-def confusions(contents: Contents, networks: Sequence[NetworkView]) -> list[Confusion]:
-    """The answers of every network whose answers were counted."""
+def confusions(
+    contents: Contents, networks: Sequence[NetworkView], album: Album, pages: Mapping[str, str]
+) -> list[Confusion]:
+    """The answers of every network whose answers were counted, and the images that it got wrong.
+
+    Args:
+        contents: of the report.
+        networks: their views.
+        album: that saves the images.
+        pages: of images, by name.
+    """
     found = []
+    drawn: dict[str, Picture] = {}
     for network, view in zip(contents.networks, networks, strict=True):
         if network.confusion is not None and contents.classes:
             counts = as_array(network.confusion).astype(int)
             few = len(counts) <= MOST_IN_MATRIX
-            rows = _matrix(counts, contents.classes) if few else []
-            found.append(Confusion(view, rows, _mistakes(counts, contents.classes)[:MOST_MISTAKES]))
+            mistaken = contents.mistakes.get(network.name, ())
+            groups = _groups(mistaken, f"{view.slug}-wrong", album, drawn, pages)
+            rows = _matrix(counts, contents.classes, groups) if few else []
+            found.append(Confusion(view, rows, _mistakes(counts, contents.classes)[:MOST_MISTAKES], groups))
     return found
 
 
@@ -154,12 +182,45 @@ def _images(counts: NDArray | None, index: int) -> int:
     return 0 if counts is None else int(counts[index].sum())
 
 
-def _matrix(counts: NDArray, classes: Sequence[str]) -> list[tuple[str, list[MatrixCell]]]:
+def _groups(
+    mistaken: Sequence[Mistaken],
+    base: str,
+    album: Album,
+    drawn: dict[str, Picture],
+    pages: Mapping[str, str],
+) -> list[MistakeGroup]:
+    """The most frequent kinds of mistakes first, `MOST_MISTAKEN` images at most."""
+    kinds: dict[tuple[str, str], list[Mistaken]] = {}
+    for one in mistaken:
+        kinds.setdefault((one.label, one.answer), []).append(one)
+    groups, left = [], MOST_MISTAKEN
+    for (label, answer), images in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
+        shown = []
+        for one in images[:left]:
+            if one.name not in drawn:
+                picture = within(figures.to_rgb(one.image), THUMBNAIL)
+                drawn[one.name] = album.picture(f"wrong/{len(drawn):04d}", picture, one.name, colours=128)
+            shown.append((one.name, drawn[one.name], pages.get(one.name, "")))
+        left -= len(shown)
+        if shown:
+            groups.append(MistakeGroup(f"{base}-{len(groups)}", label, answer, shown))
+    return groups
+
+
+def _matrix(
+    counts: NDArray, classes: Sequence[str], groups: Sequence[MistakeGroup]
+) -> list[tuple[str, list[MatrixCell]]]:
+    places = {(group.label, group.answer): group.anchor for group in groups}
     rows = []
     for label, row in zip(classes, counts.tolist(), strict=True):
         total = sum(row)
         cells = [
-            MatrixCell(count, count / total if total else 0.0, f"{count} of {total} {label}: called {answer}")
+            MatrixCell(
+                count,
+                count / total if total else 0.0,
+                f"{count} of {total} {label}: called {answer}",
+                places.get((label, answer), ""),
+            )
             for count, answer in zip(row, classes, strict=True)
         ]
         rows.append((label, cells))

@@ -112,6 +112,23 @@ class SampleImage:
 
 
 @dataclass(frozen=True)
+class Mistaken:
+    """A validation image that a network took for another class.
+
+    Attributes:
+        name: of the image.
+        label: its class.
+        answer: what the network says.
+        image: (C, H, W) in [0, 1].
+    """
+
+    name: str
+    label: str
+    answer: str
+    image: ArrayLike
+
+
+@dataclass(frozen=True)
 class FilterPair:
     """One filter of each of the first two networks on the same N images, for the first picture.
 
@@ -149,6 +166,7 @@ class Contents:
             mappings become tables.
         beside: other pages to link to, title -> address from the report's folder.
         pair: a filter of each network on the same images; None: no such picture.
+        mistakes: network -> validation images that it got wrong.
         readings: what the classes of each network are made of, of those whose logits can be shared out.
     """
 
@@ -164,6 +182,7 @@ class Contents:
     reproduction: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
     pair: FilterPair | None = None
+    mistakes: Mapping[str, Sequence[Mistaken]] = field(default_factory=dict)
     readings: Sequence[ClassReading] = ()
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ escape every text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ def write_report(folder: Path | str, contents: Contents, *, map_colours: str = "
             contents,
             class_views(contents, networks, samples, album),
             few_view(contents.readings, album),
+            album,
+            images,
         )
         for network in networks:
             _write_network(pages, network, contents)
@@ -116,7 +118,8 @@ def _write_overview(
 ) -> None:
     chosen = {network.slug: choices(network) for network in networks}
     ranked_by = next((name for name, groups in chosen.values() if groups), "")
-    shown = [sample for sample in samples if sample.image.methods][:SAMPLES_ON_OVERVIEW]
+    drawn = [sample for sample in samples if sample.image.methods]
+    shown = sorted(drawn, key=lambda sample: sample.contested)[:SAMPLES_ON_OVERVIEW]
     pages.write(
         "index.html",
         "index",
@@ -168,10 +171,17 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         )
 
 
-def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView], few: FewView | None) -> None:
+def _write_classes(
+    pages: _Pages,
+    contents: Contents,
+    classes: list[ClassView],
+    few: FewView | None,
+    album: Album,
+    images: Mapping[str, str],
+) -> None:
     if not classes:
         return
-    found = confusions(contents, pages.site.networks)
+    found = confusions(contents, pages.site.networks, album, images)
     pages.write("classes.html", "classes", here="classes", classes=classes, confusions=found, few=few)
     for it, before, after in _with_neighbours(classes):
         pages.write(
@@ -187,7 +197,9 @@ def _write_classes(pages: _Pages, contents: Contents, classes: list[ClassView], 
 
 def _write_samples(pages: _Pages, samples: list[SampleView], words: str) -> None:
     if samples:
-        pages.write("images.html", "images", here="images", samples=samples)
+        contested = [sample for sample in samples if sample.contested]
+        others = [sample for sample in samples if not sample.contested]
+        pages.write("images.html", "images", here="images", contested=contested, others=others)
     for sample, *neighbours in _with_neighbours(samples):
         before, after = ((f"../../{it.page}", it.name) if it else None for it in neighbours)
         pages.write(

@@ -10,7 +10,7 @@ from interp_cnn.report.album import Album, Picture
 from interp_cnn.report.comparison.contents import Contents, SampleImage
 from interp_cnn.report.comparison.filters import FilterView, NetworkView
 from interp_cnn.report.decisions.views import DecisionView, decision_views
-from interp_cnn.report.maps.records import Look, draw, write_maps
+from interp_cnn.report.maps.records import ClassScore, Look, draw, write_maps
 from interp_cnn.report.maps.views import ImageView, image_view
 
 MOST_FILTERS = 12  # named on an image's page, of each network
@@ -36,6 +36,20 @@ class SampleView:
     firing: list[tuple[NetworkView, Firing]]
     among: list[tuple[NetworkView, Firing]]
     decisions: list[DecisionView]
+
+    @property
+    def says(self) -> list[tuple[str, list[ClassScore]]]:
+        """Each network's first two answers."""
+        return [
+            (it.network, sorted(it.scores, key=lambda score: -score.logit)[:2])
+            for it in self.image.record.answers
+        ]
+
+    @property
+    def contested(self) -> bool:
+        """Whether a network is wrong, or the networks disagree."""
+        answers = {scores[0].name for _, scores in self.says if scores}
+        return len(answers | ({self.label} if self.label else set())) > 1
 
     @property
     def name(self) -> str:

@@ -154,9 +154,7 @@ def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
         "Own head, strongest filters only": {
             one.network: _curve([it for it in one.kept if it[0] > 0]) for one in found
         },
-        "Scoring sheet in its place": {
-            one.network: _curve(one.sheets) for one in found
-        },
+        "Scoring sheet in its place": {one.network: _curve(one.sheets) for one in found},
     }
     chart = album.chart(
         "few-filters",
