@@ -320,6 +320,29 @@ def test_images_that_a_network_gets_wrong_come_first_with_what_each_says(pages):
     assert overview.index("images/0000/index.html") < overview.index("images/0002/index.html")
 
 
+def test_a_map_that_the_common_scale_blanks_has_a_picture_on_its_own(folder, contents):
+    """Of each pair of maps the larger one fills the common scale; the smaller has a second picture where it is pale."""
+    own = drawn = 0
+    for index, sample in enumerate(contents.samples):
+        place = folder / "images" / f"{index:04d}"
+        for method in ("occlusion", "grad_cam"):
+            scales = {
+                one.network: it.scale
+                for one in sample.record.answers
+                for it in one.maps
+                if it.method == method
+            }
+            for network, scale in scales.items():
+                found = (place / f"{network}-{method}-own.png").is_file()
+                assert found == (scale < 0.9 * max(scales.values()))
+                own, drawn = own + found, drawn + 1
+        page = Page(place / "index.html")
+        pictures = [it["src"] for it in page.all("img") if it["src"].endswith("-own.png")]
+        assert sorted(pictures) == sorted(path.name for path in place.glob("*-own.png"))
+    assert 0 < own < drawn
+    assert len([it for it in Page(folder / "index.html").all("p") if "data-scales" in it]) == 1
+
+
 def test_mistakes_are_listed_the_most_frequent_first_and_large_matrices_not_drawn():
     counts = np.array([[5, 0, 1], [3, 2, 0], [0, 0, 4]])
     network = replace(bare().networks[0], confusion=counts)

@@ -180,6 +180,21 @@ def test_the_theme_follows_the_system_until_someone_chooses_and_stays_chosen(sho
         browser.execute_script("localStorage.clear()")
 
 
+def test_maps_are_shown_on_one_scale_or_each_on_its_own(show, browser):
+    def shown() -> tuple[int, int]:
+        script = "return [...document.querySelectorAll(arguments[0])].filter(it => it.offsetParent).length"
+        return tuple(browser.execute_script(script, name) for name in (".on-shared", ".on-own img"))
+
+    show("index.html")
+    common, own = shown()
+    assert common > 0 and own == 0
+    button = browser.find_element("css selector", "[data-scales] button")
+    button.click()
+    assert shown() == (0, common) and button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert shown() == (common, 0)
+
+
 def test_everything_is_reached_with_the_tab_key(show, browser):
     from selenium.webdriver.common.keys import Keys
 

@@ -3,7 +3,9 @@
     images/<name>/explanation.json    what was asked and answered; written last: with it, the image is done
     images/<name>/maps.npz            raw maps, (H, W) float32, one array per network and method
     images/<name>/panel.png           all maps side by side
-    images/<name>/<method>.png        a map with its colour bar; <method>-overlay.png: laid over the image
+    images/<name>/<method>.png        a map with its colour bar; <method>-overlay.png: laid over the image;
+                                      <method>-own.png: the same on a scale of the map's own, where the networks' common
+                                      one is larger
 
 A folder's name comes from the image's, but can neither leave its place nor meet another image's.
 """
@@ -30,6 +32,7 @@ from interp_cnn.storage.files import npz_bytes, save_json, write_bytes
 from interp_cnn.storage.names import distinct_slugs
 
 RECORD, MAPS, PANEL, IMAGE = "explanation.json", "maps.npz", "panel.png", "image.png"
+SAME_SCALE = 0.9  # of the networks' common scale: a map that spans more of it has no picture of its own
 WITHIN_SCALE = (
     0.995  # the share of a map's cells that its colours span: a few pixels alone would turn the rest pale
 )
@@ -190,6 +193,13 @@ class Look:
         return ColourBar(self.colours if signed else "heat", (-size if signed else 0.0, size), unit)
 
 
+def own_bar(one: MapRecord, bar: ColourBar) -> ColourBar | None:
+    """The colour bar of a map alone; None where it is that of all networks, or has no values to span."""
+    if one.refused or one.classes or not 0 < one.scale < SAME_SCALE * bar.limits[1]:
+        return None
+    return replace(bar, limits=(-one.scale if one.signed else 0.0, one.scale))
+
+
 def map_key(network: str, method: str, networks: int) -> str:
     """The name of a map in maps.npz: the method, behind the network's name where there are several."""
     return method if networks == 1 else f"{network}.{method}"
@@ -247,12 +257,12 @@ def read_records(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Imag
             yield name, record
 
 
-def picture_names(record: ImageRecord, method: str, answer: Answer) -> tuple[str, str]:
-    """The file names of a map with its colour bar and of its overlay."""
+def picture_names(record: ImageRecord, method: str, answer: Answer) -> tuple[str, str, str]:
+    """The file names of a map with its colour bar, of its overlay, and of its overlay on a scale of its own."""
     slugs = distinct_slugs([one.network for one in record.answers])
     word = re.sub(r"[^A-Za-z0-9_-]+", "-", method)
     start = word if len(slugs) == 1 else f"{slugs[record.answers.index(answer)]}-{word}"
-    return f"{start}.png", f"{start}-overlay.png"
+    return f"{start}.png", f"{start}-overlay.png", f"{start}-own.png"
 
 
 def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDArray]) -> None:
@@ -279,9 +289,13 @@ def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDAr
             key = map_key(answer.network, method, len(record.answers))
             overlays.append(np.full_like(small, 128))
             if key in maps:
-                values = next(one for one in answer.maps if one.method == method).drawn(maps[key])
+                one = next(one for one in answer.maps if one.method == method)
+                values = one.drawn(maps[key])
                 overlays[-1] = shown(veil(rgb, values, bar, contours=look.contours))
-                plate, overlay = picture_names(record, method, answer)
+                plate, overlay, own = picture_names(record, method, answer)
+                alone = own_bar(one, bar) if len(record.answers) > 1 else None
+                if alone is not None:
+                    pictures[own] = shown(veil(rgb, values, alone, contours=look.contours))
                 who = f" ({answer.network})" if len(record.answers) > 1 else ""
                 title = f"{method_title(method)} for {answer.question}{who}"
                 pictures |= {plate: map_plate(values, bar, title=title), overlay: overlays[-1]}

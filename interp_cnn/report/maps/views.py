@@ -32,13 +32,16 @@ from interp_cnn.report.words import method_title
 class MapView:
     """One network's map of a method; no pictures where it was refused, or nothing was drawn.
 
-    The pictures' places are given from the image's folder.
+    The pictures' places are given from the image's folder. `own` is the overlay on a scale of its own, up to `end`;
+    None where the common scale is the same.
     """
 
     answer: Answer
     record: MapRecord
     plate: Picture | None
     overlay: Picture | None
+    own: Picture | None
+    end: str
     numbers: str
 
 
@@ -118,12 +121,14 @@ def image_view(
 
 
 def _map_view(folder: Path, record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBar) -> MapView:
-    plate, overlay = picture_names(record, one.method, answer)
+    plate, overlay, own = picture_names(record, one.method, answer)
     alt = f"Map of {method_title(one.method)} by {answer.network} over {record.file}, for {answer.question}"
     low, high = _ends(bar)
     pictures = (
         _picture(folder, plate, f"{alt}, with its scale from {low} to {high} {bar.unit}"),
         _picture(folder, overlay, alt),
+        _picture(folder, own, f"{alt}, on its own scale"),
+        value_text(one.scale, signed=one.signed, digits=2),
     )
     return MapView(answer, one, *pictures, _numbers(one))
 

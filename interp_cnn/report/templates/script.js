@@ -125,6 +125,21 @@
     }
   }
 
+  // Maps of several networks: one scale for all of them, or each its own.
+  function scaleButtons() {
+    const found = document.querySelectorAll("[data-scales]");
+    for (const place of document.querySelector(".on-own") ? found : []) {
+      const button = place.firstElementChild;
+      place.hidden = false;
+      button.addEventListener("click", () => {
+        const own = root.dataset.scale !== "own";
+        if (own) root.dataset.scale = "own"; else delete root.dataset.scale;
+        button.setAttribute("aria-pressed", String(own));
+        for (const scale of document.querySelectorAll(".legend .scale")) scale.hidden = own;
+      });
+    }
+  }
+
   // A link to something inside closed details opens them.
   function openTarget() {
     const target = location.hash && document.getElementById(location.hash.slice(1));
@@ -144,5 +159,5 @@
     for (const image of document.querySelectorAll("img[loading=lazy]")) image.loading = "eager";
   });
   addEventListener("hashchange", openTarget);
-  document.addEventListener("DOMContentLoaded", () => { themeButton(); grid(); copyButtons(); openTarget(); });
+  document.addEventListener("DOMContentLoaded", () => { themeButton(); grid(); copyButtons(); scaleButtons(); openTarget(); });
 })();
