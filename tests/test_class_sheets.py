@@ -119,7 +119,7 @@ def test_tables_have_every_filter_of_every_class_and_every_weight(reading):
 def test_a_report_has_the_sheets_of_a_class_on_its_page_and_the_curve_on_the_page_of_classes(
     reading, tmp_path
 ):
-    contents = example_contents(filters=12)
+    contents = example_contents(filters=3, samples=1)
     mine = [
         ClassReading(
             [

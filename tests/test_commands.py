@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -17,10 +18,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from interp_cnn.cli import completion, config_text, errors
+from interp_cnn.cli import completion, config_text, errors, limits
 from interp_cnn.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -337,36 +340,53 @@ def test_a_value_of_another_kind_than_the_default_is_refused(override, part, tra
     assert train.seen == []
 
 
+@pytest.fixture(scope="module")
+def training_settings():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_text.config_folder()), version_base="1.3"):
+        config = compose("train")
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("seed=9223372036854775808", "seed is 9223372036854775808; expected a whole number"),
+        ("seed=1.5", "seed is 1.5; expected a whole number"),
+        ("training.epochs=-3", "training.epochs is -3; expected a whole number of at least 1"),
+        ("training.epochs=0", "training.epochs is 0"),
+        ("training.label_smoothing=1.5", "training.label_smoothing is 1.5; expected a number from 0 to 1"),
+        ("training.label_smoothing=-0.1", "training.label_smoothing is -0.1"),
+        ("training.warmup_share=2", "training.warmup_share is 2"),
+        ("training.learning_rate=-1", "training.learning_rate is -1"),
+        ("training.patience=0", "training.patience is 0"),
+        ("data.workers=-1", "data.workers is -1"),
+        ("data.batch_size=0", "data.batch_size is 0"),
+        ("trainer.logger=false", "trainer.logger is False, but a training sets it itself; leave it out"),
+        ("trainer.fast_dev_run=true", "trainer.fast_dev_run is True"),
+        ("trainer.precision=bf16-true", "trainer.precision is bf16-true; expected auto, 32-true, bf16-mixed"),
+        ("trainer.precision=64-true", "trainer.precision is 64-true"),
+        ("trainer.precision=half", "trainer.precision is half"),
+    ],
+)
+def test_a_value_out_of_its_limits_is_named_with_what_was_expected(override, part, training_settings):
+    config = OmegaConf.merge(training_settings, OmegaConf.from_dotlist([override]))
+    with pytest.raises(ValueError, match=re.escape(part)):
+        limits.check_limits(config)
+
+
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
         (["seed=-1"], "seed is -1; expected a whole number from 0 to 4294967295"),
-        (["seed=9223372036854775808"], "seed is 9223372036854775808; expected a whole number"),
-        (["seed=1.5"], "seed is 1.5; expected a whole number"),
-        (["training.epochs=-3"], "training.epochs is -3; expected a whole number of at least 1"),
-        (["training.epochs=0"], "training.epochs is 0"),
         (["training.epochs=inf"], "training.epochs is inf"),
-        (["training.label_smoothing=1.5"], "training.label_smoothing is 1.5; expected a number from 0 to 1"),
-        (["training.label_smoothing=-0.1"], "training.label_smoothing is -0.1"),
-        (["training.warmup_share=2"], "training.warmup_share is 2"),
-        (["training.learning_rate=-1"], "training.learning_rate is -1"),
         (["training.learning_rate=nan"], "training.learning_rate is nan"),
-        (["training.patience=0"], "training.patience is 0"),
         (["data.workers=1000"], "data.workers is 1000; expected a whole number from 0 to"),
-        (["data.workers=-1"], "data.workers is -1"),
-        (["data.batch_size=0"], "data.batch_size is 0"),
-        (["+trainer.logger=false"], "trainer.logger is False, but a training sets it itself; leave it out"),
         (
             ["+trainer.max_epochs=3"],
             "trainer.max_epochs is 3, but a training sets it itself; set training.epochs",
         ),
-        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run is True"),
-        (
-            ["trainer.precision=bf16-true"],
-            "trainer.precision is bf16-true; expected auto, 32-true, bf16-mixed",
-        ),
-        (["trainer.precision=64-true"], "trainer.precision is 64-true"),
-        (["trainer.precision=half"], "trainer.precision is half"),
         (["data=image_folder", "data.root=nowhere/at/all"], "nowhere/at/all"),
         (
             ["data=image_folder", "data.root=~/no-such-folder-anywhere"],

@@ -18,7 +18,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import Regions, random_order, rep
 from interp_cnn.evaluation.maps.randomisation import randomisation_check
 from interp_cnn.explanation.gradients.finite_differences import finite_differences, sensitivity_check
 from interp_cnn.explanation.gradients.gradients import saliency
-from interp_cnn.explanation.methods.options import Options
+from interp_cnn.explanation.methods.options import OcclusionOptions, Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import explain_images
 from interp_cnn.explanation.network.contrast import for_and_against
@@ -32,7 +32,7 @@ from interp_cnn.explanation.propagation.lrp import lrp_conservation
 from interp_cnn.explanation.receptive_field.field import measured_receptive_field
 from interp_cnn.explanation.shapley import shapley_estimate
 
-OPTIONS = Options(window=4, stride=4, batch_size=16)
+OPTIONS = Options(window=4, stride=4, batch_size=64, occlusion=OcclusionOptions(samples=256))
 TARGETS = torch.tensor([0, 2])
 PRODUCTS = {
     torch.ops.aten.convolution: "conv",

@@ -186,7 +186,7 @@ def test_labels_and_file_names_are_words_and_never_markup(pages, folder):
 
 def test_hostile_texts_everywhere_stay_words(tmp_path):
     evil = "\"><img src=x onerror=alert(1)> '{{ 7 * 7 }} $x$"
-    given = example_contents(filters=12, samples=1)
+    given = example_contents(filters=3, samples=1)
     networks = [replace(network, name=f"{evil} {n}", layer=evil) for n, network in enumerate(given.networks)]
     networks = [replace(it, filters=it.filters.assign(category=evil), description=evil) for it in networks]
     image, values = given.samples[0].image, np.ones(given.samples[0].image.shape[1:])
