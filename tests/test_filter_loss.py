@@ -21,15 +21,14 @@ def batch(images=12, filters=4, grid=(5, 6), seed=0):
 
 def test_the_loss_does_not_depend_on_the_scale_of_the_activations():
     maps, labels = batch()
-    for scale in ("peak", "spread"):
-        values = [
-            FilterLoss(4, (5, 6), num_classes=3, scale=scale)(maps * factor, labels, BETA).loss.item()
-            for factor in (1e-3, 1.0, 1e3)
-        ]
-        assert values == pytest.approx([values[1]] * 3, rel=1e-3)
+    values = [
+        FilterLoss(4, (5, 6), num_classes=3)(maps * factor, labels, BETA).loss.item()
+        for factor in (1e-3, 1.0, 1e3)
+    ]
+    assert values == pytest.approx([values[1]] * 3, rel=1e-3)
 
 
-def test_the_peak_scale_gives_a_lone_typical_peak_the_temperature_as_score():
+def test_a_lone_typical_peak_scores_the_temperature():
     maps = torch.zeros(6, 1, 4, 4)
     places = torch.arange(6)
     maps.view(6, -1)[places, places] = 5.0
@@ -39,23 +38,14 @@ def test_the_peak_scale_gives_a_lone_typical_peak_the_temperature_as_score():
     assert found.information.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_the_spread_scale_gives_scores_the_temperature_as_deviation():
-    maps, labels = batch(images=200)
-    loss = FilterLoss(4, (5, 6), num_classes=3, scale="spread", temperature=2.5)
-    loss(maps, labels, BETA)
-    scores = maps.flatten(2) @ part_templates(5, 6).flatten(1).T * (2.5 / loss.scale)[:, None]
-    assert scores.std(0).mean(-1).tolist() == pytest.approx([2.5] * 4, rel=1e-3)
-
-
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scale", ["peak", "spread"])
-def test_autocast_does_not_touch_the_loss(precision, scale):
+def test_autocast_does_not_touch_the_loss(precision):
     """All of its sums are taken in float32, at activations that would overflow half precision too."""
     maps, labels = batch()
     maps = (maps * 5000).to(precision).float()
     found = []
     for enabled in (True, False):
-        loss = FilterLoss(4, (5, 6), num_classes=3, scale=scale, class_conditional=0.5)
+        loss = FilterLoss(4, (5, 6), num_classes=3)
         with torch.autocast("cpu", precision, enabled=enabled):
             found.append(loss(maps, labels, BETA).loss)
     assert found[0].isfinite() and torch.equal(*found)
@@ -66,7 +56,7 @@ def test_a_short_training_under_autocast_stays_finite(precision):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
     make_interpretable(network, ["1"], beta_rule="learned")
-    loss = FilterLoss(4, (8, 8), num_classes=3, class_conditional=0.5, partition_memory=32)
+    loss = FilterLoss(4, (8, 8), num_classes=3, partition_memory=32)
     optimizer, scaler = (
         torch.optim.AdamW(network.parameters(), 1e-2),
         torch.amp.GradScaler("cpu", init_scale=64.0),
@@ -89,7 +79,7 @@ def test_a_short_training_under_autocast_stays_finite(precision):
 
 
 def test_all_state_travels_in_the_state_dict():
-    options = {"num_classes": 3, "partition_memory": 64, "prior": "occurrence", "class_conditional": 0.5}
+    options = {"num_classes": 3, "partition_memory": 64, "prior": "occurrence"}
     trained, loaded = FilterLoss(4, (5, 6), **options), FilterLoss(4, (5, 6), **options)
     for seed in range(5):
         maps, labels = batch(seed=seed)
@@ -141,19 +131,6 @@ def test_the_released_codes_update_silences_other_categories_and_feeds_the_peaks
     assert peaks[own].sum() < 0  # and raises these peaks
 
 
-def test_the_class_conditional_term_silences_filters_on_other_categories():
-    maps, labels = batch()
-    maps[labels == 0] += 1
-    maps.requires_grad_()
-    plain = FilterLoss(4, (5, 6), num_classes=3)
-    conditional = FilterLoss(4, (5, 6), num_classes=3, class_conditional=1.0)
-    slopes = [torch.autograd.grad(loss(maps, labels, BETA).loss, maps)[0] for loss in (plain, conditional)]
-    extra = slopes[1] - slopes[0]
-    others = ~conditional.categories.own_images(labels)
-    assert extra[others].sum() > 0  # descent lowers their activations
-    assert extra[~others].abs().sum() == 0
-
-
 def test_the_occurrence_prior_follows_where_the_part_is_seen():
     maps = torch.zeros(30, 1, 4, 4)
     maps[:, 0, 1, 1] = 1 + torch.rand(30, generator=torch.Generator().manual_seed(0))
@@ -178,8 +155,8 @@ def test_the_occurrence_prior_is_half_uniform():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="scale is 'size'"):
-        FilterLoss(4, (5, 6), num_classes=3, scale="size")
+    with pytest.raises(ValueError, match="prior is 'flat'"):
+        FilterLoss(4, (5, 6), num_classes=3, prior="flat")
     with pytest.raises(ValueError, match="temperature is 0"):
         FilterLoss(4, (5, 6), num_classes=3, temperature=0)
     with pytest.raises(ValueError, match=r"grid of \(5, 6\)"):
@@ -237,20 +214,18 @@ def test_negatives_of_a_filter_leave_out_its_own_category():
     [
         ("constant", [1, 1, 1]),
         ("warmup", [0, 1, 1]),
-        ("fade", [0, 0.8, 0]),
         ("inverse_epoch", [1, 1 / 3, 1 / 11]),
     ],
 )
 def test_schedules(schedule, expected):
     weight = LossWeight(1.0, schedule=schedule, warmup_epochs=2)
-    assert [weight.target(epoch, 10) for epoch in (0, 2, 10)] == pytest.approx(expected)
+    assert [weight.target(epoch) for epoch in (0, 2, 10)] == pytest.approx(expected)
 
 
 RANKED = {
     "num_classes": 3,
     "partition_memory": 64,
     "prior": "occurrence",
-    "class_conditional": 0.5,
     "gradient": "autograd",
 }
 

@@ -13,7 +13,6 @@ FILTER_LOSSES = {
     "paper": {"gradient": "target_template", "assignment": "maximum"},
     "released code": {"gradient": "released_code"},
     "memory": {"partition_memory": 40, "prior": "occurrence", "gradient": "frozen_partition"},
-    "spread": {"scale": "spread", "class_conditional": 0.5},
 }
 
 

@@ -2,14 +2,12 @@
 
 The literal loss has no gradient on activations of ordinary size: with tau = 0.5 / n^2 and a peak of 1 the mutual
 information is 1e-4 nats. So the maps are divided by a running scale of each filter first and multiplied by a
-temperature, which then has a meaning:
+temperature, which then has a meaning: a map that is one cell of typical peak height scores `temperature` nats at its
+own template.
 
-    scale = "peak"     a map that is one cell of typical peak height scores `temperature` nats at its own template
-    scale = "spread"   the scores of a filter's maps have a standard deviation of `temperature` nats over images
-
-Options beyond the paper: a running partition function, so that small batches see the whole data set; a prior p(T)
+Options beyond the paper: a running partition function, so that small batches see the whole data set; and a prior p(T)
 that follows where the part really occurs, because the uniform one rewards a filter for visiting every position
-equally often; and a class-conditional term -log p(T- | x) on images of other categories.
+equally often.
 
 Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, sections 3.1-3.2.
 """
@@ -19,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from interp_cnn.model import recorded_steps
 from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks, world_size
@@ -29,18 +26,14 @@ from interp_cnn.model.layer_information import (
     LayerInformation,
     information_and_gradients,
     layer_information,
-    log_mean_exp,
 )
-from interp_cnn.model.mutual_information import template_scores
 from interp_cnn.model.templates import (
     BANK_CELLS,
     distance_kernel,
     peak_positions,
     template_distances,
-    template_values,
 )
 
-SCALES = ("peak", "spread")
 PRIORS = ("uniform", "occurrence")
 RECORDED_BYTES = 64 << 20  # of scores; the kernels of larger ones take longer than launching them
 
@@ -64,12 +57,10 @@ class FilterLoss(nn.Module):
         background: class without filters, or None.
         norm: distance of the templates, "l2" or "l1".
         temperature: nats, see above.
-        scale: "peak" or "spread".
         gradient: "autograd", "frozen_partition", "target_template" or "released_code" (information_gradient).
         position: where a map's part is, for the two label-based gradients, see `peak_positions`.
         partition_memory: number of images over which the partition function is averaged; 0: the batch alone.
         prior: "uniform" or "occurrence", p(T) as it was observed, half mixed with the uniform one.
-        class_conditional: weight of the class-conditional term.
         assignment: rule of `FilterCategories`, "sum" or "maximum".
 
     Example:
@@ -89,17 +80,14 @@ class FilterLoss(nn.Module):
         background: int | None = None,
         norm: str = "l2",
         temperature: float = 3.0,
-        scale: str = "peak",
         gradient: str = "autograd",
         position: str = "argmax",
         partition_memory: int = 0,
         prior: str = "uniform",
-        class_conditional: float = 0.0,
         assignment: str = "sum",
     ):
         super().__init__()
         for name, value, known in (
-            ("scale", scale, SCALES),
             ("gradient", gradient, GRADIENTS),
             ("prior", prior, PRIORS),
         ):
@@ -112,12 +100,10 @@ class FilterLoss(nn.Module):
         self.grid = (height, width)
         self.norm = norm
         self.temperature = temperature
-        self.scale_kind = scale
         self.gradient = gradient
         self.position = position
         self.partition_memory = partition_memory
         self.prior_kind = prior
-        self.class_conditional = class_conditional
         self.steps = recorded_steps.RecordedSteps()
         self.categories = FilterCategories(filters, num_classes, background=background, rule=assignment)
         self.scale: Tensor
@@ -150,16 +136,12 @@ class FilterLoss(nn.Module):
                 raise ValueError("labels are missing; training needs the category of every image")
             if self._replays(feature_maps):
                 return self._replayed(feature_maps, labels, beta)
-            self.observe(feature_maps, labels, beta)
+            self.observe(feature_maps, labels)
         with _full_precision(feature_maps):
             with torch.no_grad():
                 settings = self._settings(feature_maps, labels, beta)
             values = layer_information(feature_maps, beta, settings)
             loss = -values.value.mean()
-            if self.class_conditional and labels is not None:
-                loss = loss + self.class_conditional * self._class_conditional(
-                    feature_maps, labels, beta, settings
-                )
         if self.training:
             self._remember(values, feature_maps)
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
@@ -171,7 +153,7 @@ class FilterLoss(nn.Module):
             and feature_maps.requires_grad
             and feature_maps.dtype != torch.float64
             and 4 * feature_maps.numel() <= RECORDED_BYTES
-            and not (self.partition_memory or self.class_conditional)
+            and not self.partition_memory
             and world_size() == 1
             and not torch.compiler.is_compiling()
         )
@@ -185,7 +167,6 @@ class FilterLoss(nn.Module):
         )
         settings = (
             self.temperature,
-            self.scale_kind,
             self.gradient,
             self.position,
             self.norm,
@@ -205,7 +186,7 @@ class FilterLoss(nn.Module):
 
     def _step(self, maps: Tensor, labels: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """(3D + 1,) information, both entropies and the loss; gradients of the loss for the maps and for beta."""
-        self.observe(maps, labels, beta)
+        self.observe(maps, labels)
         with _full_precision(maps):
             settings = self._settings(maps, labels, beta)
             values, of_maps, of_beta = information_and_gradients(maps, beta, settings)
@@ -215,11 +196,11 @@ class FilterLoss(nn.Module):
         return figures, of_maps, of_beta
 
     @torch.no_grad()
-    def observe(self, feature_maps: Tensor, labels: Tensor, beta: Tensor) -> None:
-        """Updates categories and scale alone, with the arguments of `forward`."""
+    def observe(self, feature_maps: Tensor, labels: Tensor) -> None:
+        """Updates categories and scale alone: feature_maps (B, D, h, w) before the mask, labels (B,)."""
         with _full_precision(feature_maps):
             self.categories.update(feature_maps, labels)
-            self._update_scale(feature_maps, beta)
+            self._update_scale(feature_maps)
 
     def _settings(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> LayerInformation:
         templates = self.grid[0] * self.grid[1] + 1
@@ -251,22 +232,11 @@ class FilterLoss(nn.Module):
             across_ranks=True,
         )
 
-    def _update_scale(self, feature_maps: Tensor, beta: Tensor) -> None:
-        maps = feature_maps.float()
-        if self.scale_kind == "peak":
-            observed = maps.amax((2, 3)).mean(0)
-        else:
-            observed = template_scores(maps, self._mean_templates(beta, maps)).std(0).mean(-1)
-        observed = mean_over_ranks(observed).clamp(min=1e-6)
+    def _update_scale(self, feature_maps: Tensor) -> None:
+        observed = mean_over_ranks(feature_maps.float().amax((2, 3)).mean(0)).clamp(min=1e-6)
         followed = (self.scale * 0.98).add_(observed, alpha=1 - 0.98)
         self.scale.copy_(torch.where(self.batches == 0, observed, followed))  # the host does not look
         self.batches += 1
-
-    def _mean_templates(self, beta: Tensor, maps: Tensor) -> Tensor:
-        """Templates (T, h, w) of the filters' mean steepness, as `part_templates` of a number."""
-        distances = template_distances(*self.grid, norm=self.norm, dtype=maps.dtype, device=maps.device)
-        positive = template_values(distances, beta.detach().mean().to(maps.dtype))
-        return functional.pad(positive, (0, 0, 0, 0, 0, 1), value=-1.0)
 
     def _remember(self, values, feature_maps: Tensor) -> None:
         if self.prior_kind == "occurrence":
@@ -274,18 +244,6 @@ class FilterLoss(nn.Module):
         if self.partition_memory:
             self.log_partition.copy_(values.log_partition)
             self.images_seen.add_(_images(feature_maps))
-
-    def _class_conditional(self, feature_maps, labels, beta, settings) -> Tensor:
-        """Mean of -log p(T- | x) over filters and images of other categories."""
-        gained = feature_maps.float() * settings.gain[:, None, None]
-        scores = template_scores(gained, self._mean_templates(beta, gained))  # (B, D, T)
-        partition = log_mean_exp(scores.detach(), settings)
-        log_posterior = (scores - partition + settings.log_prior).log_softmax(-1)[..., -1]  # (B, D)
-        others = ~self.categories.own_images(labels)
-        count = others.sum().float()
-        if settings.across_ranks:
-            count = mean_over_ranks(count)
-        return -(log_posterior * others).sum() / count.clamp(min=1)
 
 
 def _images(feature_maps: Tensor) -> Tensor:

@@ -228,12 +228,10 @@ class Classification(LightningModule):
         if mask.beta_rule == "spread":
             mask.match_spread(maps.detach())
         if self.loss_weight.ratio == 0:
-            loss.observe(maps.detach(), labels, mask.beta)
+            loss.observe(maps.detach(), labels)
             return
         terms = loss(maps, labels, mask.beta)
-        mask.auxiliary_loss.join(
-            terms.loss, self.loss_weight.target(self._epoch, self.trainer.max_epochs or 1)
-        )
+        mask.auxiliary_loss.join(terms.loss, self.loss_weight.target(self._epoch))
         self._pulls[name] = mask.auxiliary_loss, len(labels)
         self._log_terms("train", name, terms, len(labels))
 

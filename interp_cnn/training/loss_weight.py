@@ -9,7 +9,7 @@ Both norms are those of the very step (`model.auxiliary_loss`), so the ratio hol
 steps do not hold it: the task's gradient falls during a training and differs between batches by more than that.
 """
 
-SCHEDULES = ("constant", "inverse_epoch", "warmup", "fade")
+SCHEDULES = ("constant", "inverse_epoch", "warmup")
 
 
 class LossWeight:
@@ -18,7 +18,7 @@ class LossWeight:
     Args:
         ratio: of the gradient norms; 0 switches the loss off.
         schedule: "constant"; "inverse_epoch": ratio / epoch (paper); "warmup": rises linearly over
-            `warmup_epochs`; "fade": rises like warmup, then falls linearly to zero at the last epoch.
+            `warmup_epochs`.
         warmup_epochs: see schedule.
     """
 
@@ -31,13 +31,10 @@ class LossWeight:
         self.schedule = schedule
         self.warmup_epochs = warmup_epochs
 
-    def target(self, epoch: float, epochs: int) -> float:
-        """Ratio of the gradient norms after so many (fractional) epochs of all."""
-        rise = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
-        if self.schedule == "warmup":
-            return self.ratio * rise
-        if self.schedule == "fade":
-            return self.ratio * rise * max(0.0, 1 - epoch / max(epochs, 1))
+    def target(self, epoch: float) -> float:
+        """Ratio of the gradient norms after so many (fractional) epochs."""
+        if self.schedule == "warmup" and self.warmup_epochs > 0:
+            return self.ratio * min(1.0, epoch / self.warmup_epochs)
         if self.schedule == "inverse_epoch":
             return self.ratio / max(1.0, int(epoch) + 1.0)
         return self.ratio
