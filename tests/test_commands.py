@@ -23,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from interp_cnn.cli import completion, config_text, errors, limits
+from interp_cnn.cli import completion, config_text, errors, limits, usage
 from interp_cnn.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -100,6 +100,31 @@ def test_a_command_tells_its_choices_its_settings_and_their_defaults(command, ca
     for group, default in config_text.chosen(command).items():
         for choice in config_text.groups().get(group, []):
             assert f"{'*' if choice == default else ' '} {group}={choice} " in shown
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_settings_used_most_come_first_and_all_of_them_when_asked(command, capsys):
+    asked = usage.MOST_USED[command]
+    assert [one.key for one in usage.most_used(command)] == list(asked) and len(asked) <= 20
+    cli.main([command, "--help"])
+    short = capsys.readouterr().out
+    assert short.index(f"interp-cnn {command} --help all") < short.index("config groups")
+    cli.main([command, "--help", "all"])
+    every = capsys.readouterr().out
+    for setting in config_text.composed(command, {}):
+        assert f"  {setting.key}={setting.default}" in every
+    assert len(every) > len(short)
+
+
+def test_a_wrong_method_is_said_before_torch_is_loaded_and_leaves_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for words in (["explain", "network=torchvision:resnet18"], ["compare"]):
+        assert cli.main([*words, "methods=lrp,ocllusion"]) == 2
+        said = capfd.readouterr().err
+        assert "no method 'ocllusion'; did you mean occlusion? (occlusion, occlusion_refined," in said
+        assert not any(tmp_path.iterdir())
+    script = "import sys, interp_cnn.explanation.methods.names; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_help_with_a_choice_adds_the_settings_of_that_choice(capsys):

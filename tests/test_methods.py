@@ -8,6 +8,7 @@ from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.methods import registry as methods
 from interp_cnn.explanation.methods import run as asking
 from interp_cnn.explanation.methods.image import explain_image
+from interp_cnn.explanation.methods.names import NAMES
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Found, Method, methods_of
 from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images, fitting_batch
@@ -246,3 +247,7 @@ def test_a_change_that_is_the_rounding_of_its_parts_is_a_note_of_its_image():
     images[1, 0] += 1
     found = METHODS["deeplift"].maps(Cancelling(), images, torch.tensor([0, 0]), OPTIONS)
     assert "rounding of its parts" in found.notes[0] and not found.notes[1]
+
+
+def test_the_names_that_are_known_without_torch_are_those_of_the_methods():
+    assert tuple(METHODS) == NAMES

@@ -75,6 +75,11 @@ def check_limits(config: "DictConfig") -> None:
     trainer = config.get("trainer")
     if trainer is not None:
         _check_trainer(trainer)
+    methods = config.get("methods")
+    if methods is not None:
+        from interp_cnn.explanation.methods.names import check_names  # nothing of torch
+
+        check_names(map(str, [methods] if isinstance(methods, str) else methods))
 
 
 def most_workers() -> int:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from interp_cnn.cli import config_text, limits
+from interp_cnn.cli import config_text, limits, usage
 from interp_cnn.cli import words as as_typed
 
 COMMANDS = (
@@ -39,9 +39,6 @@ PLAIN_COMMANDS = {
     "board": "Opens TensorBoard on a run folder, with all its images.",
     "completion": "Prints the script that teaches bash, zsh or fish to complete these commands.",
 }
-_FLAGS = """  -m, --multirun   run once for every combination: seed=0,1,2 model=interpretable,plain
-  --cfg job        print the whole configuration and stop (--resolve fills in what it refers to)
-  -h, --help       this help; with GROUP=CHOICE also the settings of that choice"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +68,7 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        return _show(overview())
+        return _show(usage.overview(COMMANDS, PLAIN_COMMANDS))
     command, rest = words[0], words[1:]
     if command == "--version":
         from interp_cnn.storage.versions import version_of
@@ -87,52 +84,11 @@ def _dispatch(words: list[str]) -> int:
             rest = [str(as_typed.run_folder(word)) if word == as_typed.LATEST else word for word in rest]
         return _until_unread(partial(importlib.import_module(f"interp_cnn.{room}.{command}").run, rest))
     if "-h" in rest or "--help" in rest:
-        return _show(command_help(command, rest))
+        return _show(usage.command_help(command, rest))
     found = as_typed.overrides(command, rest)
     if sys.stderr.isatty():
         print("loading ...", end="\r", file=sys.stderr, flush=True)  # the next line takes its place
     return _run_with_hydra(command, found)
-
-
-def overview() -> str:
-    """The help of `interp-cnn`: every command on a line, the config groups and their choices."""
-    lines = ["usage: interp-cnn COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]", "", "commands:"]
-    lines += [f"  {name:<12} {config_text.description(name)}" for name in COMMANDS]
-    lines += [f"  {name:<12} {text}" for name, text in PLAIN_COMMANDS.items()]
-    lines += ["", "config groups:"]
-    lines += [f"  {group:<12} {', '.join(choices)}" for group, choices in config_text.groups().items()]
-    lines += [
-        "",
-        "interp-cnn COMMAND --help lists a command's settings; --version tells the version.",
-        'Tab completion: eval "$(interp-cnn completion bash)", or zsh; interp-cnn completion fish | source',
-    ]
-    return "\n".join(lines)
-
-
-def command_help(command: str, overrides: Sequence[str] = ()) -> str:
-    """The help of one command: its groups, its settings, and those of every GROUP=CHOICE in `overrides`."""
-    groups = config_text.groups()
-    pairs = [word.lstrip("+").partition("=") for word in overrides]
-    asked = {key: choice for key, _, choice in pairs if choice in groups.get(key, ())}
-    lines = [f"usage: interp-cnn {command} [GROUP=CHOICE ...] [KEY=VALUE ...]", ""]
-    lines += [config_text.description(command), "", "config groups (GROUP=CHOICE, * the default):"]
-    for group, default in config_text.chosen(command).items():
-        for choice in groups.get(group, ()):
-            text = f"{'*' if choice == default else ' '} {group}={choice}"
-            lines.append(f"{text:<24}  {config_text.description(f'{group}/{choice}')}".rstrip())
-    lines += ["", "settings (KEY=VALUE):", *_table(config_text.settings(command))]
-    for group, choice in asked.items():
-        prefix = "" if group == "experiment" else f"{group}."
-        found = config_text.settings(f"{group}/{choice}")
-        lines += ["", f"{group}={choice}: {config_text.description(f'{group}/{choice}')}".rstrip(": ")]
-        lines += _table([config_text.Setting(prefix + s.key, s.default, s.comment) for s in found])
-    return "\n".join([*lines, "", "flags:", _FLAGS])
-
-
-def _table(found: list[config_text.Setting]) -> list[str]:
-    texts = [f"{setting.key}={setting.default}" for setting in found]
-    width = min(max(map(len, texts), default=0), 36)
-    return [f"  {text:<{width}}  {s.comment}".rstrip() for text, s in zip(texts, found, strict=True)]
 
 
 def _show(text: str) -> int:

@@ -20,6 +20,7 @@ from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.gradients.finite_differences import single_pixel
 from interp_cnn.explanation.gradients.integrated import PathIntegral
 from interp_cnn.explanation.methods.method import Found, Method, with_sums
+from interp_cnn.explanation.methods.names import check_names, window_of_name
 from interp_cnn.explanation.methods.occlusion import (
     MEANINGS,
     OCCLUSION_METHODS,
@@ -290,17 +291,11 @@ def method_named(name: str, options: Options) -> Method:
     Raises:
         ValueError: no such method.
     """
-    size = name.removeprefix("occlusion_window_")
-    if size != name:
-        try:
-            window = float(size) if "." in size else int(size)
-        except ValueError as error:
-            raise ValueError(f"methods: {name!r} must end in a size, such as occlusion_window_0.1") from error
+    window = window_of_name(name)
+    if window is not None:
         return window_method(METHODS["occlusion"], options, window)
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, 1)
-        hint = f"did you mean {near[0]}?" if near else "there are"
-        raise ValueError(f"methods: no method {name!r}; {hint} ({', '.join(METHODS)})")
+        check_names([name])
     return window_method(METHODS[name], options) if name == "occlusion" else METHODS[name]
 
 
