@@ -3,6 +3,7 @@
 import doctest
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_every_public_name_has_an_example_that_runs(name):
     said: list[str] = []
     outcome = doctest.DocTestRunner(verbose=False).run(found[0], out=said.append)
     assert outcome.failed == 0, "".join(said)
+
+
+EXAMPLES = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted((ROOT / "interp_cnn").rglob("*.py"))
+    if re.search(r"^ +>>> ", file.read_text("utf-8"), re.M)
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_in_a_docstring_runs(name):
+    module = import_module(name)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False)
+    for found in doctest.DocTestFinder().find(module, name):
+        runner.run(found, out=said.append)
+    assert runner.summarize(verbose=False).attempted > 0
+    assert not said, "".join(said)
 
 
 def test_there_are_five_examples_beside_the_readme():
