@@ -1,5 +1,6 @@
 """Which epoch a checkpoint is of: `last` the last, `previous` the one before, `best` that of the lowest loss."""
 
+import itertools
 import logging
 import shutil
 
@@ -58,9 +59,16 @@ def test_with_patience_last_is_the_epoch_at_which_it_stopped(losses, stopped, tm
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == list(range(stopped))
 
 
-@pytest.mark.parametrize("patience", [None, 2])
-@pytest.mark.parametrize("step", [4, 5, 6, 7, 8, 10, None])
-@pytest.mark.parametrize("elsewhere", [False, True])
+SOON = {(5, None, False), (8, 2, False), (None, 2, False), (5, 2, True), (10, None, True), (None, None, True)}
+
+
+@pytest.mark.parametrize(
+    ("step", "patience", "elsewhere"),
+    [
+        pytest.param(*case, marks=[] if case in SOON else pytest.mark.slow)
+        for case in itertools.product((4, 5, 6, 7, 8, 10, None), (None, 2), (False, True))
+    ],
+)
 def test_a_killed_training_ends_with_the_same_checkpoints_as_one_that_was_not(
     step, patience, elsewhere, tmp_path
 ):

@@ -6,7 +6,7 @@ from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps, make_interpretable
 from interp_cnn.model.layer_information import GRADIENTS
-from interp_cnn.model.mutual_information import mutual_information
+from interp_cnn.model.mutual_information import mutual_information, mutual_information_terms, template_scores
 from interp_cnn.model.templates import part_templates
 from interp_cnn.training.loss_weight import LossWeight
 
@@ -139,6 +139,33 @@ def test_the_occurrence_prior_follows_where_the_part_is_seen():
         loss(maps, torch.arange(30) % 3, BETA)
     assert loss.occurrence[0, :-1].argmax() == 5
     assert loss.occurrence.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_scale_and_occurrence_follow_a_new_batch_by_a_fiftieth():
+    labels = torch.arange(12) % 3
+    loss = FilterLoss(4, (5, 6), num_classes=3, prior="occurrence", temperature=2.0)
+    first, second = batch(seed=0)[0], 3 * batch(seed=1)[0]
+    peaks = [maps.amax((2, 3)).mean(0) for maps in (first, second)]
+    loss(first, labels, BETA)
+    torch.testing.assert_close(loss.scale, peaks[0])
+    before = loss.occurrence.clone()
+    loss(second, labels, BETA)
+    torch.testing.assert_close(loss.scale, 0.98 * peaks[0] + 0.02 * peaks[1])
+    gained = second * (2 / loss.scale)[:, None, None]
+    terms = mutual_information_terms(gained, part_templates(5, 6), prior=0.5 * before + 0.5 / 31)
+    torch.testing.assert_close(loss.occurrence, 0.98 * before + 0.02 * terms.posterior.mean(0))
+
+
+def test_the_partition_function_is_averaged_over_no_more_images_than_it_remembers():
+    loss = FilterLoss(4, (5, 6), num_classes=3, partition_memory=20, temperature=2.0)
+    expected = 0
+    for number in range(4):
+        maps, labels = batch(seed=number)
+        loss(maps, labels, BETA)
+        scores = template_scores(maps, part_templates(5, 6)) * (2 / loss.scale)[:, None]
+        share = 12 / (12 + min(12 * number, 20))
+        expected = (1 - share) * expected + share * scores.double().exp().mean(0)
+        torch.testing.assert_close(loss.log_partition.double(), expected.log(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_occurrence_prior_is_half_uniform():
