@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from interp_cnn.discovery.tables import summary_table, units_table
 from interp_cnn.discovery.verification import verify_concepts
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.upconvolution import Upconvolution
-from interp_cnn.report.concepts.cards import Unit, rows_of_pictures
+from interp_cnn.report.concepts.cards import Unit, in_a_sentence, rows_of_pictures
 from interp_cnn.runs.inputs import Subject
 
 MINING = Mining(images=120, min_support=0.02, quota=1, null_draws=0, shown=2, false_discovery_rate=1.0)
@@ -186,7 +187,7 @@ def test_pages_link_to_what_is_there_escape_names_and_describe_their_pictures(pa
         tags = Tags(text)
         for link in tags.links:
             if not link.startswith(("data:", "#")):
-                assert (place / link.replace("%3C", "<").replace("%3E", ">")).is_file(), link
+                assert (place / unquote(link.split("#")[0])).is_file(), link
         assert all(image["alt"] and image["loading"] == "lazy" for image in tags.images)
     gallery = next(one for one in pages if "patterns.html" in one.name).read_text("utf-8")
     assert gallery.count("<article") == len(re.findall("real patches</figcaption>", gallery)) > 0
@@ -238,3 +239,24 @@ def test_wrong_settings_are_named(patterns, reconstructions, sentence):
     drawing = {"modes": ["window"], "decoders": [], "epochs": None, **reconstructions}
     with pytest.raises(ValueError, match=sentence):
         settings_of(patterns, drawing, seed=0, device="cpu")
+
+
+def test_the_first_page_opens_with_the_best_pattern_of_each_class_of_every_source(page, found):
+    text = page.read_text("utf-8")
+    openings = re.findall(r'<a href="([^"#]+)#unit=(\d+)"><b>([^<]+)</b>', text)
+    kinds = [one for one in found if one.units.kind == found[0].units.kind]
+    assert len(openings) == len({*openings}) >= len(kinds) > 1
+    for address, number, category in openings:
+        cards = (page.parent / unquote(address)).read_text("utf-8")
+        heading = re.search(rf'id="u{number}">.*?<span class="tag">([^<]+)<', cards)
+        assert heading and heading.group(1) == category
+    places = [text.index(f'id="{name}"') for name in ("best", "galleries", "numbers", "howto")]
+    assert places == sorted(places)
+
+
+def test_a_sentence_says_what_comes_back_or_where_it_fires():
+    unit = Unit(0, "3 & 17", "8", np.zeros(0), np.zeros(0), {}, np.zeros((2, 2)), {}, ())
+    fires = replace(unit, values={"coverage": 0.8, "confidence": 0.915})
+    assert in_a_sentence(fires) == "fires on 80\u00a0% of class 8; 92\u00a0% of its firings are there"
+    seen = replace(unit, values={**fires.values, "window_reactivation": 0.5, "window_control": 0.0})
+    assert in_a_sentence(seen) == "seen again in 50\u00a0% of its pictures, unrelated patterns in 0\u00a0%"

@@ -2,6 +2,7 @@
 captions.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike
 from interp_cnn.figures.colours import LIGHT, Rgb, Theme, as_array, colour_of, colour_table, common_limits
 from interp_cnn.figures.pictures import overlay
 from interp_cnn.figures.style import DOTS, new_figure, plain, rgb_of, style
+
+LETTER = 6.3  # pixels of a caption's letter, on average
 
 
 def heat_map(
@@ -94,7 +97,7 @@ def contact_sheet(
     title: str = "",
     theme: Theme = LIGHT,
 ) -> Rgb:
-    """Pictures in a grid, each drawn pixel for pixel with its caption below it."""
+    """Pictures in a grid, each drawn pixel for pixel with its caption below it, in as many lines as it needs."""
     if not len(images) or len(captions) != len(images):
         raise ValueError(
             f"captions: {len(captions)} for {len(images)} images; expected one for each, at least one"
@@ -102,17 +105,20 @@ def contact_sheet(
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     rows = -(-len(images) // columns)
     height, width = max(len(image) for image in images), max(image.shape[1] for image in images)
-    gap, line, head = 10, 20, 34 if title else 0
+    wrapped = [textwrap.wrap(str(caption), max(8, int(width / LETTER))) or [""] for caption in captions]
+    gap, head = 10, 34 if title else 0
+    line = 20 + 13 * (max(map(len, wrapped)) - 1)
     size = (rows * (height + line + gap) + gap + head, columns * (width + gap) + gap)
     sheet = np.empty((*size, 3), dtype=np.uint8)
     sheet[:] = [int(theme.paper[i : i + 2], 16) for i in (1, 3, 5)]
     figure = Figure(figsize=(size[1] / DOTS, size[0] / DOTS), dpi=DOTS)
-    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for number, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
         top = head + gap + number // columns * (height + line + gap)
         left = gap + number % columns * (width + gap)
         sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
         place = ((left + width / 2) / size[1], 1 - (top + height + line / 2) / size[0])
-        figure.text(*place, plain(caption), ha="center", va="center", color=theme.ink, fontsize=8.5)
+        words = "\n".join(plain(text, len(text)) for text in lines)
+        figure.text(*place, words, ha="center", va="center", color=theme.ink, fontsize=8.5, linespacing=1.1)
     if title:
         figure.text(
             gap / size[1], 1 - 20 / size[0], plain(title, 160), va="center", color=theme.ink, fontsize=12

@@ -171,6 +171,16 @@ def rows_of(unit: Unit) -> list[tuple[str, str]]:
     return [*rows_of_pictures(unit), *rows]
 
 
+def in_a_sentence(unit: Unit) -> str:
+    """What there is to say first: whether pictures of it bring it back, else where it fires."""
+    of = unit.values.get
+    if is_known(of("window_reactivation")):
+        back, chance = _percent(of("window_reactivation")), _percent(of("window_control"))
+        return f"seen again in {back} of its pictures, unrelated patterns in {chance}"
+    there = f"{_percent(of('confidence'))} of its firings are there"
+    return f"fires on {_percent(of('coverage'))} of {unit.class_words}; {there}"
+
+
 def rows_of_pictures(unit: Unit) -> list[tuple[str, str]]:
     """What networks see in the pictures drawn from the window; none without pictures."""
     of = unit.values.get

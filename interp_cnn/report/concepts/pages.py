@@ -18,13 +18,14 @@ from interp_cnn import figures
 from interp_cnn.figures.colours import Rgb
 from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import Album
-from interp_cnn.report.concepts.cards import Unit, card, strip_of
+from interp_cnn.report.concepts.cards import Card, Unit, card, in_a_sentence, strip_of
 from interp_cnn.report.concepts.measures import CONCEPT_MEASURES, DECODER_MEASURES, concept_cards_sorted_by
 from interp_cnn.report.measures import Measure
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.site import Site, templates, write_assets
 from interp_cnn.storage.files import write_text
 
+MOST_OPENINGS = 12  # classes whose best pattern opens the first page
 ON_A_SHEET = 4  # best cards, and as many worst ones, on a contact sheet
 TABLES = ("patterns/summary.csv", "patterns/units.csv")
 
@@ -66,6 +67,16 @@ class OverviewRow:
     cells: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """The best pattern of one class and source: its first card's pictures and one sentence about it."""
+
+    source: str
+    card: Card
+    sentence: str
+    page: str
+
+
 def write_gallery(
     folder: Path,
     galleries: Sequence[Gallery],
@@ -89,11 +100,16 @@ def write_gallery(
     environment = templates(site, about=about, root="")
     write_assets(folder, "patterns.css")
     album = Album(folder)
+    best: dict[str, list[Opening]] = {}
     for gallery in galleries:
         cards = [
             card(unit, album, f"patterns/{gallery.slug}-{gallery.kind}/{unit.number:04d}")
             for unit in gallery.units
         ]
+        if gallery.kind == galleries[0].kind:
+            for category, one in best_of_each_class(cards).items():
+                opening = Opening(gallery.source, one, in_a_sentence(one.unit), gallery.page)
+                best.setdefault(category, []).append(opening)
         sheet = gallery.page.replace(".html", ".png")
         save_png(folder / sheet, contact_sheet(gallery), colours=256)
         sorted_by = concept_cards_sorted_by()
@@ -115,9 +131,29 @@ def write_gallery(
         "rows": _rows(tables[0], galleries, CONCEPT_MEASURES),
         "quality": _rows(tables[0], galleries, DECODER_MEASURES, kind="decoder"),
     }
-    page = environment.get_template("patterns.html.j2").render(here="index", galleries=galleries, **rows)
+    page = environment.get_template("patterns.html.j2").render(
+        here="index", galleries=galleries, best=dict(list(best.items())[:MOST_OPENINGS]), **rows
+    )
     write_text(folder / first, page)
     return folder / first
+
+
+def best_of_each_class(cards: Sequence[Card]) -> dict[str, Card]:
+    """Class in words -> the card whose pictures bring its pattern back most often beyond unrelated ones; without
+    pictures, the one most of whose firings are on its class.
+    """
+    ranked = sorted(cards, key=lambda it: -_worth(it.unit))
+    found: dict[str, Card] = {}
+    for one in ranked:
+        found.setdefault(one.unit.class_words, one)
+    return dict(sorted(found.items()))
+
+
+def _worth(unit: Unit) -> float:
+    seen = unit.values.get("window_reactivation")
+    if is_known(seen):
+        return seen - _or_zero(unit.values.get("window_control"))
+    return _or_zero(unit.values.get("confidence"))
 
 
 def contact_sheet(gallery: Gallery) -> Rgb:
