@@ -74,6 +74,7 @@ def latest(events):
     return max(events, key=lambda event: event.wall_time)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .srun. command", "ignore:.*does not have many workers.*")
 def test_both_kinds_of_network_show_everything_under_the_same_tags(tmp_path):
     boards = [board_of(tmp_path / str(enabled), enabled=enabled) for enabled in (True, False)]

@@ -460,6 +460,7 @@ def test_a_run_is_judged_by_its_own_images_though_the_folder_has_changed(large_e
     assert load_run(twin, checkpoint="last").data.classes == ("bar", "disc")
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_the_images_that_it_began_with(large_enough, tmp_path, caplog):
     straight = train(composed(large_enough, "training.epochs=2"), tmp_path / "straight")
     half = tmp_path / "half"

@@ -96,8 +96,15 @@ def test_auxiliary_heads_in_a_weights_file_are_left_out(tmp_path):
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, 4)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-@pytest.mark.parametrize("classes", [1000, 4])
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("googlenet", 1000),
+        ("inception_v3", 4),
+        pytest.param("googlenet", 4, marks=pytest.mark.slow),
+        pytest.param("inception_v3", 1000, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_in_a_file_see_the_pixels_that_torchvision_shows_them(name, classes, tmp_path):
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(

@@ -140,7 +140,11 @@ def test_the_users_images_stay_as_they_were_though_the_network_changes_them():
     torch.testing.assert_close(found[:, :, 1, 2], expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrapped", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])
+@pytest.mark.parametrize(
+    "wrapped",
+    [nn.DataParallel, pytest.param(torch.compile, marks=pytest.mark.slow)],
+    ids=["DataParallel", "compile"],
+)
 def test_wrapped_networks_are_unwrapped(wrapped):
     network, images = small_network().eval(), torch.rand(1, 3, 40, 40)
     graph = graph_of(wrapped(network), images)

@@ -104,6 +104,7 @@ def test_load_run_takes_the_last_epoch_and_a_moved_root(comparison):
     assert run.epochs == 1 and len(run.data.val_set) > 0
 
 
+@pytest.mark.slow
 def test_every_command_takes_a_comparison_and_its_moved_images_by_the_same_words(
     comparison, tmp_path, monkeypatch
 ):

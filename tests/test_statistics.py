@@ -198,6 +198,16 @@ def test_beyond_its_draws_a_p_value_is_a_normal_tail_within_their_bound():
     assert math.isnan(bca_p_value(math.nan, above, jackknife))
 
 
+def test_a_difference_is_row_by_row_and_counts_no_more_images_than_the_smaller_side():
+    rows, groups = torch.linspace(0, 1, 7).double(), torch.linspace(0, 1, 5).double()
+    large, small = Sampled(0.7, rows, groups, 90), Sampled(0.2, rows.square(), groups.square(), 40)
+    for first, second in ((large, small), (small, large)):
+        found = first - second
+        assert found.value == pytest.approx(first.value - second.value) and found.n == 40
+        torch.testing.assert_close(found.bootstrap, first.bootstrap - second.bootstrap)
+        torch.testing.assert_close(found.jackknife, first.jackknife - second.jackknife)
+
+
 @pytest.mark.parametrize(
     ("won", "lost"), [(0, 0), (1, 0), (4, 0), (6, 0), (9, 2), (10, 2), (5, 5), (0, 8), (30, 12)]
 )

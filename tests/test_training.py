@@ -75,7 +75,11 @@ def same_weights(one, two) -> bool:
 
 
 @pytest.mark.parametrize(
-    "filter_loss", [{}, {"partition_memory": 64, "prior": "occurrence", "gradient": "frozen_partition"}]
+    "filter_loss",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"partition_memory": 64, "prior": "occurrence", "gradient": "frozen_partition"},
+    ],
 )
 def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, filter_loss):
     whole = trained(tmp_path / "whole", data(), module={"filter_loss": filter_loss})
