@@ -117,6 +117,8 @@ def test_the_permutation_test_equals_all_sign_flips_on_a_small_sample():
     exact = ((flips @ differences).abs() >= differences.sum().abs() - 1e-6).double().mean().item()
     assert paired_permutation_p_value(differences, permutations=20000) == pytest.approx(exact, abs=0.006)
     assert paired_permutation_p_value(torch.zeros(5), permutations=99) == 1.0
+    certain = paired_permutation_p_value(torch.ones(60), permutations=99)
+    assert certain == 1 / 100, "what was observed counts as one permutation: no p-value is 0"
     assert math.isnan(paired_permutation_p_value(torch.tensor([])))
 
 
