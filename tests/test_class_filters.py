@@ -1,5 +1,8 @@
 """What filters bring to classes, how few of them suffice, and scoring sheets, against literal second versions."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from test_decisions import Pooled
@@ -18,6 +21,7 @@ from interp_cnn.explanation.decisions.class_filters import (
     right_with_few,
 )
 from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.explanation.propagation.tape import Value, record
 
 LABELS = torch.tensor([4, 0, 1, 1, 3, 0, 4, 1, 0])  # no image of class 2
 
@@ -216,3 +220,28 @@ def test_how_sparse_is_chosen_on_one_half_and_stated_on_the_other():
     assert found.filters_per_class == (2 + 4) / 2 and found.accuracy == 0.5 and found.network == 1
     generous = sparsest_within(path, presences, labels, network, loss=0.25)
     assert generous.filters_per_class == (2 + 3.5) / 2 and generous.accuracy == 0.5
+
+
+def test_large_images_are_asked_in_pieces_with_the_same_answers(network, found, monkeypatch):
+    from interp_cnn.explanation.decisions import class_filters as module
+
+    monkeypatch.setattr(module, "PIXELS", 2 * 12 * 12)
+    assert [one.stop - one.start for one in module.pieces(pixels())] == [2, 2, 2, 2, 1]
+    again = image_shares(network, batches(9), layer=found.layer)
+    torch.testing.assert_close(again.shares, found.shares, rtol=1e-5, atol=1e-6)
+    assert again.labels.equal(found.labels)
+
+
+def test_what_a_network_computed_is_freed_at_once_and_not_when_the_collector_comes():
+    network, alive = Pooled().eval(), []
+    gc.disable()
+    try:
+        tape = record(network, pixels())
+        alive = [weakref.ref(value.tensor) for step in tape.steps for value in step.outputs]
+        assert len(alive) > 3 and all(one() is not None for one in alive)
+        del tape
+        assert not [one for one in alive if one() is not None]
+        image_shares(network, batches(9), layer="relu")
+        assert not [one for one in gc.get_objects() if type(one) is Value]
+    finally:
+        gc.enable()

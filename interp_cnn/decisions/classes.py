@@ -36,7 +36,6 @@ from interp_cnn.report.decisions.class_contents import (
 from interp_cnn.runs.devices import device_of
 
 TRAINING, JUDGED = 1000, 2000  # images looked at, at most, from all classes alike
-PIXELS = 1 << 18  # of one batch: all that a network computes on it is kept until its logits are shared out
 MOST_CLASSES = 100  # whose filters are kept one class at a time
 WITHIN = 0.01  # of accuracy
 
@@ -70,9 +69,8 @@ def class_reading(one: Asked, data: PartDataModule) -> ClassReading | None:
 class Batches:
     """Fixed views of at most so many images of a set, every class's in turn; a loader that can be read again."""
 
-    def __init__(self, images: PartSet, most: int, size: int | None = None) -> None:
-        height, width = images.image_size
-        self.images, self.size = images, size or max(1, min(64, PIXELS // (height * width)))
+    def __init__(self, images: PartSet, most: int, size: int = 64) -> None:
+        self.images, self.size = images, size
         self.places = alike(images.labels, most)
 
     def __iter__(self) -> Iterator[PartBatch]:

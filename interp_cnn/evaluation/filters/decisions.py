@@ -26,7 +26,7 @@ from torch import Tensor
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.passes import Reader
 from interp_cnn.evaluation.statistics import Resampling, Sampled, weighted_mean
-from interp_cnn.explanation.decisions.class_filters import by_first_that_works
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works, pieces
 from interp_cnn.explanation.decisions.removal import filters_for, removal
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
@@ -46,22 +46,23 @@ def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED)
     numbers = set(torch.linspace(0, draws.images - 1, min(tested, draws.images)).round().long().tolist())
     seen = 0
     for batch, images in reader.batches():
-        targets = reader.answers(images)[1].argmax(1)
-        try:
-            found = by_first_that_works(reader.network, images, targets, layer=reader.layer)
-        except (Refusal, ValueError):
-            return {}
-        needed.append(filters_for(found.shares).double().cpu())
-        masks = object_masks(batch)
-        if masks is not None:
-            field = reader.field(images.shape[1])
-            placed.append(torch.stack(on_object(found.maps.clamp(min=0).sum(1).cpu(), masks.cpu(), field), 1))
-        for place in range(len(images)):
-            if seen + place in numbers:
-                without = removal(reader.network, images[place], found, number=place)
-                gaps.append(without.area)
-                fidelities.append(rank_correlation(found.shares[place], without.drops))
-        seen += len(images)
+        targets, masks = reader.answers(images)[1].argmax(1), object_masks(batch)
+        for part in pieces(images):
+            try:
+                found = by_first_that_works(reader.network, images[part], targets[part], layer=reader.layer)
+            except (Refusal, ValueError):
+                return {}
+            needed.append(filters_for(found.shares).double().cpu())
+            if masks is not None:
+                field = reader.field(images.shape[1])
+                evidence = found.maps.clamp(min=0).sum(1).cpu()
+                placed.append(torch.stack(on_object(evidence, masks[part].cpu(), field), 1))
+            for place in range(len(found.targets)):
+                if seen + place in numbers:
+                    without = removal(reader.network, images[part][place], found, number=place)
+                    gaps.append(without.area)
+                    fidelities.append(rank_correlation(found.shares[place], without.drops))
+            seen += len(found.targets)
     if not needed:  # images that can be read once only
         return {}
     counts = torch.cat(needed).where(torch.cat(needed) > 0, torch.nan)

@@ -6,7 +6,7 @@ usual exemplars are those in which it fires most, whatever for (Achtibat et al.,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,20 @@ from interp_cnn.explanation.network.feature_maps import evaluation_mode
 from interp_cnn.explanation.network.refusals import Refusal
 
 IN_TURN = ("exact", "deeplift", "lrp")
+PIXELS = (
+    1 << 18
+)  # of the images asked at once: all that a network computes on them is kept until logits are shared out
+
+
+def pieces(images: Tensor) -> list[slice]:
+    """Parts of a batch (B, C, H, W) that a large network's memory bears.
+
+    Example:
+        >>> pieces(torch.zeros(10, 3, 256, 256))
+        [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
+    """
+    size = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    return [slice(at, min(at + size, len(images))) for at in range(0, len(images), size)]
 
 
 def by_first_that_works(
@@ -102,12 +116,13 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
     methods: Sequence[str] = IN_TURN
     parts: list[tuple[Tensor, ...]] = []
     found: Contributions | None = None
-    for batch in loader:
-        images = batch.images.to(device)
-        found = by_first_that_works(network, images, batch.labels.to(device), layer=layer, methods=methods)
+    for images, labels in _in_pieces(loader):
+        found = by_first_that_works(
+            network, images.to(device), labels.to(device), layer=layer, methods=methods
+        )
         methods = (found.method,)
         kept = (found.logits, found.shares, found.rest, found.positions, found.activations.amax((2, 3)))
-        parts.append((batch.labels.cpu(), *(one.detach().cpu() for one in kept)))
+        parts.append((labels, *(one.detach().cpu() for one in kept)))
     if found is None:
         raise ValueError("the loader gave no batch; expected at least one image")
     labels, logits, shares, rest, positions, presences = (
@@ -189,9 +204,9 @@ def right_with_few(
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     place = ranking.argsort(dim=1).to(device)  # (K, D): where in its ranking each filter stands
     right = []
-    for batch in loader:
+    for images, labels in _in_pieces(loader):
         with evaluation_mode(network), torch.no_grad():
-            head = Head(network, batch.images.to(device), layer)
+            head = Head(network, images.to(device), layer)
             said = torch.stack(
                 [
                     torch.stack(
@@ -204,5 +219,12 @@ def right_with_few(
                     for count in counts
                 ]
             )
-        right.append(said.cpu() == batch.labels.cpu())
+        right.append(said.cpu() == labels)
     return torch.cat(right, 1)
+
+
+def _in_pieces(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels."""
+    for batch in loader:
+        for part in pieces(batch.images):
+            yield batch.images[part], batch.labels[part].cpu()

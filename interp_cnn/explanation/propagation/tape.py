@@ -11,6 +11,7 @@ Rules take it as a constant or refuse it. What cannot be followed at all (number
 modules) is refused here; an unknown operation is refused by the rule that meets it, with its name and place.
 """
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,14 +38,20 @@ _SHAPED_LIKE = {
 _READS_NUMBERS = {"item", "tolist", "numpy", "__array__", "__int__", "__index__", "__float__"}
 
 
-@dataclass(eq=False)
 class Value:
-    """A tensor that depends on the images, and the step that made it (None: the images themselves)."""
+    """A tensor that depends on the images, and the step that made it (None: the images themselves).
 
-    tensor: Tensor
-    step: "Step | None"
-    frozen: bool = False
-    uses: int = 0
+    The step is the tape's, and not held here: no circle keeps the tensors of a network alive when nobody needs them.
+    """
+
+    def __init__(self, tensor: Tensor, step: "Step | None", frozen: bool = False, uses: int = 0) -> None:
+        self.tensor, self.frozen, self.uses = tensor, frozen, uses
+        self._step = None if step is None else weakref.ref(step)
+
+    @property
+    def step(self) -> "Step | None":
+        """What made it, as long as the tape is there."""
+        return None if self._step is None else self._step()
 
 
 @dataclass(eq=False)
