@@ -35,7 +35,9 @@ def test_a_changed_line_or_a_new_file_in_a_sub_folder_is_another_code(package):
     added = code_of("rooms_for_a_test")
     (package / "inner" / "new.py").rename(package / "new.py")
     moved = code_of("rooms_for_a_test")
-    assert len({before, changed, added, moved}) == 4
+    (package / "inner").rename(package / "innermost")
+    renamed = code_of("rooms_for_a_test")
+    assert len({before, changed, added, moved, renamed}) == 5
 
 
 def test_files_that_only_word_results_may_be_left_out(package):
@@ -82,6 +84,18 @@ class ExtraState(torch.nn.Linear):
 
     def get_extra_state(self) -> dict:
         return {"version": self.version, "scales": [torch.ones(2), 0.5]}
+
+
+class Named(torch.nn.Module):
+    """One parameter, of a name that its description does not tell."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.register_parameter(name, torch.nn.Parameter(torch.ones(2)))
+
+
+def test_the_names_of_weights_are_part_of_a_networks_fingerprint():
+    assert fingerprint(Named("scale")) == fingerprint(Named("scale")) != fingerprint(Named("shift"))
 
 
 def test_states_that_are_no_tensors_are_part_of_a_networks_fingerprint():
