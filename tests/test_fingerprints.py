@@ -115,3 +115,12 @@ def test_quantised_weights_are_part_of_a_networks_fingerprint():
         quantise = torch.ao.quantization.quantize_dynamic
         first, second = (quantise(one, {torch.nn.Linear}, dtype=torch.qint8) for one in networks)
     assert fingerprint(first) == fingerprint(first) != fingerprint(second)
+
+
+def test_equal_values_that_are_quantised_otherwise_are_another_fingerprint():
+    found = []
+    for kind in (torch.qint8, torch.quint8):
+        network = torch.nn.Module()
+        network.register_buffer("table", torch.quantize_per_tensor(torch.ones(2), 0.5, 0, kind))
+        found.append(fingerprint(network))
+    assert found[0] != found[1]
