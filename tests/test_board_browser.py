@@ -62,14 +62,18 @@ def data_of(address: str, route: str) -> bytes:
     ("dashboard", "expected", "drawn"),
     [
         ("timeseries", ("confusion", "train", "val"), 2),
-        ("scalars&tagFilter=accuracy", ("tag: train/accuracy", "tag: val/accuracy", "tag: hp/accuracy"), 0),
+        (
+            "scalars&tagFilter=accuracy",
+            ("tag: train/accuracy", "tag: val/accuracy", "tag: whole_run/accuracy"),
+            0,
+        ),
         ("custom_scalars", ("val/accuracy (interpretable)", "val/accuracy (plain)"), 0),
         ("images&tagFilter=masks|maps", ("tag: masks/conv5", "tag: maps/occlusion"), 4),
         ("images&tagFilter=confusion|exemplars", ("tag: confusion", "tag: exemplars/conv5"), 4),
         ("distributions", ("filters/mutual_information", "filters/spatial_entropy"), 0),
         ("pr_curves", ("class/0", "class/9"), 0),
         ("text", ("interpretable", "plain", "network, layers conv5"), 0),
-        ("hparams", ("learning_rate", "kind", "hp/location_instability", "Trial ID", "0.25000"), 0),
+        ("hparams", ("learning_rate", "kind", "whole_run/location_instability", "Trial ID", "0.25000"), 0),
         ("projector", ("2 runs found", "filters_conv5", f"Points: {FILTERS}", "category"), 0),
     ],
 )

@@ -100,6 +100,10 @@ def test_a_sentence_says_how_few_filters_do():
         "with its own weights even the strongest 64 of each class cost more than one point"
     )
     assert sentence(replace(few, kept=[])).endswith("give 90.0\u00a0%")
+    lost = replace(few, kept=[], sheets=[(2.0, 0.5), (9.0, 0.8)], sparsest=(9.0, 0.8))
+    assert sentence(lost).startswith(
+        "loses more than a point in any scoring sheet: 80.0\u00a0% with 9.0 filters per"
+    )
 
 
 def test_tables_have_every_filter_of_every_class_and_every_weight(reading):

@@ -65,7 +65,7 @@ def board_of(folder, *, enabled):
         callbacks=[dashboard, Answers()],
         trainer=FEW,
     )
-    add_measures(folder, {"location_instability": 0.25}, step=1)
+    add_measures(folder, {"location_instability": 0.25}, step=1, verdict="**better**")
     return EventAccumulator(str(folder), size_guidance={"images": 50}).Reload()
 
 
@@ -83,8 +83,8 @@ def test_both_kinds_of_network_show_everything_under_the_same_tags(tmp_path):
         assert {"masks/conv5", "maps/occlusion", "exemplars/conv5", "confusion"} <= set(tags["images"])
         assert {"filters/mutual_information", "filters/spatial_entropy"} <= set(tags["histograms"])
         assert {"class/0", "class/9", "custom_scalars__config__"} <= set(tags["tensors"])
-        assert latest(board.Scalars("hp/location_instability")).value == 0.25
-        assert math.isnan(board.Scalars("hp/tracking_gain")[-1].value)
+        assert latest(board.Scalars("whole_run/location_instability")).value == 0.25
+        assert math.isnan(board.Scalars("whole_run/tracking_gain")[-1].value)
     pictures = [set(board.Tags()["images"]) for board in boards]
     assert pictures[0] == pictures[1]
     named = {tag for charts in LAYOUT.values() for _, tags in charts.values() for tag in tags}
@@ -118,7 +118,7 @@ def test_no_picture_that_fails_ends_a_training_and_each_is_said_once(tmp_path, c
     assert trainer.current_epoch == 2 and module.network.training
     lines = [record.message for record in caplog.records if "leaves pictures out" in record.message]
     assert len(lines) == 2 and lines[1].startswith("Dashboard") and lines[1].endswith("Tried to allocate")
-    assert {"hp/accuracy"} <= set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"])
+    assert {"whole_run/accuracy"} <= set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"])
 
 
 def test_a_network_whose_masks_cannot_be_drawn_is_in_training_mode_again(monkeypatch):

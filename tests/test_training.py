@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,11 @@ from pytorch_lightning import Callback
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
+from interp_cnn.evaluation.filters.location_instability import location_instability
+from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.receptive_field.field import receptive_field
 from interp_cnn.model.backbones import build_network
+from interp_cnn.runs.filter_curves import FilterCurves
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.fit import MetricsTable, fit
 from interp_cnn.training.mask_board import Dashboard, mask_grid
@@ -152,7 +157,11 @@ def test_tensorboard_holds_the_scalars_the_mask_grids_and_the_hyperparameters(tm
     scalars = set(board.Tags()["scalars"])
     assert {"train/task_loss", "val/mutual_information", "train/gradient_ratio", "val/accuracy"} <= scalars
     assert len(board.Images("masks/conv5")) == 2
-    assert "hp/accuracy" in scalars
+    assert "whole_run/accuracy" in scalars and "epoch" not in scalars
+    for tag in ("train/task_loss", "val/accuracy", "work/batches_per_second"):
+        assert [one.step for one in board.Scalars(tag)] == [1, 2]
+    assert [one.step for one in board.Images("masks/conv5")] == [1, 2]
+    assert [one.step for one in board.Scalars("whole_run/accuracy")] == [2]
 
 
 def test_the_ratio_of_the_gradients_is_the_given_one_in_every_step(monkeypatch):
@@ -243,8 +252,10 @@ def test_class_weights_scale_each_images_loss_and_the_mean_is_over_images():
 
 
 def test_a_mask_grid_has_a_row_per_image_and_a_column_per_filter():
-    picture = mask_grid(torch.rand(3, 1, 16, 16), torch.rand(3, 4, 4, 4))
-    assert picture.shape == (3 * 18 - 2, 5 * 18 - 2, 3)
+    words = [f"filter {number}" for number in range(4)]
+    picture = mask_grid(torch.rand(3, 1, 16, 16), torch.rand(3, 4, 4, 4), words)
+    column = 4 * 16  # as wide as its words need
+    assert picture.shape[1] == 5 * (column + 10) + 10 and picture.shape[0] > 4 * (3 * 18 - 2)
 
 
 def test_half_precision_trains(tmp_path):
@@ -316,3 +327,37 @@ def test_a_training_answers_with_its_last_accuracy_for_a_sweeper_that_searches(t
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: hydra)
     monkeypatch.setattr(train, "train", pretend)
     assert train.run(OmegaConf.create({"training": {"kind": "classification"}})) == 0.75
+
+
+def test_curves_of_the_filters_are_those_of_the_measures_on_the_same_images_after_every_epoch(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    digits = data()
+    curves = FilterCurves(images=40)
+    module = trained(tmp_path, digits, epochs=2, callbacks=[curves])
+    board = EventAccumulator(str(tmp_path)).Reload()
+    points = {name: board.Scalars(f"filters/{name}") for name in ("location_instability", "tracking_gain")}
+    assert all([one.step for one in them] == [1, 2] for them in points.values())
+    network = module.network.eval()
+    maps = feature_maps(network, curves.images, "conv5")
+    flat = maps.flatten(2).max(2)
+    cells = torch.stack([flat.indices // maps.shape[3], flat.indices % maps.shape[3]], 2)
+    field = receptive_field(network, "conv5", digits.image_size, digits.channels)
+    spread = location_instability(
+        field.centres(cells), flat.values, curves.landmarks, diagonal=math.hypot(*digits.image_size)
+    )
+    last = points["location_instability"][-1].value
+    assert last == pytest.approx(float(spread.nanmean()), abs=1e-6)
+    assert len({*curves.images.flatten(1).sum(1).tolist()}) == 40  # all different, of all classes
+
+
+def test_a_training_without_landmarks_has_no_curves_of_filters_and_the_weights_of_one_with_them(tmp_path):
+    with_them, without = (
+        trained(tmp_path / str(number), data(), epochs=1, callbacks=them)
+        for number, them in enumerate(([FilterCurves(images=20)], []))
+    )
+    for one, other in zip(with_them.parameters(), without.parameters(), strict=True):
+        assert torch.equal(one, other)
+    bare = FilterCurves()
+    bare.on_fit_start(SimpleNamespace(is_global_zero=True, datamodule=SimpleNamespace(parts=())), None)
+    assert not len(bare.images)

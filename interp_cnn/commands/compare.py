@@ -36,6 +36,7 @@ from interp_cnn.evaluation.filters.comparison import (
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named, methods_of
 from interp_cnn.report import Contents, write_report
+from interp_cnn.report.comparison.first_screen import headline
 from interp_cnn.report.console import summary_table
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.choices import choose_network
@@ -151,7 +152,11 @@ def report_on(
         mistakes={found.kind: mistaken(found.data, said) for found, said in zip(runs, answers, strict=True)},
         readings=[reading for reading in readings if reading is not None],
     )
-    return write_report(folder / "report", contents), comparison
+    page = write_report(folder / "report", contents)
+    verdict = f"{headline(contents)}\n\nThe report: `{page.relative_to(folder)}` in `{folder.name}`"
+    for found in runs:
+        add_measures(found.folder, {}, step=found.epochs, verdict=verdict)
+    return page, comparison
 
 
 def _facts(found: Run, config: DictConfig) -> dict[str, str]:

@@ -24,6 +24,7 @@ from interp_cnn.model.backbones import pretrained_parameters
 from interp_cnn.runs.choices import choose_network, say_trunk
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
+from interp_cnn.runs.filter_curves import FilterCurves
 from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
@@ -139,6 +140,7 @@ def train(
         callbacks=[
             Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
             Answers(),
+            FilterCurves(),
             Freezing(network, module.fine_tuning, arguments["accelerator"]),
         ],
         trainer=arguments,

@@ -2,13 +2,24 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 log = logging.getLogger(__name__)
+
+
+class EpochBoard(TensorBoardLogger):
+    """TensorBoard by finished epochs: curves, pictures and final measures have one axis, and "epoch" is no curve."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Quantities of an epoch, which they name, at the number of epochs that are then finished."""
+        named = dict(metrics)
+        epoch = named.pop("epoch", None)
+        if named:
+            super().log_metrics(named, step if epoch is None else int(epoch) + 1)
 
 
 def board_of(trainer: Trainer) -> Any:

@@ -29,6 +29,10 @@ _LINES = {
         "share of the gradient": ["train/gradient_ratio.*"],
     },
 }
+_LINES["filters"] |= {  # measured on landmarks, where there are some
+    "location instability": ["filters/location_instability"],
+    "tracking gain": ["filters/tracking_gain"],
+}
 LAYOUT = {
     title: {name: ["Multiline", tags] for name, tags in charts.items()} for title, charts in _LINES.items()
 }
@@ -80,7 +84,7 @@ class Answers(Callback):
 
     @left_out_when_it_fails
     def _add_epoch(self, trainer: Trainer, images: Tensor) -> None:
-        board, epoch = board_of(trainer), trainer.current_epoch
+        board, epoch = board_of(trainer), trainer.current_epoch + 1
         for tag, values in self.terms.items():
             board.add_histogram(f"filters/{tag}", values / images, epoch)
         for number, name in enumerate(data_of(trainer).classes[:CURVES]):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment  # pyright: ignore[reportPrivateImportUsage] - public in Lightning's documentation
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from interp_cnn.storage.files import replacing
+from interp_cnn.training.boards import EpochBoard
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 from interp_cnn.training.devices import cudnn_as_it_was
 from interp_cnn.training.divergence import FiniteLoss
@@ -83,7 +83,7 @@ def fit(
         every.append(Patience(monitor, patience=patience))
     if ckpt_path is not None and rank_zero_only.rank == 0:
         _keep_best(ckpt_path, checkpoints)
-    logger = TensorBoardLogger(folder, name=None, version="", default_hp_metric=False)
+    logger = EpochBoard(folder, name=None, version="", default_hp_metric=False)
     options = {"use_distributed_sampler": False, "enable_model_summary": False, **(trainer or {})}
     fitting = Trainer(
         max_epochs=epochs,

@@ -4,7 +4,7 @@ The tags do not name the kind of network, so the runs of a comparison overlay.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,8 +18,13 @@ from interp_cnn.training.boards import board_of, data_of, left_out_when_it_fails
 from interp_cnn.training.classification import Classification
 
 MAPS_IN_TIME = 4  # how often in a training maps are drawn, beside the first epoch: they cost a second each
+LABELLED = 56  # pixels that a column needs for its words
 SPRITE = 48  # pixels of a filter's picture in the projector
-MEASURED_LATER = ("hp/location_instability", "hp/tracking_gain")  # by `compare`; until then not a number
+FINAL = "whole_run"  # single numbers, for the table of hyperparameters; their name puts them below all curves
+MEASURED_LATER = (
+    f"{FINAL}/location_instability",
+    f"{FINAL}/tracking_gain",
+)  # by `compare`; until then not a number
 
 
 Strongest = Callable[[nn.Module, Iterable, str], Tensor]
@@ -86,8 +91,11 @@ class Dashboard(Callback):
             maps = _maps(pl_module, layer, self.fixed.to(pl_module.device))
             count = min(self.filters, maps.shape[1])
             chosen = torch.linspace(0, maps.shape[1] - 1, count).long()
-            picture = mask_grid(self.fixed, _light(maps, mask, chosen))
-            board_of(trainer).add_image(f"masks/{layer}", picture, trainer.current_epoch, dataformats="HWC")
+            words = [f"filter {number}" for number in chosen.tolist()]
+            picture = mask_grid(self.fixed, _light(maps, mask, chosen), words)
+            board_of(trainer).add_image(
+                f"masks/{layer}", picture, trainer.current_epoch + 1, dataformats="HWC"
+            )
 
     @left_out_when_it_fails
     def _add_maps(self, trainer: Trainer, pl_module: Classification) -> None:
@@ -96,7 +104,7 @@ class Dashboard(Callback):
             images = few.to(pl_module.device)
             found = explain(pl_module.network, images, labels).float().cpu()
             board_of(trainer).add_image(
-                f"maps/{name}", map_grid(few, found), trainer.current_epoch, dataformats="HWC"
+                f"maps/{name}", map_grid(few, found), trainer.current_epoch + 1, dataformats="HWC"
             )
 
     @left_out_when_it_fails
@@ -109,7 +117,7 @@ class Dashboard(Callback):
                 trainer, pl_module, self.strongest
             )  # the hyperparameters follow, also where it fails
         measures = dict.fromkeys(MEASURED_LATER, math.nan) | {
-            f"hp/{name.removeprefix('val/')}": float(value)
+            f"{FINAL}/{name.removeprefix('val/')}": float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
@@ -149,13 +157,15 @@ class Dashboard(Callback):
             )
 
 
-def add_measures(folder: Path, measures: Mapping[str, float], *, step: int) -> None:
-    """What was measured after the training, into the same run's hyperparameter table."""
+def add_measures(folder: Path, measures: Mapping[str, float], *, step: int, verdict: str = "") -> None:
+    """What was measured after the training, into the same run's hyperparameter table; a verdict in words as a card."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as board:
+        if verdict:
+            board.add_text("verdict", verdict, step)
         for name, value in measures.items():
-            board.add_scalar(f"hp/{name}", value, step)
+            board.add_scalar(f"{FINAL}/{name}", value, step)
 
 
 def map_grid(images: Tensor, maps: Tensor):
@@ -167,17 +177,20 @@ def map_grid(images: Tensor, maps: Tensor):
     return figures.montage(rows, columns=len(images))
 
 
-def mask_grid(images: Tensor, light: Tensor):
+def mask_grid(images: Tensor, light: Tensor, words: Sequence[str]):
     """Images (N, C, H, W) under masks (N, D, h, w) in [0, 1]: RGB, a row per image, a column per filter.
 
-    What a filter lets through is bright; the first column is the image itself.
+    What a filter lets through is bright; the first column is the image itself. `words` (D) stand below the columns.
     """
     size = images.shape[2:]
     bright = functional.interpolate(light, size=size, mode="bilinear").clamp(0, 1)
     rows = []
     for image, masks in zip(images, bright, strict=True):
         rows += [figures.to_rgb(image), *(figures.to_rgb(image * (0.2 + 0.8 * mask)) for mask in masks)]
-    return figures.montage(rows, columns=light.shape[1] + 1)
+    columns = light.shape[1] + 1
+    strips = [figures.montage(rows[place::columns], columns=1) for place in range(columns)]
+    strips = [figures.enlarge(strip, max(1, -(-LABELLED // strip.shape[1]))) for strip in strips]
+    return figures.contact_sheet(strips, ["image", *words], columns=columns)
 
 
 @torch.no_grad()

@@ -46,8 +46,9 @@ class Throughput(Callback):
         )
         if trainer.logger is not None and self.seconds > 0:
             measured = {
-                "speed/batches_per_second": self.batches / self.seconds,
-                "speed/waiting_for_images": self.waiting / self.seconds,
+                "work/batches_per_second": self.batches / self.seconds,
+                "work/waiting_for_images": self.waiting / self.seconds,
+                "epoch": float(trainer.current_epoch),
             }
             trainer.logger.log_metrics(measured, step=trainer.global_step)
 

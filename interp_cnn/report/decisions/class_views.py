@@ -176,10 +176,11 @@ def sentence(few: FewFilters) -> str:
     """What the numbers come to."""
     accuracy = measure("accuracy").write
     filters, reached = few.sparsest
-    words = (
-        f"decides with {filters:.1f} filters per class at {accuracy(reached)}, where all {few.filters} filters of "
-        f"{few.layer} give {accuracy(few.accuracy)}"
-    )
+    best = max((value for _, value in few.sheets), default=reached)
+    decides = f"decides with {filters:.1f} filters per class at {accuracy(reached)}"
+    if best < few.accuracy - 0.01 - 1e-9:
+        decides = f"loses more than a point in any scoring sheet: {accuracy(reached)} with {filters:.1f} filters per class"
+    words = f"{decides}, where all {few.filters} filters of {few.layer} give {accuracy(few.accuracy)}"
     fewer = [count for count, _ in few.kept if count < few.filters]
     if not fewer:
         return words
