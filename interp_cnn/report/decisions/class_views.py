@@ -176,10 +176,11 @@ def sentence(few: FewFilters) -> str:
     """What the numbers come to."""
     accuracy = measure("accuracy").write
     filters, reached = few.sparsest
-    best = max((value for _, value in few.sheets), default=reached)
-    decides = f"decides with {filters:.1f} filters per class at {accuracy(reached)}"
+    best = max((value for _, value in few.sheets), default=few.accuracy)
+    with_few, at = f"with {filters:.1f} filters per class", accuracy(reached)
+    decides = f"decides {with_few} at {at}"
     if best < few.accuracy - 0.01 - 1e-9:
-        decides = f"loses more than a point in any scoring sheet: {accuracy(reached)} with {filters:.1f} filters per class"
+        decides = f"loses more than a point in any scoring sheet: {at} {with_few}"
     words = f"{decides}, where all {few.filters} filters of {few.layer} give {accuracy(few.accuracy)}"
     fewer = [count for count, _ in few.kept if count < few.filters]
     if not fewer:
