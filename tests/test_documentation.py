@@ -2,7 +2,6 @@
 
 import doctest
 import re
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -27,6 +26,11 @@ BLOCKS = [
     for page in PAGES
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S))
 ]
+EXAMPLES = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted((ROOT / "interp_cnn").rglob("*.py"))
+    if re.search(r"^ +>>> ", file.read_text("utf-8"), re.M)
+]
 
 
 @pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{p}-{n}" for p, n, _ in BLOCKS])
@@ -35,22 +39,11 @@ def test_an_example_runs(page, number, block):
 
 
 @pytest.mark.parametrize("name", [name for name in interp_cnn.__all__ if name != "__version__"])
-def test_every_public_name_has_an_example_that_runs(name):
+def test_every_public_name_has_an_example(name):
     thing = getattr(interp_cnn, name)
-    found = doctest.DocTestFinder(recurse=False).find(
-        thing, name, globs=dict(vars(sys.modules[thing.__module__]))
-    )
+    found = doctest.DocTestFinder(recurse=False).find(thing, name)
     assert found and found[0].examples
-    said: list[str] = []
-    outcome = doctest.DocTestRunner(verbose=False).run(found[0], out=said.append)
-    assert outcome.failed == 0, "".join(said)
-
-
-EXAMPLES = [
-    ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    for file in sorted((ROOT / "interp_cnn").rglob("*.py"))
-    if re.search(r"^ +>>> ", file.read_text("utf-8"), re.M)
-]
+    assert thing.__module__ in EXAMPLES, "the test below runs it"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
