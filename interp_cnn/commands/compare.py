@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import track
 
 from interp_cnn.attribution.request import MapSettings
 from interp_cnn.commands.compare_contents import (
@@ -47,6 +46,7 @@ from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.twins import twins
+from interp_cnn.storage.progress import stage, stages
 from interp_cnn.training.mask_board import add_measures
 
 
@@ -100,7 +100,7 @@ def report_on(
         raise ValueError(f"the networks have the weights of different epochs: {epochs}; train them alike")
     methods = methods_of(config.methods, [found.network for found in runs])
     measures = []
-    for found in track(runs, description="measuring filters", transient=True):
+    for found in stages(runs, "measuring filters", lambda run: run.kind):
         measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
     before = None
     if config.untrained:
@@ -116,14 +116,14 @@ def report_on(
     )
     networks = [
         portrait(found, measured, decoder=decoder)
-        for found, measured in track(
-            list(zip(runs, measures, strict=True)), description="looking at filters", transient=True
+        for found, measured in stages(
+            list(zip(runs, measures, strict=True)), "looking at filters", lambda pair: pair[0].kind
         )
     ]
     readings = [
         class_reading(asked_about(found, network), found.data)
-        for found, network in track(
-            list(zip(runs, networks, strict=True)), description="what classes are made of", transient=True
+        for found, network in stages(
+            list(zip(runs, networks, strict=True)), "what classes are made of", lambda pair: pair[0].kind
         )
     ]
     options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
@@ -131,6 +131,8 @@ def report_on(
     answers = [measured.observations.predictions for measured in measures]
     shown = contested_first(runs[0].data, answers, config.sample_images)
     first, second = runs[0].kind, runs[1].kind
+    with stage(f"explaining {len(shown)} images"):
+        samples = sample_images(runs, networks, folder / "maps", pictures=shown, settings=settings)
     contents = Contents(
         title=f"{first} and {second} network on {runs[0].data_name}",
         facts=_facts(runs[0], config),
@@ -138,7 +140,7 @@ def report_on(
         networks=networks,
         baselines=comparison.baselines,
         differences=comparison.differences_of(first, second),
-        samples=sample_images(runs, networks, folder / "maps", pictures=shown, settings=settings),
+        samples=samples,
         meanings={name: method_named(name, options).meaning for name in methods},
         curves=pd.concat([training_curves(found) for found in runs]),
         reproduction={
@@ -152,7 +154,8 @@ def report_on(
         mistakes={found.kind: mistaken(found.data, said) for found, said in zip(runs, answers, strict=True)},
         readings=[reading for reading in readings if reading is not None],
     )
-    page = write_report(folder / "report", contents)
+    with stage("writing the report"):
+        page = write_report(folder / "report", contents)
     verdict = f"{headline(contents)}\n\nThe report: `{page.relative_to(folder)}` in `{folder.name}`"
     for found in runs:
         add_measures(found.folder, {}, step=found.epochs, verdict=verdict)

@@ -12,6 +12,7 @@ Writes filters.csv (a row per filter), summary.csv, differences.csv, summary.jso
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.files import write_text
+from interp_cnn.storage.progress import stages
 
 log = logging.getLogger(__name__)
 Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
@@ -102,7 +104,7 @@ def _measured_runs(
     seeds = []
     images: Images = {}
     names: list[str] = []
-    for path in track(folders, description="measuring filters", transient=True):
+    for path in stages(folders, "measuring filters"):
         found = load_run(path, checkpoint=config.checkpoint, root=root)
         found.network.to(device)
         name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
@@ -251,7 +253,9 @@ def _landmarks(data: PartDataModule) -> tuple[Tensor, Tensor]:
     """Landmarks (N, P, 2) and labels (N,) of all images in their fixed views."""
     landmarks, labels = [], []
     for part_set in (data.train_set, data.val_set):
-        for index in track(range(len(part_set)), description="reading annotations", transient=True):
+        for index in track(
+            range(len(part_set)), description="reading annotations", disable=not sys.stderr.isatty()
+        ):
             sample = part_set[index]
             landmarks.append(sample.landmarks)
             labels.append(sample.label)
