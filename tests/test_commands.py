@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from interp_cnn.cli import completion, config_text, errors, limits, usage
 from interp_cnn.cli import main as cli
+from interp_cnn.storage.files import alone_in
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("interp-cnn")
@@ -318,7 +319,7 @@ def test_what_a_room_refuses_is_told_in_its_own_words(error, part, train, capfd)
 
 
 def test_the_log_of_the_run_keeps_the_traceback_that_the_terminal_does_not_show(train, capfd):
-    train.fail = raising(ValueError("too small"))
+    train.fail = raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     cli.main(["train"])
     [folder] = Path("outputs/train").iterdir()
     assert "Traceback" in (folder / "train.log").read_text()
@@ -434,6 +435,35 @@ def test_a_refusal_leaves_what_was_in_the_folder_before(train, capfd):
     Path("mine/notes.txt").write_text("keep")
     assert cli.main(["train", "hydra.run.dir=mine", "training.epochs=0"]) == 2
     assert Path("mine/notes.txt").read_text() == "keep"
+
+
+def test_a_command_that_refuses_before_it_writes_leaves_no_folder(train, capfd):
+    def refuse(config):
+        raise ValueError("run=mine: its checkpoint is damaged")
+
+    train.fail = refuse
+    assert cli.main(["train"]) == 2
+    assert capfd.readouterr().err.splitlines() == ["interp-cnn: run=mine: its checkpoint is damaged"]
+    assert not Path("outputs").exists()
+
+
+def test_a_command_that_refuses_after_it_began_leaves_its_log_and_what_it_wrote(train):
+    def refuse(config):
+        logging.getLogger("interp_cnn.commands.train").info("one epoch is done")
+        raise ValueError("the loss became NaN")
+
+    train.fail = refuse
+    assert cli.main(["train", "hydra.run.dir=mine"]) == 2
+    log = Path("mine/train.log").read_text()
+    assert "one epoch is done" in log and "train stopped" in log and "Traceback" in log
+    assert Path("mine/.hydra/overrides.yaml").is_file()
+
+
+def test_who_finds_a_folder_taken_takes_nothing_away(train):
+    Path("mine").mkdir()
+    with alone_in(Path("mine")):
+        assert cli.main(["train", "hydra.run.dir=mine"]) == 2
+        assert Path("mine/.lock").is_file() and Path("mine/.hydra").is_dir()
 
 
 def test_runs_started_in_the_same_second_have_folders_of_their_own(train):

@@ -113,16 +113,21 @@ def _is_number(value: Any) -> bool:
 
 
 @contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes."""
+def nothing_left_behind(*own: str) -> Iterator[None]:
+    """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes.
+
+    Args:
+        own: names of further files that this process wrote there.
+    """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
 
     try:
         yield
-    except (ValueError, OSError):
+    except (ValueError, OSError, HydraException):
         folder = Path(HydraConfig.get().runtime.output_dir)
         written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
-        if all(path.suffix == ".log" and path.stat().st_size == 0 for path in written):
+        if all(path.name in own or (path.suffix == ".log" and not path.stat().st_size) for path in written):
             shutil.rmtree(folder / ".hydra", ignore_errors=True)
             for path in written:
                 path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -157,16 +157,24 @@ def _close_log_files() -> None:
         handler.close()
 
 
-def _alone(config: Any) -> AbstractContextManager:
-    """The run folder for this process alone; the further processes of one training belong to the first."""
+@contextmanager
+def _alone(config: Any) -> Iterator[None]:
+    """The run folder for this process alone, and gone where the command refuses before it writes into it; the further
+    processes of one training belong to the first.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     from interp_cnn.storage.files import alone_in
 
     if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
-        return nullcontext()
+        yield
+        return
     part = str(config.get("shard") or "").replace("/", "-of-")
-    return alone_in(Path(HydraConfig.get().runtime.output_dir), part=part)
+    tidied = (
+        nullcontext() if part else limits.nothing_left_behind(".lock")
+    )  # the parts of a work share a folder
+    with alone_in(Path(HydraConfig.get().runtime.output_dir), part=part), tidied:
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ networks are measured as they stand after the last epoch, so that no choice was 
 Called again on the same folder (`hydra.run.dir=...`), it goes on where it was interrupted.
 """
 
-import json
+import math
 import os
 import time
 from datetime import datetime
@@ -41,6 +41,7 @@ from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.choices import choose_network
 from interp_cnn.runs.decoders import DecoderSettings
 from interp_cnn.runs.devices import computing
+from interp_cnn.runs.epochs import run_record
 from interp_cnn.runs.folder import Run, load_run, untrained
 from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.measuring import measure_run
@@ -74,7 +75,7 @@ def run(config: DictConfig) -> None:
     leave_out_trained_on(runs[0].data, [found.seen for found in runs])
     leave_to_the_first()
     seconds = {
-        found.kind: json.loads((found.folder / "run.json").read_text("utf-8"))["seconds"] for found in runs
+        found.kind: (run_record(found.folder) or {"seconds": math.nan})["seconds"] for found in runs
     }  # of the training, though it may have been an earlier call's
     with computing(config) as device:
         for found in runs:

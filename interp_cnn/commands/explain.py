@@ -102,7 +102,7 @@ def _summary(explained: ExplainedImages, shard: str | None, available: int) -> s
         return f"shard {shard}: {count} images explained; a call without shard= joins all shards"
     more = f" of {available} (limit=null: all)" if count + bad < available else ""
     left_out = f", {bad} left out (quarantine.csv)" if bad else ""
-    return f"{count} images{more} explained{left_out}: {os.path.relpath(explained.page)}"
+    return f"{count} image{'s' if count != 1 else ''}{more} explained{left_out}: {os.path.relpath(explained.page)}"
 
 
 def _requests(config: DictConfig, device: torch.device) -> Requests:

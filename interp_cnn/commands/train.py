@@ -24,6 +24,7 @@ from interp_cnn.model.backbones import pretrained_parameters
 from interp_cnn.runs.choices import choose_network, say_trunk
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
+from interp_cnn.runs.epochs import run_record
 from interp_cnn.runs.filter_curves import FilterCurves
 from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
@@ -104,7 +105,7 @@ def train(
             checkpoint.with_name(LAST).unlink(
                 missing_ok=True
             )  # damaged; it would be kept as the previous one
-    if resume and (folder / "run.json").is_file():
+    if resume and run_record(folder) is not None:
         return folder
     if checkpoint is not None and checkpoint.resolve().parent.parent != folder.resolve():
         check_goes_on(checkpoint, resolved.training.epochs)

@@ -1,7 +1,9 @@
 """Which epoch the weights of a run are of: what is called its last epoch is the last of its table."""
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +39,7 @@ def check_last(folder: Path, checkpoint: Path, epochs: int) -> None:
     Raises:
         ValueError: the training went on after that epoch.
     """
-    if not (folder / "run.json").is_file():
+    if run_record(folder) is None:
         log.warning("%s is not finished: its weights are those of epoch %d", folder, epochs)
         return
     trained = last_epoch(folder)
@@ -46,6 +48,27 @@ def check_last(folder: Path, checkpoint: Path, epochs: int) -> None:
             f"{checkpoint} holds epoch {epochs}, but the training went on to epoch {trained} (versions of before "
             "2026-11-26 kept the best so far): train anew, or take it as what it is with checkpoint=best"
         )
+
+
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """What a finished training noted in run.json; None where it is not finished.
+
+    Raises:
+        ValueError: the file is no such note.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
+            raise ValueError("it has no seconds")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no note that a finished training wrote: {error}; delete it, and the training's command called "
+            "again with the same hydra.run.dir writes it anew"
+        ) from error
+    return record
 
 
 def last_epoch(folder: Path) -> int:

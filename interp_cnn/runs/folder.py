@@ -193,7 +193,9 @@ def load_checkpoint(path: Path) -> dict:
         ):
             raise ValueError("it holds no state_dict of tensors")
     except (ValueError, OSError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {_first(error)}") from error
+        others = path.name == "last.ckpt" and path.with_name("best.ckpt").is_file()
+        instead = "; checkpoint=best takes the weights of the best epoch" if others else ""
+        raise ValueError(f"checkpoint {path} cannot be read: {_first(error)}{instead}") from error
     return content
 
 

@@ -16,10 +16,16 @@ def read_tensors(path: Path) -> dict:
     Raises:
         ValueError: the file is damaged, unpacks to more than its own size, or holds more than tensors and plain values.
     """
+    if path.stat().st_size == 0:
+        raise ValueError("it is empty: what wrote it was broken off, or the disk was full")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"it is damaged, or no safetensors file ({error})") from error
     with path.open("rb") as file:
         container = file.read(4) == b"PK\x03\x04"  # zipfile.is_zipfile itself fails on some damaged files
     if container:
@@ -33,7 +39,8 @@ def read_tensors(path: Path) -> dict:
                 "save network.state_dict() instead"
             ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(lines[0] if lines else type(error).__name__) from error
+        reason = lines[0] if lines and not lines[0].isdigit() else type(error).__name__
+        raise ValueError(f"it is damaged, or no file that torch.save wrote ({reason})") from error
 
 
 def _check_container(path: Path) -> None:
