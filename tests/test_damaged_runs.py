@@ -51,7 +51,7 @@ def test_a_safetensors_file_that_is_none_is_refused_in_a_sentence(content, tmp_p
         read_tensors(path)
 
 
-@pytest.mark.parametrize("text", ['{"seconds": 1', "[1]", '{"seed": 0}', "", '{"seconds": "soon"}'])
+@pytest.mark.parametrize("text", ['{"seconds": 1', "[1]", "", "null", "hello"])
 def test_a_note_of_a_finished_training_that_is_none_is_not_taken_for_one(text, tmp_path):
     assert run_record(tmp_path) is None
     (tmp_path / "run.json").write_text(text)

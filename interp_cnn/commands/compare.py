@@ -75,7 +75,7 @@ def run(config: DictConfig) -> None:
     leave_out_trained_on(runs[0].data, [found.seen for found in runs])
     leave_to_the_first()
     seconds = {
-        found.kind: (run_record(found.folder) or {"seconds": math.nan})["seconds"] for found in runs
+        found.kind: float((run_record(found.folder) or {}).get("seconds", math.nan)) for found in runs
     }  # of the training, though it may have been an earlier call's
     with computing(config) as device:
         for found in runs:

@@ -61,8 +61,8 @@ def run_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text("utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
-            raise ValueError("it has no seconds")
+        if not isinstance(record, dict):
+            raise ValueError(f"it holds a {type(record).__name__}")
     except ValueError as error:
         raise ValueError(
             f"{path} is no note that a finished training wrote: {error}; delete it, and the training's command called "
