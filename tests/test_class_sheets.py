@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 from report_example import example_contents
-from test_portraits import few, network_of
+from test_decision_sheets import asked_of
 from test_training import data
 
 from interp_cnn.decisions.classes import Batches, alike, class_reading
-from interp_cnn.decisions.sheet import Asked
-from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.report import write_report
 from interp_cnn.report.album import Album
 from interp_cnn.report.decisions.class_contents import ClassReading, FewFilters
@@ -26,8 +24,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def asked(digits):
-    network = network_of(digits, enabled=True)
-    return Asked("mine", network, digits.classes, exemplars(network, few(digits), layer="conv5", count=4))
+    return asked_of(digits)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,12 @@ from interp_cnn.report.decisions.picture import decision_picture
 from interp_cnn.report.decisions.views import decision_views, headline, other_lines, spread_out
 
 
+def asked_of(digits) -> Asked:
+    """A small network with random weights and its exemplars."""
+    network = network_of(digits, enabled=True)
+    return Asked("mine", network, digits.classes, exemplars(network, few(digits), layer="conv5", count=4))
+
+
 @pytest.fixture(scope="module")
 def digits():
     return data()
@@ -26,8 +32,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def asked(digits):
-    network = network_of(digits, enabled=True)
-    return Asked("mine", network, digits.classes, exemplars(network, few(digits), layer="conv5", count=4))
+    return asked_of(digits)
 
 
 @pytest.fixture(scope="module")

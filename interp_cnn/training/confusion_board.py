@@ -21,17 +21,17 @@ _LINES = {
         "task loss": ["train/task_loss", "val/task_loss"],
     },
     "filters": {
-        name.replace("_", " "): [f"train/{name}.*", f"val/{name}.*"]
-        for name in ("mutual_information", "category_entropy", "spatial_entropy")
+        **{
+            name.replace("_", " "): [f"train/{name}.*", f"val/{name}.*"]
+            for name in ("mutual_information", "category_entropy", "spatial_entropy")
+        },
+        "location instability": ["filters/location_instability"],  # of images with landmarks
+        "tracking gain": ["filters/tracking_gain"],
     },
     "weight of the filter loss": {
         "weight": ["train/loss_weight.*"],
         "share of the gradient": ["train/gradient_ratio.*"],
     },
-}
-_LINES["filters"] |= {  # measured on landmarks, where there are some
-    "location instability": ["filters/location_instability"],
-    "tracking gain": ["filters/tracking_gain"],
 }
 LAYOUT = {
     title: {name: ["Multiline", tags] for name, tags in charts.items()} for title, charts in _LINES.items()

@@ -69,7 +69,6 @@ class ImageShares:
         rest: (N,) what no filter brings to it.
         positions: (N, D, 2) int64, row and column of the cell that brings most of each share.
         presences: (N, D), the largest value of each filter's map.
-        grid: (h, w) of the maps.
     """
 
     layer: str
@@ -81,7 +80,6 @@ class ImageShares:
     rest: Tensor
     positions: Tensor
     presences: Tensor
-    grid: tuple[int, int]
 
     @property
     def right(self) -> Tensor:
@@ -128,7 +126,6 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
     labels, logits, shares, rest, positions, presences = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
-    height, width = found.maps.shape[2:]
     return ImageShares(
         layer=found.layer,
         method=found.method,
@@ -139,7 +136,6 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
         rest=rest,
         positions=positions,
         presences=presences,
-        grid=(height, width),
     )
 
 

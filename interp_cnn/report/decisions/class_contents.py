@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from interp_cnn.report.decisions.contents import others_of
 
 Look = tuple[ArrayLike, NDArray]  # an image (C, H, W) and a filter's map (h, w) on it
 
@@ -67,8 +68,7 @@ class ClassSheet:
     @property
     def others(self) -> tuple[NDArray, NDArray]:
         """Shares of the filters that are not shown: those for the class, and those against it."""
-        left = np.delete(self.shares, [one.number for one in self.shown])
-        return left[left > 0], left[left < 0]
+        return others_of(self.shares, [one.number for one in self.shown])
 
 
 @dataclass(frozen=True)

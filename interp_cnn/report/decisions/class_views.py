@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from interp_cnn import figures
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.report.album import Album, Chart, Picture, within
 from interp_cnn.report.decisions.class_contents import ClassReading, ClassShare, ClassSheet, FewFilters, Look
 from interp_cnn.report.decisions.sums import Bar, bar, bars, place_on, reach
-from interp_cnn.report.decisions.views import CELL, DISC, IMAGE, spread_out
+from interp_cnn.report.decisions.views import DISC, IMAGE, lit_cell, spread_out, sums_of
 from interp_cnn.report.measures import measure
 from interp_cnn.report.words import class_words
 
@@ -74,12 +73,7 @@ def class_sheet_views(sheets: Sequence[ClassSheet], album: Album, *, base: str) 
 def _parts(sheet: ClassSheet) -> list[tuple[str, float]]:
     """What the class's mean logit is the sum of."""
     lines = [(str(one.number), one.share) for one in sheet.shown]
-    for shares, way in zip(sheet.others, ("for", "against"), strict=True):
-        if len(shares):
-            lines.append(
-                (f"{len(shares)} other{'s' if len(shares) != 1 else ''} {way} it", float(shares.sum()))
-            )
-    return [*lines, ("rest", sheet.rest)]
+    return [*lines, *sums_of(sheet.others, "other" if sheet.shown else "filter"), ("rest", sheet.rest)]
 
 
 def _view(sheet: ClassSheet, album: Album, base: str, scale: tuple[float, float]) -> ClassSheetView:
@@ -128,10 +122,7 @@ def _view(sheet: ClassSheet, album: Album, base: str, scale: tuple[float, float]
 def _strip(album: Album, name: str, one: ClassShare, looks: Sequence[Look], alt: str) -> Picture | None:
     if not looks:
         return None
-    cells: list[NDArray[np.uint8]] = [
-        figures.lit(within(figures.to_rgb(image), CELL), values, highest=one.highest)
-        for image, values in looks
-    ]
+    cells = [lit_cell(image, values, one.highest) for image, values in looks]
     return album.picture(name, figures.montage(cells, columns=len(cells), gap=2), alt, colours=96)
 
 

@@ -10,6 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
+def others_of(shares: NDArray, shown: Sequence[int]) -> tuple[NDArray, NDArray]:
+    """Of all shares (D,) those of filters that are not shown: the ones for a class, and the ones against it."""
+    left = np.delete(shares, shown)
+    return left[left > 0], left[left < 0]
+
+
 @dataclass(frozen=True, eq=False)
 class FilterShare:
     """One filter's part in a decision.
@@ -95,8 +101,7 @@ class Decision:
     @property
     def others(self) -> tuple[NDArray, NDArray]:
         """Shares of the filters that are not shown: of those that speak for the target, and of those against it."""
-        left = np.delete(self.shares, [one.number for one in self.shown])
-        return left[left > 0], left[left < 0]
+        return others_of(self.shares, [one.number for one in self.shown])
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and names, without pictures."""

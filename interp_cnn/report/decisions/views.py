@@ -126,14 +126,18 @@ def _view(
 
 def other_lines(decision: Decision) -> list[tuple[str, str, float]]:
     """What no filter of the sheet brings: name, more words, share."""
-    shown = "other" if decision.shown else "filter"
-    lines = [
-        (f"{len(shares)} {shown}{'s' if len(shares) != 1 else ''} {way} it", "", float(shares.sum()))
-        for shares, way in zip(decision.others, ("for", "against"), strict=True)
+    lines = sums_of(decision.others, "other" if decision.shown else "filter")
+    rest = "biases, and what reaches the logit round the layer" if decision.bypassed else "biases"
+    return [*((name, "", share) for name, share in lines), ("rest", rest, decision.rest)]
+
+
+def sums_of(others: tuple[NDArray, NDArray], called: str) -> list[tuple[str, float]]:
+    """Name and sum of the shares for a class, and of those against it; none where there are none."""
+    return [
+        (f"{len(shares)} {called}{'s' if len(shares) != 1 else ''} {way} it", float(shares.sum()))
+        for shares, way in zip(others, ("for", "against"), strict=True)
         if len(shares)
     ]
-    rest = "biases, and what reaches the logit round the layer" if decision.bypassed else "biases"
-    return [*lines, ("rest", rest, decision.rest)]
 
 
 def spread_out(places: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:
@@ -193,7 +197,10 @@ def note(decision: Decision) -> str:
 def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
     """Where a filter fires on this image, and on the images where it fires most, side by side."""
     highest = max(one.highest, float(one.map.max()))
-    cells = [_lit(image, one.map, highest), *(_lit(it, values, highest) for it, values in one.exemplars)]
+    cells = [
+        lit_cell(image, one.map, highest),
+        *(lit_cell(it, values, highest) for it, values in one.exemplars),
+    ]
     gap = np.full((cells[0].shape[0], 10, 3), 128, dtype=np.uint8)
     pieces = [cells[0]]
     if len(cells) > 1:
@@ -204,7 +211,8 @@ def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
     )
 
 
-def _lit(image: ArrayLike, values: NDArray, highest: float) -> NDArray[np.uint8]:
+def lit_cell(image: ArrayLike, values: NDArray, highest: float) -> NDArray[np.uint8]:
+    """One small picture: an image (C, H, W), lit where the filter's map (h, w) is high."""
     return figures.lit(within(figures.to_rgb(image), CELL), values, highest=highest)
 
 
