@@ -73,7 +73,9 @@ def load(network):
     network.load_state_dict({name: value + 0.01 for name, value in network.state_dict().items()})
 
 
-@pytest.mark.parametrize("change", [zero_one_weight, change_a_bias, exchange_a_module, change_a_setting, load])
+@pytest.mark.parametrize(
+    "change", [zero_one_weight, change_a_bias, exchange_a_module, change_a_setting, load]
+)
 def test_a_changed_network_is_written_down_anew(change, written):
     network, images = network_of_five(), images_of()
     assert apart(network, images) < 1e-9

@@ -170,6 +170,8 @@ def check_logits(logits: Tensor, count: int) -> Tensor:
         raise ValueError(
             f"network must return logits ({count}, K) for {count} images, got {_described(logits)}"
         )
+    if capturing():  # looked at when the recording is replayed
+        return logits
     values = logits.detach()
     if not torch.isfinite(values).all():
         raise ValueError("network returned logits that are NaN or infinite")
@@ -189,10 +191,19 @@ def check_logits(logits: Tensor, count: int) -> Tensor:
 
 def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """The logit of each image's target class, (B,), after both were checked."""
-    classes = check_logits(logits, len(targets)).shape[1]
-    if targets.min() < 0 or targets.max() >= classes:
-        raise ValueError(f"targets must be classes in 0..{classes - 1}, got {targets.min()}..{targets.max()}")
+    check_targets(targets, check_logits(logits, len(targets)).shape[1])
     return logits.gather(1, targets[:, None])[:, 0]
+
+
+def check_targets(targets: Tensor, classes: int) -> None:
+    """Refuse targets (B,) that are no classes of the network."""
+    if not capturing() and (targets.min() < 0 or targets.max() >= classes):
+        raise ValueError(f"targets must be classes in 0..{classes - 1}, got {targets.min()}..{targets.max()}")
+
+
+def capturing() -> bool:
+    """Whether a GPU's work is only being written down, for a CUDA graph: no value can be read then."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def scores(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:

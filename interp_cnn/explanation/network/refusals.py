@@ -8,13 +8,16 @@ of the network is its author's, and the sentence names the layer and line. An er
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _OURS = Path(__file__).resolve().parent.parent  # the rooms of methods
 _TORCH = Path(torch.__file__).resolve().parent
+
+_gathered: ContextVar[list[tuple[Tensor, str]] | None] = ContextVar("refusals", default=None)
 
 
 class Refusal(ValueError):
@@ -36,6 +39,26 @@ def refusing(network: nn.Module) -> Iterator[None]:
         if reason is None:
             raise
         raise Refusal(reason) from error
+
+
+def refuse_where(found: Tensor, sentence: str) -> None:
+    """A ValueError with the sentence if a boolean value (any shape) is true; later, inside `gathered_refusals`."""
+    waiting = _gathered.get()
+    if waiting is not None:
+        waiting.append((found.any(), sentence))
+    elif found.any():
+        raise ValueError(sentence)
+
+
+@contextmanager
+def gathered_refusals() -> Iterator[list[tuple[Tensor, str]]]:
+    """What `refuse_where` was given inside, to be looked at together: each look waits for a GPU."""
+    waiting: list[tuple[Tensor, str]] = []
+    token = _gathered.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _gathered.reset(token)
 
 
 def is_full_memory(error: BaseException) -> bool:

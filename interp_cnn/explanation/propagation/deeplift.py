@@ -30,10 +30,13 @@ from torch import Tensor, nn
 from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import precision
+from interp_cnn.explanation.network.refusals import gathered_refusals, refuse_where
 from interp_cnn.explanation.propagation.deeplift_steps import propagate_multipliers
+from interp_cnn.explanation.propagation.recordings import Recordings
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, check_plain, record
 
 log = logging.getLogger(__name__)
+_recordings = Recordings("deeplift")
 
 
 @dataclass(frozen=True)
@@ -91,21 +94,48 @@ def _handed_back(
 ) -> DeepLiftMaps:
     check_plain(network)
     images, targets = check_question(images, targets)
-    references = reference_images(images, baseline)
-    total, lost = torch.zeros_like(images), torch.zeros_like(targets, dtype=torch.bool)
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+
+    def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
+        """Logits (B, K), whether anything is refused, and of each baseline contributions and change of the logit."""
+        parts = []
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         start = torch.zeros_like(tape.logits.tensor).scatter_(1, targets[:, None], 1)
-        for reference in references:
+        refused = torch.zeros((), dtype=torch.bool, device=images.device)
+        for reference in reference_images(images, baseline):
             at_baseline = baseline_values(network, tape, reference)
-            contributions = multipliers_at(tape, at_baseline, start, tape.images) * (images - reference)
-            baseline_score = (
-                at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])[:, 0]
-            )
-            lost |= _only_rounding(contributions, score - baseline_score, tape.logits.tensor.abs().amax(1))
-            total += contributions
-    return DeepLiftMaps(total / len(references), lost)
+            with gathered_refusals() as refusals:
+                contributions = multipliers_at(tape, at_baseline, start, tape.images) * (images - reference)
+            if asking:
+                _refuse(refusals)
+            elif refusals:
+                refused = refused | torch.stack([found for found, _ in refusals]).any()
+            baseline_score = at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])
+            parts += [contributions, score - baseline_score[:, 0]]
+        return tape.logits.tensor, refused, *parts
+
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
+        found = None
+        if isinstance(baseline, str | float | int):
+            found = _recordings.run(walked, network, images, targets, baseline)
+        if found is None or found[1]:  # what is refused is refused with its sentence
+            found = walked(images, targets, asking=True)
+    logits, _, *parts = found
+    total, lost = torch.zeros_like(images), torch.zeros_like(targets, dtype=torch.bool)
+    for contributions, change in zip(parts[::2], parts[1::2], strict=True):
+        lost |= _only_rounding(contributions, change, logits.abs().amax(1))
+        total += contributions
+    return DeepLiftMaps(total / (len(parts) // 2), lost)
+
+
+def _refuse(refusals: list[tuple[Tensor, str]]) -> None:
+    """The first sentence that holds, by one look at all of them."""
+    if refusals:
+        for found, (_, sentence) in zip(
+            torch.stack([one for one, _ in refusals]).tolist(), refusals, strict=True
+        ):
+            if found:
+                raise ValueError(sentence)
 
 
 def multipliers_at(tape: Tape, at_baseline: dict[Value, Tensor], start: Tensor, goal: Value) -> Tensor:
@@ -147,11 +177,11 @@ def _goes_with(reference: Tensor, tensor: Tensor) -> bool:
 def _check_decisions(step: Step, at_baseline: dict[Value, Tensor]) -> None:
     """A frozen value (a comparison, an index, a detached tensor) must be the same for image and baseline."""
     for value in step.frozen_inputs:
-        if not (value.tensor == at_baseline[value]).all():
-            made = value.step.where if value.step else "the images"
-            raise ValueError(
-                f"deeplift: {step.where} uses {made}, which decides differently for the baseline"
-            )
+        made = value.step.where if value.step else "the images"
+        refuse_where(
+            value.tensor != at_baseline[value],
+            f"deeplift: {step.where} uses {made}, which decides differently for the baseline",
+        )
 
 
 def _only_rounding(contributions: Tensor, change: Tensor, largest: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ Every function takes the step, the multiplier m of its output, and `at_baseline`
 import torch
 from torch import Tensor
 
+from interp_cnn.explanation.network.logits import capturing
 from interp_cnn.explanation.network.part_mask import PartMask
+from interp_cnn.explanation.network.refusals import refuse_where
 from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
 from interp_cnn.explanation.propagation.operations import (
@@ -94,7 +96,7 @@ def _rescaled(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
         raise ValueError(f"deeplift has no rule for {step.where} that spreads a value over several")
     still = dx.abs() <= _stillness(step.kind, x, b)
     multiplier = dy.div_(dx.masked_fill_(still, 1)).mul_(m)
-    if not still.any():
+    if not capturing() and not still.any():
         return multiplier
     return torch.where(still, vector_jacobian(step, value, [m], {value: (x + b) / 2}), multiplier)
 
@@ -228,10 +230,10 @@ def _through_mask(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     for one, factor, output in zip(
         (x, b), factors, (step.output.tensor, at_baseline[step.output]), strict=True
     ):
-        if ((one * factor - output).abs().amax() > 1e-5 * one.abs().amax()).any():
-            raise ValueError(
-                f"deeplift has no rule for {step.where}: it is not its maps times factors_at(positions)"
-            )
+        refuse_where(
+            (one * factor - output).abs().amax() > 1e-5 * one.abs().amax(),
+            f"deeplift has no rule for {step.where}: it is not its maps times factors_at(positions)",
+        )
     empty = [(one == 0).all(3, keepdim=True).all(2, keepdim=True) for one in (x, b)]  # no peak: no move
     factors = [torch.where(empty[0], factors[1], factors[0]), torch.where(empty[1], factors[0], factors[1])]
     moved = (m * (x + b) / 2 * (factors[0] - factors[1])).sum((2, 3), keepdim=True)  # (B, D, 1, 1)

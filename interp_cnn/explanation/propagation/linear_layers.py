@@ -6,13 +6,14 @@ over all inputs connected with an output; batch norm behind it may be folded int
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.logits import capturing
 from interp_cnn.explanation.propagation.operations import WEIGHTED, batch_norm_scale, rows
 from interp_cnn.explanation.propagation.tape import Step, Value
 
@@ -21,6 +22,8 @@ _KEEPS_SIGN = {
     *("max_pool2d", "adaptive_max_pool2d", "amax", "avg_pool2d", "adaptive_avg_pool2d", "mean"),
     *("view", "reshape", "flatten", "permute", "squeeze", "contiguous", "clone"),
 }
+
+MOST_OF_ONES = 128  # layers of ones that are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +58,15 @@ class WeightedLayer:
 
     @cached_property
     def nonnegative(self) -> bool:
-        """Whether no input is negative: read off the operations where they say so, as the host waits for a value."""
+        """Whether no input is negative: read off the operations where they say so, as the host waits for a value.
+
+        False where that cannot be read: rules for inputs of both signs hold for one.
+        """
         value = self.value
         while value.step is not None and value.step.kind in _KEEPS_SIGN and len(value.step.inputs) == 1:
             value = value.step.inputs[0]
         never_negative = value.step is not None and value.step.kind in _NEVER_NEGATIVE
-        return never_negative or bool(self.input.min() >= 0)
+        return never_negative or (not capturing() and bool(self.input.min() >= 0))
 
     @cached_property
     def scale(self) -> Tensor | None:
@@ -235,7 +241,9 @@ class WeightedLayer:
         return self.step.argument(position, name, default)
 
 
-@lru_cache(maxsize=128)  # a matter of shapes, the same for every image and pass
+_ones: dict[tuple, WeightedLayer] = {}  # a matter of shapes, the same for every image and pass
+
+
 def _layer_of_ones(
     kind: str,
     function: Callable,
@@ -244,6 +252,9 @@ def _layer_of_ones(
     dtype: torch.dtype,
     device: torch.device,
 ) -> WeightedLayer:
+    key = kind, function, geometry, sizes, dtype, device
+    if key in _ones:
+        return _ones[key]
     x, ones = (torch.ones(1, 1, *size, dtype=dtype, device=device) for size in sizes)
     groups = 3 if kind.startswith("conv_transpose") else -1  # its place among the options
     geometry = (*geometry[:groups], 1, *geometry[groups:][1:])
@@ -251,7 +262,13 @@ def _layer_of_ones(
     z = single.run({})
     assert isinstance(z, Tensor)  # one output
     single.outputs = [Value(z, single)]
-    return WeightedLayer(single)
+    layer = WeightedLayer(single)
+    if not capturing():  # a recording's own tensors hold nothing outside it
+        while len(_ones) >= MOST_OF_ONES:
+            del _ones[next(iter(_ones))]
+        _ones[key] = layer
+        _ = layer.connected, layer.weight  # computed here, not within a recording
+    return layer
 
 
 def folded_norms(steps: list[Step]) -> dict[Step, Step]:

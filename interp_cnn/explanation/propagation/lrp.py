@@ -22,6 +22,7 @@ norm: Achtibat et al., ICML 2024. An operation without a rule is refused by name
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,9 +33,11 @@ from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import folded_norms
 from interp_cnn.explanation.propagation.lrp_walk import Conservation, Walk, relevance_of_logits, sums
+from interp_cnn.explanation.propagation.recordings import Recordings
 from interp_cnn.explanation.propagation.tape import check_plain, record
 
 log = logging.getLogger(__name__)
+_recordings = Recordings("lrp")
 
 WORTH_SAYING = 1e-3  # share of the logit that a map misses
 
@@ -129,18 +132,28 @@ def _propagated(
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
     check_plain(network)
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+
+    def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
+        """Logits (B, K), target logits, maps, and images (B,) whose relevance outgrew the precision at first."""
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         walk = Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), ledger)
         if biases == "activations":
             walk.by_activation = torch.ones_like(targets, dtype=torch.bool)
         start = {tape.logits: relevance_of_logits(tape, targets)}
-        result, outgrown = walk.to_pixels(start, score, stop=biases == "auto")
-        if biases == "auto" and outgrown.any():
-            log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
+        result, outgrown = walk.to_pixels(start, score, stop=asking and biases == "auto")
+        if biases == "auto" and (not asking or outgrown.any()):
             walk.by_activation = outgrown
             result, _ = walk.to_pixels(start, score)
+        return tape.logits.tensor, score, result, outgrown
+
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
+        found = None
+        if ledger is None and not isinstance(rule, Mapping):
+            found = _recordings.run(walked, network, images, targets, (rule, biases))
+        _, score, result, outgrown = walked(images, targets, asking=True) if found is None else found
+    if biases == "auto" and outgrown.any():
+        log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
     if not torch.isfinite(result).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
     missing = ((score - sums(result)) / score).abs().nan_to_num(0)

@@ -6,6 +6,7 @@ baseline) rounding chooses it. Here the candidates are laid out as (*outputs, ca
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def candidates(step: Step, tensors: Mapping[Value, Tensor]) -> Tensor:
     if "pool" in step.kind:
         for axis, cells in enumerate(_windows(step), start=x.dim() - int(step.kind[-2])):
             edge = x.new_full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), -torch.inf)
-            rows = torch.cat([x, edge], axis).index_select(axis, cells.flatten().to(x.device))
+            rows = torch.cat([x, edge], axis).index_select(axis, cells.flatten())
             x = rows.unflatten(axis, cells.shape).movedim(axis + 1, -1)  # the candidates of an axis go last
         return x.flatten(-int(step.kind[-2]))
     axes = step.argument(1, "dim", None)
@@ -54,26 +55,45 @@ def shared(step: Step, value: Value, shares: Tensor, tensors: Mapping[Value, Ten
 def _windows(step: Step) -> list[Tensor]:
     """For each pooled axis the cells of every window, (outputs, candidates); one past the last stands for none."""
     axes = int(step.kind[-2])
-    sizes = step.argument(0, "input").tensor.shape[-axes:]
-    outputs = step.output.tensor.shape[-axes:]
+    x = step.argument(0, "input").tensor
+    sizes, outputs = tuple(x.shape[-axes:]), tuple(step.output.tensor.shape[-axes:])
     if step.kind.startswith("adaptive"):
-        windows = []
-        for n, m in zip(sizes, outputs, strict=True):
-            starts = [o * n // m for o in range(m)]
-            ends = [-((-(o + 1) * n) // m) for o in range(m)]
-            most = max(end - start for start, end in zip(starts, ends, strict=True))
-            windows.append([[i if i < end else n for i in range(start, start + most)]
-                            for start, end in zip(starts, ends, strict=True)])  # fmt: skip
-        return [torch.tensor(one) for one in windows]
+        return _adaptive_windows(sizes, outputs, x.device)
     kernel = _each(step.argument(1, "kernel_size"), axes)
     stride = _each(step.argument(2, "stride", None) or kernel, axes)
     padding, dilation = (_each(step.argument(*one), axes) for one in ((3, "padding", 0), (4, "dilation", 1)))
+    return _plain_windows(sizes, outputs, (kernel, stride, padding, dilation), x.device)
+
+
+@lru_cache(maxsize=256)  # a matter of shapes
+def _adaptive_windows(sizes: tuple[int, ...], outputs: tuple[int, ...], device: torch.device) -> list[Tensor]:
     windows = []
-    for n, m, k, s, p, d in zip(sizes, outputs, kernel, stride, padding, dilation, strict=True):
+    for n, m in zip(sizes, outputs, strict=True):
+        starts = [o * n // m for o in range(m)]
+        ends = [-((-(o + 1) * n) // m) for o in range(m)]
+        most = max(end - start for start, end in zip(starts, ends, strict=True))
+        windows.append(
+            [
+                [i if i < end else n for i in range(start, start + most)]
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        )
+    return [torch.tensor(one, device=device) for one in windows]
+
+
+@lru_cache(maxsize=256)  # a matter of shapes
+def _plain_windows(
+    sizes: tuple[int, ...],
+    outputs: tuple[int, ...],
+    options: tuple[tuple[int, ...], ...],
+    device: torch.device,
+) -> list[Tensor]:
+    windows = []
+    for n, m, k, s, p, d in zip(sizes, outputs, *options, strict=True):
         cells = torch.arange(m)[:, None] * s - p + torch.arange(k) * d
-        windows.append(torch.where((cells >= 0) & (cells < n), cells, n))
+        windows.append(torch.where((cells >= 0) & (cells < n), cells, n).to(device))
     return windows
 
 
-def _each(option: int | Sequence[int], axes: int) -> list[int]:
-    return [option] * axes if isinstance(option, int) else list(option) * (axes // len(option))
+def _each(option: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    return (option,) * axes if isinstance(option, int) else tuple(option) * (axes // len(option))

@@ -1,9 +1,9 @@
 """The graph that gives the network's own logits, and its values for clean images.
 
-Writing a small network down, and preparing its weights, costs as much as a few of its passes. So the graph of the network
-that was asked about last is kept, for as long as that network lives and stays what it was: the same modules, settings and
-hooks, every weight and buffer equal to the copies that were made, images of the same shape and type. A kept graph is held
-against the network's logits as a new one is.
+Writing a small network down, and preparing its weights, costs as much as a few of its passes. So the graph of the
+network that was asked about last is kept, for as long as that network lives and stays what it was: the same modules,
+settings and hooks, every weight and buffer equal to the copies that were made, images of the same shape and type. A
+kept graph is held against the network's logits as a new one is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from interp_cnn.explanation.network.tried import state_of
 from interp_cnn.explanation.occlusion.incremental.graph import Graph, graph_of
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 
-MOST_BYTES = 2**24  # of weights: comparing more takes longer, and what a graph saves weighs less beside larger passes
+MOST_BYTES = (
+    2**24
+)  # of weights: comparing more takes longer, and what a graph saves weighs less beside larger passes
 
 
 @dataclass
@@ -75,7 +77,7 @@ def clean_values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 
 
 def _gives(found: Tensor, expected: Tensor) -> bool:
-    """Whether a graph's logits are the network's, which carry the rounding of the chosen precision; a graph's do not."""
+    """Whether a graph's logits are the network's, which alone carry the rounding of the chosen precision."""
     found = found.to(expected)
     if found.shape != expected.shape:
         return False
