@@ -42,13 +42,13 @@ class _Recording:
     images: Tensor
     targets: Tensor
     out: Outcome
-    graph: Any
+    again: Callable[[], Any]
 
     def replay(self, images: Tensor, targets: Tensor) -> Outcome:
         check_targets(targets, self.out[0].shape[1])
         self.images.copy_(images)
         self.targets.copy_(targets)
-        self.graph.replay()
+        self.again()
         check_logits(self.out[0], len(images))
         return tuple(one.clone() for one in self.out)
 
@@ -58,13 +58,14 @@ class Recordings:
 
     Attributes:
         of: the method, for the log.
-        record: whether to record at all.
+        kept: of the question that came last.
     """
 
     def __init__(self, of: str) -> None:
-        self.of, self.record = of, True
+        self.of = of
         self.kept: _Recording | None = None
-        self._seen: list | None = None
+        self._seen: list | None = None  # came once
+        self._tried: list | None = None  # was recorded, or not worth it
 
     def run(
         self, compute: Compute, network: nn.Module, images: Tensor, targets: Tensor, options: Hashable
@@ -78,7 +79,7 @@ class Recordings:
             targets: (B,).
             options: everything else that the outcome depends on.
         """
-        if images.device.type != "cuda" or not self.record:
+        if not replays_on(images.device):
             return None
         state = state_of(network, images[:1])
         if state is None:
@@ -87,36 +88,32 @@ class Recordings:
         kept = self.kept
         if kept is not None and kept.network() is network and kept.key == key:
             return kept.replay(images, targets)
-        if self._seen != key:
+        if self._seen == key:
+            self._tried, self._seen = key, None
+            self.kept = None  # its memory first
+            return self._recorded(compute, network, images, targets, key)
+        if self._tried != key:
             self._seen = key  # what comes once is not worth it; and torch has chosen its kernels by then
-            return None
-        self.kept = None  # its memory first
-        return self._recorded(compute, network, images, targets, key)
+        return None
 
     def _recorded(
         self, compute: Compute, network: nn.Module, images: Tensor, targets: Tensor, key: list
     ) -> Outcome:
         eager, eager_time = _timed(lambda: compute(images, targets), images.device)
-        free = torch.cuda.mem_get_info(images.device)[0]
+        free = free_memory(images.device)
         try:
             made = self._captured(compute, network, images, targets, key)
             made.replay(images, targets)
             replayed, replay_time = _timed(lambda: made.replay(images, targets), images.device)
         except (RuntimeError, torch.OutOfMemoryError) as error:
-            torch.cuda.synchronize(images.device)
+            synchronise(images.device)
             return self._without(eager, str(error).partition("\n")[0])
-        taken = free - torch.cuda.mem_get_info(images.device)[0]
+        taken = free - free_memory(images.device)
         if not all(_alike(*pair) for pair in zip(replayed, eager, strict=True)):
             return self._without(eager, "it gives other numbers")
         if replay_time >= eager_time or taken > MOST_MEMORY * free:
-            self._seen = None
-            log.debug(
-                "%s: not replayed: %.4f s against %.4f s, %.1f MB",
-                self.of,
-                replay_time,
-                eager_time,
-                taken / 1e6,
-            )
+            seconds = f"{replay_time:.4f} s against {eager_time:.4f} s, {taken / 1e6:.0f} MB"
+            log.debug("%s: not replayed: %s", self.of, seconds)
             return eager
         self.kept = made
         return eager
@@ -125,24 +122,44 @@ class Recordings:
         self, compute: Compute, network: nn.Module, images: Tensor, targets: Tensor, key: list
     ) -> _Recording:
         own_images, own_targets = images.clone(), targets.clone()
-        graph = torch.cuda.CUDAGraph()
-        # other threads may go on using the device, such as one that loads data
-        with torch.cuda.device(images.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            out = compute(own_images, own_targets)
+        out, again = captured(lambda: compute(own_images, own_targets), images.device)
         gone = weakref.ref(network, lambda _: setattr(self, "kept", None))
-        return _Recording(gone, key, own_images, own_targets, out, graph)
+        return _Recording(gone, key, own_images, own_targets, out, again)
 
     def _without(self, eager: Outcome, reason: str) -> Outcome:
-        self.record = False
         log.info("%s: not replayed, because %s", self.of, reason)
         return eager
 
 
+def replays_on(device: torch.device) -> bool:
+    """Whether a walk can be recorded there."""
+    return device.type == "cuda"
+
+
+def captured(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, Callable[[], Any]]:
+    """What the run will have written once the returned function is called; nothing is computed here."""
+    graph = torch.cuda.CUDAGraph()
+    # other threads may go on using the device, such as one that loads data
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = run()
+    return out, graph.replay
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _timed(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, float]:
-    torch.cuda.synchronize(device)
+    synchronise(device)
     begun = time.perf_counter()
     outcome = run()
-    torch.cuda.synchronize(device)
+    synchronise(device)
     return outcome, time.perf_counter() - begun
 
 
