@@ -96,7 +96,8 @@ def _handed_back(
     images, targets = check_question(images, targets)
 
     def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
-        """Logits (B, K), whether anything is refused, and of each baseline contributions and change of the logit."""
+        """Logits (B, K), the largest value on the way (B,), whether anything is refused, and of each baseline
+        contributions and change of the logit."""
         parts = []
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
@@ -112,18 +113,18 @@ def _handed_back(
                 refused = refused | torch.stack([found for found, _ in refusals]).any()
             baseline_score = at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])
             parts += [contributions, score - baseline_score[:, 0]]
-        return tape.logits.tensor, refused, *parts
+        return tape.logits.tensor, _largest_value(tape), refused, *parts
 
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         found = None
         if isinstance(baseline, str | float | int):
             found = _recordings.run(walked, network, images, targets, baseline)
-        if found is None or found[1]:  # what is refused is refused with its sentence
+        if found is None or found[2]:  # what is refused is refused with its sentence
             found = walked(images, targets, asking=True)
-    logits, _, *parts = found
+    _, largest, _, *parts = found
     total, lost = torch.zeros_like(images), torch.zeros_like(targets, dtype=torch.bool)
     for contributions, change in zip(parts[::2], parts[1::2], strict=True):
-        lost |= _only_rounding(contributions, change, logits.abs().amax(1))
+        lost |= _only_rounding(contributions, change, largest)
         total += contributions
     return DeepLiftMaps(total / (len(parts) // 2), lost)
 
@@ -184,18 +185,30 @@ def _check_decisions(step: Step, at_baseline: dict[Value, Tensor]) -> None:
         )
 
 
+def _largest_value(tape: Tape) -> Tensor:
+    """(B,) the largest absolute value that each image had on its way, of values that belong to one image each."""
+    largest = tape.images.tensor.abs().flatten(1).amax(1)
+    for step in tape.steps:
+        for value in step.outputs:
+            x = value.tensor
+            if x.is_floating_point() and x.dim() > 1 and len(x) == len(largest) and x.numel():
+                largest = torch.maximum(largest, x.abs().flatten(1).amax(1).to(largest))
+    return largest
+
+
 def _only_rounding(contributions: Tensor, change: Tensor, largest: Tensor) -> Tensor:
     """Whether each change of the logit is the rounding of its parts, (B,); refused where a larger one is missed.
 
     Args:
         contributions: (B, C, H, W).
         change: (B,).
-        largest: (B,) logits, which are known to some 64 times the rounding of their type: layers round one by one.
+        largest: (B,) values on the way, which are known to some 64 times the rounding of their type: layers round one
+            by one, and what is large may cancel out in the logit.
     """
     error = (contributions.sum((1, 2, 3)) - change).abs()
     scale = torch.maximum(change.abs(), 0.01 * contributions.abs().sum((1, 2, 3)))
-    of_logits = 64 * torch.finfo(largest.dtype).eps * largest
-    if not (error <= 1e-3 * scale + 1e-6 + of_logits).all():
+    of_values = 64 * torch.finfo(largest.dtype).eps * largest
+    if not (error <= 1e-3 * scale + 1e-6 + of_values).all():
         raise ValueError(
             f"deeplift's contributions miss the change of the logit by {float(error.max()):.3g}: "
             "the network's precision is too low; network.double() has more digits"
