@@ -428,13 +428,13 @@ def methods(setting: Setting) -> Iterator[Row]:
 
     LRP and DeepLIFT replay a question that came before; as they are, they are timed too.
     """
-    from interp_cnn.explanation.propagation import recordings
     from interp_cnn.explanation.gradients.gradients import (
         grad_cam,
         integrated_gradients,
         sensitivity_analysis,
     )
     from interp_cnn.explanation.network.precision import precision
+    from interp_cnn.explanation.propagation import recordings
     from interp_cnn.explanation.propagation.deeplift import deeplift
     from interp_cnn.explanation.propagation.lrp import lrp
     from interp_cnn.explanation.shapley import shapley_values

@@ -97,7 +97,8 @@ def _handed_back(
 
     def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
         """Logits (B, K), the largest value on the way (B,), whether anything is refused, and of each baseline
-        contributions and change of the logit."""
+        contributions and change of the logit.
+        """
         parts = []
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
