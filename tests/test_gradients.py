@@ -167,6 +167,42 @@ def test_changed_rectifiers_are_seen_however_relu_is_spelled(rule):
     assert (maps[0] - gradients._gradient(Spelled(F.relu), images, targets)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("rule", ["guided_backprop", "deconvnet"])
+@pytest.mark.parametrize(
+    "alias",
+    [
+        lambda x: x.view(x.shape),
+        lambda x: x[:],
+        lambda x: x.flatten(1).view(x.shape),
+        lambda x: x.permute(0, 1, 2, 3),
+    ],
+)
+@pytest.mark.parametrize(
+    "in_place",
+    [torch.relu_, lambda x: F.relu(x, True), lambda x: F.leaky_relu(x, 0.0, True), lambda x: x.clamp_(0)],
+)
+def test_rectifiers_in_place_are_seen_by_every_name_of_their_memory(rule, alias, in_place):
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(8, 3, 3, 3, generator=generator), torch.randn(4, 8, 3, 3, generator=generator)
+
+    class Named(nn.Module):
+        def __init__(self, plain):
+            super().__init__()
+            self.plain = plain
+
+        def forward(self, images):
+            x = F.conv2d(images, first)
+            if self.plain:
+                x = y = F.relu(x)
+            else:
+                y = in_place(alias(x))
+            return F.conv2d(x - 0.3 * y, second).mean((2, 3))
+
+    images, targets = images_and_targets(classes=4)
+    wanted, got = (getattr(gradients, rule)(Named(plain), images, targets) for plain in (True, False))
+    torch.testing.assert_close(got, wanted)
+
+
 def test_guided_backprop_refuses_a_network_without_rectifiers():
     images, targets = images_and_targets(size=8, classes=4)
     with pytest.raises(ValueError, match="runs none"):

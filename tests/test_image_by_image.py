@@ -19,6 +19,7 @@ from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images
 from interp_cnn.explanation.network.contrast import LogitDifferences, for_and_against
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.occlusion.fills import constant
+from interp_cnn.explanation.occlusion.maps import occlusion_drops
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 OPTIONS = Options(window=6, stride=6, batch_size=4)
@@ -324,3 +325,39 @@ def test_a_quantised_network_has_no_slopes_and_says_so(method):
     ) as refusal:
         getattr(gradients, method)(network, images_of(), TARGETS)
     assert "\n" not in str(refusal.value)
+
+
+class LayoutMatters(nn.Module):
+    """`contiguous` copies some layouts and hands on others, so the step in place overwrites x, or does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = layers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 1.0 * x
+        y = x.contiguous()
+        return self.layers(x + y.mul_(2))
+
+
+@pytest.mark.parametrize("name", [*QUICK, "integrated_gradients", "rise"])
+def test_a_map_does_not_depend_on_how_the_images_lie_in_memory(name):
+    network, images = LayoutMatters(), images_of()
+    one, other = (
+        METHODS[name].maps(network, given, TARGETS, OPTIONS).maps
+        for given in (images, images.contiguous(memory_format=torch.channels_last))
+    )
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental", "one_batch"])
+def test_occlusion_of_a_network_that_looks_at_the_layout_is_that_of_plain_passes(engine):
+    network, images = LayoutMatters(), images_of()
+    hidden = images.clone()
+    hidden[:, :, :6, :6] = 0
+    with torch.no_grad():
+        wanted = network(images.clone()) - network(hidden)
+    found = occlusion_drops(
+        network, images.contiguous(memory_format=torch.channels_last), window=6, stride=6, engine=engine
+    )
+    torch.testing.assert_close(found[..., 0, 0], wanted, atol=1e-5, rtol=1e-4)

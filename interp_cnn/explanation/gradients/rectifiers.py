@@ -69,7 +69,14 @@ class GuidedRectifiers(TorchFunctionMode):
         return self.rectify(function, args, kwargs)
 
     def rectify(self, function, args: tuple, kwargs: dict) -> Tensor:
-        output = function(*args, **kwargs)
+        if not (args[0] if args else kwargs["input"])._is_view():
+            return self._watched(function(*args, **kwargs))
+        # in place, a gradient that comes to the memory by another of its names would miss a hook on this one
+        given, output, in_place = _of_a_copy(function, args, kwargs)
+        output = self._watched(output)
+        return given.copy_(output) if in_place else output
+
+    def _watched(self, output: Tensor) -> Tensor:
         if output.requires_grad:
             self._seen.append(output.grad_fn)
             output.register_hook(_positive)
@@ -109,12 +116,20 @@ class DeconvnetRectifiers(GuidedRectifiers):
     """While active, every rectifier passes only positive gradients and no slope of its own."""
 
     def rectify(self, function, args: tuple, kwargs: dict) -> Tensor:
-        given = args[0] if args else kwargs.pop("input")
         with torch.no_grad():
-            value = function(given.clone(), *args[1:], **kwargs)
+            given, value, in_place = _of_a_copy(function, args, kwargs)
         output = _PositiveGradient.apply(given, value)
-        in_place = function.__name__.endswith("_") or kwargs.get("inplace", False)
         return given.copy_(output) if in_place else output
+
+
+def _of_a_copy(function, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor, bool]:
+    """What a function is given, what it makes of a copy of it, and whether it wrote into the copy."""
+    (given, *others), kwargs = (args, kwargs) if args else ((kwargs["input"],), dict(kwargs))
+    kwargs.pop("input", None)
+    copied = given.clone()
+    before = copied._version
+    output = function(copied, *others, **kwargs)
+    return given, output, copied._version != before
 
 
 def _graph(score: Tensor) -> Iterator[Node]:

@@ -113,6 +113,9 @@ def being_tried() -> bool:
 def check_images(images: Tensor) -> Tensor:
     """The images as a plain batch (B, C, H, W) without history; one image (C, H, W) is a batch of one.
 
+    They lie contiguously in memory, whatever their layout was: what a network answers can depend on it, where steps
+    in place follow `contiguous()` (a copy of some layouts, another name for others).
+
     Raises:
         ValueError: no floating point tensor of one of these shapes, no image, or values that are not finite.
 
@@ -129,7 +132,7 @@ def check_images(images: Tensor) -> Tensor:
     images = _plain(images)
     if not torch.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or infinity")
-    return images[None] if images.dim() == 3 else images
+    return (images[None] if images.dim() == 3 else images).contiguous()
 
 
 def check_question(images: Tensor, targets: Tensor | int) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,7 @@ class OcclusionJob:
                 them may be computed too; `known` says which drops hold.
         """
         check_request(images, engine, precision)
-        self.network, self.images = network, images.detach()
+        self.network, self.images = network, images.detach().contiguous()  # one layout, see `check_images`
         self.grid = window_grid((images.shape[-2], images.shape[-1]), window, stride, overhang)
         self.fill = as_fill(fill)
         self._own_replacement: Tensor | None = None  # (B, C, H, W), where every image has one
