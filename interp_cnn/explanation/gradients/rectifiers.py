@@ -77,7 +77,7 @@ class GuidedRectifiers(TorchFunctionMode):
         return given.copy_(output) if in_place else output
 
     def _watched(self, output: Tensor) -> Tensor:
-        if output.requires_grad:
+        if output.grad_fn is not None:
             self._seen.append(output.grad_fn)
             output.register_hook(_positive)
         return output
