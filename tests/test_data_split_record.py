@@ -12,13 +12,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance
 from PIL.PngImagePlugin import PngInfo
 
 from interp_cnn.commands.train import train
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.data.image_folder import ImageFolderParts
+from interp_cnn.data.looks import recognised
 from interp_cnn.data.parts import Draw
 from interp_cnn.data.samplers import EpochSampler
 from interp_cnn.data.split import hashed_sides
@@ -165,10 +166,11 @@ def test_a_record_is_read_as_it_was_written_and_small(tmp_path, record):
             [f"class {i % 9}/image {i:06}.jpg" for i in range(60_000)],
             [0] * 60_000,
             *([f"{random.getrandbits(64):016x}" for _ in range(60_000)] for _ in range(2)),
+            [f"{random.getrandbits(144):036x}" for _ in range(60_000)],
         ),
     )
     many.write(tmp_path)
-    assert (tmp_path / FILE).stat().st_size < 1_500_000  # two hashes an image
+    assert (tmp_path / FILE).stat().st_size < 2_800_000  # two hashes and a look an image
 
 
 BROKEN = [
@@ -325,6 +327,110 @@ def test_no_picture_changes_its_side_whatever_becomes_of_the_folder(folder, reco
     train, val = pixels(after.train_set), pixels(after.val_set)
     assert not val & trained_on and not train & judged_by and not train & val
     assert len(trained_on - train) <= 2 and len(judged_by - val) <= 2
+
+
+@pytest.fixture
+def textured(tmp_path):
+    """Pictures that tell their number from afar, as photographs do."""
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        path = tmp_path / "textured" / ("disc", "bar")[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
+    return tmp_path / "textured"
+
+
+def _store_with_losses(root):
+    for path in list(root.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"), quality=80)
+        path.unlink()
+
+
+def _next_name(root):
+    for label in ("disc", "bar"):
+        paths = sorted((root / label).iterdir())
+        contents = [path.read_bytes() for path in paths]
+        for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+            path.write_bytes(content)
+
+
+def _with_losses_and_numbered_anew(root, record):
+    _store_with_losses(root)
+    _next_name(root)
+
+
+def _smaller_and_numbered_anew(root, record):
+    for path in root.rglob("*.png"):
+        Image.open(path).resize((30, 30), Image.Resampling.BICUBIC).save(path)
+    _next_name(root)
+
+
+def _brighter_and_exchanged(root, record):
+    _exchange(root, record)
+    for path in root.rglob("*.png"):
+        ImageEnhance.Brightness(Image.open(path)).enhance(1.02).save(path)
+
+
+def _retouched_copies_of_training_under_validation_names(root, record):
+    for judged, learned in zip(record.val.names, record.train.names, strict=False):
+        picture = Image.open(root / learned).copy()
+        picture.putpixel((3, 3), (255, 0, 255))
+        picture.save(root / judged)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with_losses_and_numbered_anew,
+        _smaller_and_numbered_anew,
+        _brighter_and_exchanged,
+        _retouched_copies_of_training_under_validation_names,
+    ],
+)
+def test_a_picture_that_is_stored_with_other_pixels_under_another_name_stays_on_its_side(textured, change):
+    options = {"root": textured, "image_size": 48, "batch_size": 8}
+    before = PartDataModule(ImageFolderParts, **options)
+    before.setup()
+    record = before.split_record()
+    trained_on, judged_by = (
+        torch.stack([images[n].image for n in range(len(images))])
+        for images in (before.train_set, before.val_set)
+    )
+    change(textured, record)
+    after = PartDataModule(ImageFolderParts, **options)
+    after.follow(record, "the run")
+    try:
+        after.setup()
+    except ValueError as refused:
+        assert f"none of the {len(judged_by)} validation images" in str(refused)
+        return
+    assert (
+        after.differences and len(after.val_set) == len(judged_by) and len(after.train_set) == len(trained_on)
+    )
+    for images, own, other in (
+        (after.val_set, judged_by, trained_on),
+        (after.train_set, trained_on, judged_by),
+    ):
+        for number in range(len(images)):
+            apart = [(images[number].image - side).abs().mean((1, 2, 3)).min() for side in (own, other)]
+            assert apart[0] < 0.05 < apart[1]
+
+
+def test_pictures_that_look_alike_are_known_by_name(folder, record):
+    looks = [*record.train.looks, *record.val.looks]
+    assert all(looks) and recognised(looks, looks) == {}
+    assert recognised(["", "f" * 36], ["", "0" * 36]) == {}
+    assert recognised(["0" * 36, "0" * 35 + "1"], ["0" * 36]) == {0: 0}
+
+
+def test_a_record_without_looks_is_read(tmp_path, record):
+    record.write(tmp_path)
+    content = json.loads(gzip.decompress((tmp_path / FILE).read_bytes()))
+    for side in ("train", "val"):
+        del content[side]["looks"]
+    (tmp_path / FILE).write_bytes(gzip.compress(json.dumps(content).encode()))
+    assert SplitRecord.read(tmp_path) == record
 
 
 def test_images_of_a_renamed_class_keep_their_label_and_those_of_a_new_one_are_left_out(folder, record):

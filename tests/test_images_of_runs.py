@@ -243,10 +243,14 @@ def test_a_study_that_goes_on_counts_the_images_that_it_began_with(place):
 
 
 def test_images_are_joined_by_content_and_without_one_by_name():
-    one = Side(["a", "b"], [0, 1], ["1", ""], ["3", "4"])
-    other = Side(["c", "b", "d"], [0, 1, 1], ["1", "", "2"], ["3", "4", "5"])
+    one = Side(["a", "b"], [0, 1], ["1", ""], ["3", "4"], ["", ""])
+    other = Side(["c", "b", "d"], [0, 1, 1], ["1", "", "2"], ["3", "4", "5"], [""] * 3)
     joined = one.joined(other)
-    assert joined == Side(["a", "b", "d"], [0, 1, 1], ["1", "", "2"], []) and joined.shown == ["3", "4", "5"]
+    assert joined == Side(["a", "b", "d"], [0, 1, 1], ["1", "", "2"], [], []) and joined.shown == [
+        "3",
+        "4",
+        "5",
+    ]
 
 
 def test_a_file_that_takes_anothers_name_size_and_time_has_its_own_content(tmp_path):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp_cnn.data.images import decoded_rgb, read_rgb
+from interp_cnn.data.looks import look_of
 from interp_cnn.data.memory import cores, free_memory, in_words
 from interp_cnn.storage.files import written_table
 from interp_cnn.storage.names import printable
@@ -105,6 +106,11 @@ class ImageFiles:
         if self.pixels is None:
             return [""] * len(self)
         return [hashlib.blake2b(image.data, digest_size=8).hexdigest() for image in self.pixels]
+
+    @cached_property
+    def looks(self) -> list[str]:
+        """Every image's coarse look; "" likewise."""
+        return [""] * len(self) if self.pixels is None else [look_of(image) for image in self.pixels]
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
         try:

@@ -108,6 +108,10 @@ class ImageFolderParts(PartSet):
         """A hash of every image's pixels, where they lie in memory."""
         return self.images.shown
 
+    def looks(self) -> list[str]:
+        """Every image's coarse look, where its pixels lie in memory."""
+        return self.images.looks
+
     def _sides(
         self, files: Sequence[_File], groups: Sequence[str], *, fraction: float, seed: int, aloud: bool
     ) -> list[str]:

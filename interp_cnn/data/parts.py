@@ -251,6 +251,10 @@ class PartSet(Dataset, ABC):
         """For each image a hash of its pixels, the same for copies in other formats; "" where they are not at hand."""
         return [""] * len(self)
 
+    def looks(self) -> list[str]:
+        """For each image its coarse look (`looks.look_of`); "" where its pixels are not at hand."""
+        return [""] * len(self)
+
     def __len__(self) -> int:
         return len(self.labels)
 

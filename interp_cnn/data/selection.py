@@ -45,3 +45,8 @@ class Selection(PartSet):
         """What the chosen images show."""
         known = {id(images): images.shown() for images, _ in self.sources}
         return [known[id(images)][index] for images, index in self.sources]
+
+    def looks(self) -> list[str]:
+        """The coarse looks of the chosen images."""
+        known = {id(images): images.looks() for images, _ in self.sources}
+        return [known[id(images)][index] for images, index in self.sources]

@@ -2,9 +2,9 @@
 
 A folder of images changes: pictures are added, removed, renamed, retouched. A later command that drew the split anew
 would judge a network by images that it was trained on. The record names every image of both sides in their order, with
-a hash of the file and one of the pixels; `followed` finds them again, by either and else by name. What the run never
-saw belongs to neither side. Pixels are known where they lie in memory (`data.cache`): decoding them for a hash alone
-would take minutes for 60,000 images, hashing them takes 4 seconds (128 x 128 pixels, one core).
+hashes of file and pixels; `followed` finds them by either, by their look (`looks`), else by name. What the run never
+saw belongs to neither side. Pixels are known where they lie in memory (`data.cache`): decoding 60,000 images for a hash
+alone would take minutes, hashing them takes 4 seconds (128 x 128 pixels, one core).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from interp_cnn.data.looks import recognised
 from interp_cnn.data.parts import PartSet
 from interp_cnn.data.selection import Selection
 from interp_cnn.storage.files import write_bytes
@@ -23,6 +24,7 @@ from interp_cnn.storage.files import write_bytes
 FILE = "images.json.gz"
 LARGEST = 1 << 30  # bytes of text: ten million images; more is no record
 SIDES = ("train", "val")
+LATER = ("shown", "looks")  # columns that records of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,32 @@ class Side:
         labels: N indices of classes.
         contents: N hashes of what the images were made of; "" where the data set gives none.
         shown: N hashes of their pixels at the training's size, the same for copies in other formats; "" likewise.
+        looks: N coarse looks (`looks`); "" likewise.
     """
 
     names: list[str]
     labels: list[int]
     contents: list[str]
     shown: list[str] = field(compare=False)
+    looks: list[str] = field(compare=False)
 
     @classmethod
     def of(cls, images: PartSet) -> Side:
         """The side that a data set is."""
-        return cls(list(images.names), images.labels.tolist(), images.contents(), images.shown())
+        return cls(
+            list(images.names), images.labels.tolist(), images.contents(), images.shown(), images.looks()
+        )
 
     @property
-    def rows(self) -> list[tuple[str, int, str, str]]:
-        """Name, label, content and what it shows, of every image."""
-        return list(zip(self.names, self.labels, self.contents, self.shown, strict=True))
+    def rows(self) -> list[tuple[str, int, str, str, str]]:
+        """Name, label, content, what it shows and its look, of every image."""
+        return list(zip(self.names, self.labels, self.contents, self.shown, self.looks, strict=True))
 
     def joined(self, others: Side) -> Side:
         """These images in their order, then those of the others that are none of them, by content or else by name."""
         contents, names = {*self.contents}, {*self.names}
         more = [row for row in others.rows if (row[2] not in contents if row[2] else row[0] not in names)]
-        columns = zip(*self.rows, *more, strict=True) if self.names or more else ([], [], [], [])
+        columns = zip(*self.rows, *more, strict=True) if self.names or more else ([], [], [], [], [])
         return Side(*map(list, columns))
 
 
@@ -77,7 +83,7 @@ class SplitRecord:
         return SplitRecord(self.classes, self.train.joined(now.train), self.val.joined(now.val))
 
     def write(self, folder: Path) -> None:
-        """Into a run folder; some 25 bytes an image."""
+        """Into a run folder; some 45 bytes an image."""
         sides = {name: vars(getattr(self, name)) for name in SIDES}
         text = json.dumps({"classes": self.classes, **sides}, separators=(",", ":"))
         write_bytes(folder / FILE, gzip.compress(text.encode(), mtime=0))
@@ -98,12 +104,15 @@ class SplitRecord:
             if len(text) > LARGEST:
                 raise ValueError("it is too large")
             content = json.loads(text)
-            sides = [Side(**{"shown": [""] * len(content[name]["names"]), **content[name]}) for name in SIDES]
+            sides = [
+                Side(**dict.fromkeys(LATER, [""] * len(content[name]["names"])) | content[name])
+                for name in SIDES
+            ]
             _check([content["classes"]], str)
             for side in sides:
-                _check([side.names, side.contents, side.shown], str)
+                _check([side.names, side.contents, side.shown, side.looks], str)
                 _check([side.labels], int)
-                if not len(side.names) == len(side.labels) == len(side.contents) == len(side.shown):
+                if len({*map(len, vars(side).values())}) > 1:
                     raise ValueError("its columns differ in length")
                 if side.labels and not 0 <= min(side.labels) <= max(side.labels) < len(content["classes"]):
                     raise ValueError("a label has no class")
@@ -159,9 +168,9 @@ def followed(
     if now == record:
         return train, val, Differences()
     there = [
-        _Image(name, content, shown, images.classes[label], images, index)
+        _Image(name, content, shown, look, images.classes[label], images, index)
         for images, side in ((train, now.train), (val, now.val))
-        for index, (name, label, content, shown) in enumerate(side.rows)
+        for index, (name, label, content, shown, look) in enumerate(side.rows)
     ]
     found, left = _paired(record, there)
     if not any(found.values()):
@@ -183,13 +192,12 @@ def _chosen(
     side, other_name = getattr(record, side_name), "val" if side_name == "train" else "train"
     other = getattr(record, other_name)
     others = {*other.contents, *other.shown}
-    out = differences.trained_on
+    out = differences.trained_on if side_name == "val" else differences.judged_by
     if side_name == "train":
         others.update(*((image.content, image.shown) for image in found["val"].values()))
-        out = differences.judged_by
     number = {name: label for label, name in enumerate(record.classes)}
     chosen = []
-    for place, (name, label, content, shown) in enumerate(side.rows):
+    for place, (name, label, content, shown, _) in enumerate(side.rows):
         image = found[side_name].get(place)
         if image is None:
             differences.missing.append(name)
@@ -227,11 +235,12 @@ def _numbered(images: PartSet, number: Mapping[str, int], classes: Sequence[str]
     return Selection([(images, index, label) for index, label in enumerate(labels)], classes, like=images)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Image:
     name: str
     content: str
     shown: str
+    look: str
     label: str
     images: PartSet
     index: int
@@ -243,16 +252,20 @@ def _paired(
     """By side and place in the record the image that is there now, and the images that are nobody's.
 
     A picture is what it shows: first by content (where copies are there, the one of the same name), then by its pixels,
-    so that it stays on its side whatever it is called and whatever becomes of its class's name. Then by name, for those
-    that were retouched, and by name without the ending for those that were converted.
+    so that it stays on its side whatever it is called and whatever becomes of its class's name. Then by its look, where
+    that leaves no doubt, for those that were stored with losses or retouched; then by name, and without the ending.
 
     Of classes that the record does not know only those are taken that stand for a class that is no longer there.
     """
     known = {image.label for image in there}
     gone = [name not in known for name in record.classes]
     found: dict[str, dict[int, _Image]] = {side: {} for side in SIDES}
-    left = list(there)
-    for key in (_name_and_content, _content, _shown, _name, _stem):
+    left, copies = list(there), dict[_Image, None]()
+    for key in (_name_and_content, _content, _shown, None, _name, _stem):
+        if key is None:
+            copies = _pair_by_looks(record, left, found, gone)
+            left = [image for image in _not_in(found, left) if image not in copies]
+            continue
         waiting: dict[object, list[_Image]] = defaultdict(list)
         for image in reversed(left):
             if image.label in record.classes or key not in (_name, _stem):
@@ -260,7 +273,7 @@ def _paired(
         waiting.pop("", None)
         places: dict[object, list[tuple[str, int]]] = defaultdict(list)
         for side_name in SIDES:
-            for place, (name, _, content, shown) in enumerate(getattr(record, side_name).rows):
+            for place, (name, _, content, shown, _) in enumerate(getattr(record, side_name).rows):
                 places[key(name, content, shown)].append((side_name, place))
         for value, images in waiting.items():
             wanted = places.get(value, [])
@@ -272,9 +285,29 @@ def _paired(
                 label = getattr(record, side_name).labels[place]
                 if images[-1].label in record.classes or gone[label]:
                     found[side_name][place] = images.pop()
-        taken = {(id(image.images), image.index) for side in SIDES for image in found[side].values()}
-        left = [image for image in left if (id(image.images), image.index) not in taken]
-    return found, left
+        left = _not_in(found, left)
+    return found, [*left, *copies]
+
+
+def _pair_by_looks(
+    record: SplitRecord, left: Sequence[_Image], found: dict[str, dict[int, _Image]], gone: Sequence[bool]
+) -> dict[_Image, None]:
+    """Add images that are left to those found, by their looks; returns those that look like one which is found."""
+    copies, looks = dict[_Image, None](), [*record.train.looks, *record.val.looks]
+    places = [(name, place) for name in SIDES for place in range(len(getattr(record, name).names))]
+    for number, known in recognised([image.look for image in left], looks).items():
+        (side_name, place), image = places[known], left[number]
+        label = getattr(record, side_name).labels[place]
+        if place in found[side_name]:
+            copies[image] = None
+        elif image.label in record.classes or gone[label]:
+            found[side_name][place] = image
+    return copies
+
+
+def _not_in(found: dict[str, dict[int, _Image]], images: Sequence[_Image]) -> list[_Image]:
+    taken = {image for side in found.values() for image in side.values()}
+    return [image for image in images if image not in taken]
 
 
 def _name_and_content(name: str, content: str, shown: str) -> tuple[str, str]:
