@@ -23,7 +23,7 @@ from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.composites import chosen_rules
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
-from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation
+from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation, lrp_with_missing
 from interp_cnn.explanation.propagation.lrp_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
 from interp_cnn.explanation.propagation.moves import moved_back
 from interp_cnn.explanation.propagation.tape import record
@@ -712,6 +712,33 @@ def test_relevance_sums_to_the_logit_on_random_networks(seeds):
                 continue
             assert all(one <= allowed for one in missed.values()), (seed, dtype, missed)
     assert refused <= len(seeds) / 100
+
+
+CANCELLING = [(30382, "epsilon-plus"), (31418, "epsilon"), (31418, "gamma")]
+
+
+@pytest.mark.parametrize(("seed", "rule"), CANCELLING)
+def test_where_contributions_cancel_out_to_rounding_the_map_is_that_of_double_precision(seed, rule):
+    images, targets = images_and_targets(2, SIZE, seed=seed)
+    network = random_network(seed)  # 3 x 3 cells of mean zero, or two numbers, that a layer adds up
+    found = lrp_with_missing(network, images, targets, rule=rule)
+    assert float(found.missing.max()) < 1e-5 and next(network.parameters()).dtype == torch.float32
+    exact = lrp(random_network(seed).double(), images.double(), targets, rule=rule)
+    torch.testing.assert_close(found.maps.double(), exact, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_copied_keeps_its_map_and_what_it_misses():
+    images, targets = images_and_targets(2, SIZE, seed=31418)
+    network = random_network(31418)
+
+    def refuse(memo):
+        raise TypeError("no copies")
+
+    network.__deepcopy__ = refuse
+    found = lrp_with_missing(network, images, targets, rule="epsilon")
+    lost = 1 - found.maps.double().sum((1, 2, 3)) / network(images).gather(1, targets[:, None])[:, 0].double()
+    torch.testing.assert_close(found.missing, lost.abs().detach(), rtol=1e-3, atol=1e-6)
+    assert found.missing.max() > 0.1
 
 
 class Reads(TorchDispatchMode):

@@ -21,8 +21,8 @@ Bach et al., PLoS ONE 2015; Montavon et al., in: Explainable AI, LNCS 11700, 201
 norm: Achtibat et al., ICML 2024. An operation without a rule is refused by name and place.
 """
 
+import copy
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ from interp_cnn.explanation.propagation.tape import check_plain, record
 log = logging.getLogger(__name__)
 _recordings = Recordings("lrp")
 
+KEPT = 1e-5  # of the logit, or of a tenth of the map's absolute sum: what float32 may miss
+LOST = 1e-4  # likewise, on the way: behind more than that a map is rounding
 WORTH_SAYING = 1e-3  # share of the logit that a map misses
 
 
@@ -132,31 +134,12 @@ def _propagated(
         raise ValueError(f"biases must be 'auto', 'contributions' or 'activations', got {biases!r}")
     check_plain(network)
     images, targets = check_question(images, targets)
-
-    def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
-        """Logits (B, K), target logits, maps, and images (B,) whose relevance outgrew the precision at first."""
-        tape = record(network, images)
-        score = target_logits(tape.logits.tensor, targets)
-        walk = Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), ledger)
-        if biases == "activations":
-            walk.by_activation = torch.ones_like(targets, dtype=torch.bool)
-        start = {tape.logits: relevance_of_logits(tape, targets)}
-        result, outgrown = walk.to_pixels(start, score, stop=asking and biases == "auto")
-        if biases == "auto" and (not asking or outgrown.any()):
-            walk.by_activation = outgrown
-            result, _ = walk.to_pixels(start, score)
-        return tape.logits.tensor, score, result, outgrown
-
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
-        found = None
-        if ledger is None and not isinstance(rule, Mapping):
-            found = _recordings.run(walked, network, images, targets, (rule, biases))
-        _, score, result, outgrown = walked(images, targets, asking=True) if found is None else found
-    if biases == "auto" and outgrown.any():
-        log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
-    if not torch.isfinite(result).all():
+    walked = _walked(network, images, targets, rule, biases, ledger)
+    if ledger is None and images.dtype == torch.float32 and images.device.type != "mps":
+        _walk_again_in_double(network, images, targets, rule, walked)
+    if not torch.isfinite(walked.maps).all():
         raise ValueError("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
-    missing = ((score - sums(result)) / score).abs().nan_to_num(0)
+    missing = (walked.missing / walked.score).abs().nan_to_num(0)
     if (missing > WORTH_SAYING).any():
         log.warning(
             "lrp: up to %.2g %% of the logit is missing from the maps of %d of %d images",
@@ -164,4 +147,71 @@ def _propagated(
             int((missing > WORTH_SAYING).sum()),
             len(images),
         )
-    return Relevance(result, missing)
+    return Relevance(walked.maps, missing)
+
+
+@dataclass
+class _Walked:
+    """Maps of a walk, the logits (B,) that they are to sum to, what rounding lost of them on the way (B,), and in which
+    images biases share by activation (B,).
+    """
+
+    maps: Tensor
+    score: Tensor
+    lost: Tensor
+    by_activation: Tensor
+
+    @property
+    def missing(self) -> Tensor:
+        """(B,) of the logit."""
+        return self.score - sums(self.maps)
+
+
+def _walked(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    rule: RuleChoice,
+    biases: str | Tensor,
+    ledger: list[Conservation] | None = None,
+) -> _Walked:
+    """The way back; biases: as in `lrp`, or (B,) the images in which they share by activation."""
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
+        tape = record(network, images)
+        score = target_logits(tape.logits.tensor, targets)
+        walk = Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), ledger)
+        chosen = torch.full_like(targets, biases == "activations", dtype=torch.bool)
+        if not isinstance(biases, str):
+            chosen = biases
+        walk.by_activation = chosen if chosen.any() else None
+        start = {tape.logits: relevance_of_logits(tape, targets)}
+        result, outgrown = walk.to_pixels(start, score, stop=biases == "auto")
+        if isinstance(biases, str) and biases == "auto" and outgrown.any():
+            log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
+            walk.by_activation = chosen = outgrown
+            result, _ = walk.to_pixels(start, score)
+    return _Walked(result, score, walk.lost, chosen)
+
+
+def _walk_again_in_double(
+    network: nn.Module, images: Tensor, targets: Tensor, rule: RuleChoice, walked: _Walked
+) -> None:
+    """Replace the maps that float32 keeps no sum for: contributions of a layer cancel out to their rounding.
+
+    Only where the network itself gives the same logit in double precision (a mask that hangs on rounding does not).
+    """
+    size = torch.maximum(walked.score.abs(), walked.maps.abs().sum((1, 2, 3)) / 10)
+    lost = ~(
+        (walked.missing.abs() <= KEPT * size) & (walked.lost.abs() <= LOST * size)
+    )  # NaN is no sum either
+    if not bool(lost.any()):
+        return
+    try:
+        exact = copy.deepcopy(network).double()
+        again = _walked(exact, images[lost].double(), targets[lost], rule, walked.by_activation[lost])
+    except Exception as reason:  # a network of others that takes no copy, or no other number type
+        log.info("lrp: not walked again in double precision (%s)", str(reason).partition("\n")[0])
+        return
+    same = (again.score - walked.score[lost]).abs() <= 1e-4 * walked.score[lost].abs()
+    better = same & (again.lost.abs() <= LOST * size[lost])
+    walked.maps[lost] = torch.where(better[:, None, None, None], again.maps.to(images), walked.maps[lost])

@@ -45,6 +45,7 @@ class Walk:
     by_activation: Tensor | None = None
     keeping: frozenset[Step] = frozenset()
     largest: Tensor = field(init=False)  # (B,) absolute sum of the relevance on the way
+    lost: Tensor = field(init=False)  # (B,) what rounding lost on the way, before it was handed out again
 
     def __post_init__(self) -> None:
         self.folded = set(self.norms.values())
@@ -84,6 +85,7 @@ class Walk:
                     swollen = torch.maximum(swollen, self._size(share))
             _add(shares, relevance)
         pixels = relevance.get(self.tape.images, torch.zeros_like(self.tape.images.tensor))
+        self.lost = total - sums(pixels)
         most = 1e4 * rounding * torch.maximum(self.largest, swollen)
         return _without_rounding(pixels, total, most), ~(self.largest <= limit)
 
