@@ -65,12 +65,12 @@ def run(config: DictConfig) -> None:
         )
     config = choose_network(config)
     methods_of(config.methods)  # no mistake in a name is found after the trainings only
-    runs = []
+    runs, known = [], {}  # maps of a frozen trunk are the same for both
     for kind, settings in twins(config).items():
         same = (
             runs[0].folder if runs else None
         )  # the twin sees the same images, though the folder may have changed
-        train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same)
+        train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same, known=known)
         runs.append(load_run(folder / kind, checkpoint="last"))
     leave_out_trained_on(runs[0].data, [found.seen for found in runs])
     leave_to_the_first()

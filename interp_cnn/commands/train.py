@@ -29,6 +29,7 @@ from interp_cnn.runs.filter_curves import FilterCurves
 from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
+from interp_cnn.runs.trunk_maps import trunk_maps_for
 from interp_cnn.storage.files import write_text
 from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
@@ -37,6 +38,7 @@ from interp_cnn.training.devices import trainer_arguments
 from interp_cnn.training.finetuning import FineTuning, Freezing
 from interp_cnn.training.fit import fit
 from interp_cnn.training.mask_board import Dashboard
+from interp_cnn.training.trunk_maps import TrunkMaps
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def train(
     label: str | None = None,
     resume: bool = False,
     images_of: Path | None = None,
+    known: dict[str, TrunkMaps] | None = None,
 ) -> Path:
     """Trains one network; the same lines for the interpretable one and for its twin.
 
@@ -84,6 +87,7 @@ def train(
         resume: go on with what an interrupted call left in the folder, or return at once when it is complete.
         images_of: run folder whose training and validation images are taken; None: those of the training that is gone
             on with, or the data set's own split.
+        known: maps of the frozen trunk that a twin has computed, or where this training leaves its own for the twin.
 
     Returns:
         The run folder.
@@ -120,6 +124,7 @@ def train(
     _check_batch(network, resolved, data)
     say_trunk(network, resolved)
     module = classification(network, resolved, data)
+    module.trunk_maps = _trunk_maps(module, resolved, data, folder=folder, known=known)
     if checkpoint is not None:
         check_fits(module, checkpoint)
     if rank_zero_only.rank == 0:
@@ -160,6 +165,31 @@ def train(
             },
         )
     return folder
+
+
+def _trunk_maps(
+    module: Classification,
+    config: DictConfig,
+    data: PartDataModule,
+    *,
+    folder: Path,
+    known: dict[str, TrunkMaps] | None,
+) -> TrunkMaps | None:
+    """The maps of a frozen trunk, those of a twin where it has some."""
+    if known and (twins := known.get("trunk")) is not None:
+        data.views = twins.views
+        return twins
+    kept = trunk_maps_for(
+        config.training,
+        module.network,
+        data,
+        settings=module.fine_tuning,
+        accelerator=config.trainer.accelerator,
+        folder=folder,
+    )
+    if known is not None and kept is not None:
+        known["trunk"] = kept
+    return kept
 
 
 def _check_batch(network: torch.nn.Module, config: DictConfig, data: PartDataModule) -> None:

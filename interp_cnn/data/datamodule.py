@@ -95,6 +95,9 @@ class PartDataModule(LightningDataModule):
         self.balance = balance
         self.quarantine = quarantine
         self.options = options
+        self.views: int | None = (
+            None  # different views of each training image; None: a new one in every epoch
+        )
         self._train_set: PartSet | None = None
         self._val_set: PartSet | None = None
         self.record: SplitRecord | None = None
@@ -192,7 +195,7 @@ class PartDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Random views in the order of (seed, epoch); batches are all of `batch_size`."""
         train_set = self.train_set
-        sampler = EpochSampler(train_set.labels, seed=self.seed, balance=self.balance)
+        sampler = EpochSampler(train_set.labels, seed=self.seed, balance=self.balance, views=self.views)
         later = self._device().type != "cpu"
         return self._loader(
             train_set,

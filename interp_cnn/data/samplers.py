@@ -23,6 +23,7 @@ class EpochSampler(Sampler[Draw]):
             round several times, of a large class some wait for another epoch.
         rank: this process among `world_size`; both default to torch.distributed's, else to 0 of 1.
         world_size: number of processes that share an epoch.
+        views: how many different views an image has, which come round in turn; None: a new one in every epoch.
     """
 
     def __init__(
@@ -33,7 +34,11 @@ class EpochSampler(Sampler[Draw]):
         balance: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        views: int | None = None,
     ) -> None:
+        if views is not None and views < 1:
+            raise ValueError(f"views={views}: expected 1 or more, or None")
+        self.views = views
         self.labels = labels
         self.seed = seed
         self.balance = balance
@@ -51,8 +56,9 @@ class EpochSampler(Sampler[Draw]):
         beyond = len(self.labels)  # no image has this index: the order's stream is nobody's view
         order = self._order(Draw(self.seed, self.epoch, beyond).generator())
         order += order[: len(self) * self.world_size - len(order)]
+        turn = self.epoch if self.views is None else self.epoch % self.views
         for index in order[self.rank :: self.world_size]:
-            yield Draw(self.seed, self.epoch, index)
+            yield Draw(self.seed, turn, index)
 
     def _order(self, generator: torch.Generator) -> list[int]:
         count = len(self.labels)

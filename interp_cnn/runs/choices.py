@@ -36,6 +36,8 @@ def choose_network(config: DictConfig) -> DictConfig:
                 chosen.training.freeze = "auto"
             if chosen.training.get("views") == 1:  # as training=finetune has it
                 chosen.training.views, chosen.training.mask_growth = 2, 0.5
+            if chosen.training.get("cache") == "none":
+                chosen.training.cache = "auto"
             log.warning(
                 "network: %s with ImageNet weights, as these are photographs of your own; "
                 "model.name=small_cnn trains from scratch",

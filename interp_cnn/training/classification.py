@@ -15,6 +15,8 @@ model alike, and with a weight for the position of each filter.
 Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorBoard.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from interp_cnn.training.equivariance import View, crowding_loss, equivariance_l
 from interp_cnn.training.finetuning import FineTuning
 from interp_cnn.training.loss_weight import LossWeight
 from interp_cnn.training.schedule import one_cycle_schedule
+from interp_cnn.training.trunk_maps import TrunkMaps, own_generators
 
 OBJECTIVES = ("softmax", "logistic")
 
@@ -59,6 +62,7 @@ class Classification(LightningModule):
         channels_last: keep images and weights channels-last in memory: the same numbers, about 1.3 times as fast.
         compile_network: run the network through torch.compile.
         fine_tuning: how pretrained parameters are trained; by default there are none.
+        trunk_maps: of the network's frozen `trunk`, computed once for each picture; None: anew in every step.
     """
 
     def __init__(
@@ -84,8 +88,10 @@ class Classification(LightningModule):
         channels_last: bool = True,
         compile_network: bool = False,
         fine_tuning: FineTuning | None = None,
+        trunk_maps: TrunkMaps | None = None,
     ):
         super().__init__()
+        self.trunk_maps = trunk_maps
         if objective not in OBJECTIVES:
             raise ValueError(f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if views not in (1, 2):
@@ -141,10 +147,9 @@ class Classification(LightningModule):
         # not `global_step`, which counts several batches as one where gradients are accumulated
         self._batches_seen = self.current_epoch * self.trainer.num_training_batches + batch_index
         if self.views == 2:
-            seed = int(torch.randint(2**62, ()))  # of the epoch's own stream: a resumed run draws the same
-            view = random_view(images, torch.Generator().manual_seed(seed))
+            view = random_view(images, self._generators(images))
             images, labels = torch.cat([images, view.images]), labels.repeat(2)
-        with kept_feature_maps(self.network) as maps:
+        with self._known_trunk(), kept_feature_maps(self.network) as maps:
             logits = self._run(images.contiguous(memory_format=self.memory_format))
             total = task_loss = self.task_loss(logits, labels)
             for name, mask in self.masks.items():
@@ -169,7 +174,7 @@ class Classification(LightningModule):
         """
         filters, own = {}, own_images(self.trainer, batch, batch_index)
         labels = batch.labels[:own]
-        with kept_feature_maps(self.network) as maps:
+        with self._known_trunk(), kept_feature_maps(self.network) as maps:
             logits = self.network(batch.images.contiguous(memory_format=self.memory_format))[:own]
             self._log_task("val", self.task_loss(logits, labels), logits, labels)
             for name, mask in self.masks.items():
@@ -216,6 +221,18 @@ class Classification(LightningModule):
         loss = self.filter_losses[_key(layer)]
         assert isinstance(loss, FilterLoss)  # nothing else is put there
         return loss
+
+    def _known_trunk(self) -> AbstractContextManager[None]:
+        if self.trunk_maps is None:
+            return nullcontext()
+        return self.trunk_maps.instead_of(self.network.get_submodule("trunk"))
+
+    def _generators(self, images: Tensor) -> torch.Generator | list[torch.Generator]:
+        """Of second views: of the epoch's own stream, so that a resumed run draws the same; or such as come again."""
+        seed = int(torch.randint(2**62, ()))
+        if self.trunk_maps is None:
+            return torch.Generator().manual_seed(seed)
+        return own_generators(images, self.current_epoch % self.trunk_maps.views)
 
     def _grow_masks(self) -> None:
         if self.mask_growth > 0:

@@ -18,6 +18,7 @@ factorized spatial embeddings, ICCV 2017; templates and posterior are those of Z
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class View(NamedTuple):
 
 def random_view(
     images: Tensor,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     *,
     flip: bool = True,
     zoom: float = 0.25,
@@ -57,14 +58,18 @@ def random_view(
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        generator: on the CPU.
+        generator: on the CPU; or one for each image, whose view then depends on no other image.
         flip: mirror every second view, left to right.
         zoom: largest zoom, a factor in [1 / (1 + zoom), 1 + zoom].
         shift: largest shift as a share of the side.
         colour: as `data.augmentation.colour`: saturation and brightness are not to be relied on.
     """
     batch = len(images)
-    draws = torch.rand(batch, 10, generator=generator).to(images)
+    if isinstance(generator, torch.Generator):
+        draws = torch.rand(batch, 10, generator=generator)
+    else:
+        draws = torch.stack([torch.rand(10, generator=own) for own in generator])
+    draws = draws.to(images)
     scale = ((2 * draws[:, 0] - 1) * math.log1p(zoom)).exp()
     side = torch.where((draws[:, 1] < 0.5) & flip, -1.0, 1.0)
     matrix = torch.stack([side / scale, 1 / scale], dim=1)
