@@ -1,7 +1,8 @@
 """The maps of a trunk that never changes, computed once for each picture and kept, in memory or on disk.
 
 A frozen trunk in evaluation mode gives the same maps for the same pixels, in every epoch and to both twins. Maps are
-kept by a hash of the pixels that the trunk is sent, so nobody has to say which picture, view or network it is. A training that uses them repeats a few views of each image in turn; else no picture would ever come twice.
+kept by a hash of the pixels that the trunk is sent, so nobody has to say which picture, view or network it is. A
+training that uses them repeats a few views of each image in turn; else no picture would ever come twice.
 """
 
 import hashlib
