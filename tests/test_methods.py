@@ -251,3 +251,26 @@ def test_a_change_that_is_the_rounding_of_its_parts_is_a_note_of_its_image():
 
 def test_the_names_that_are_known_without_torch_are_those_of_the_methods():
     assert tuple(METHODS) == NAMES
+
+
+def test_integrated_gradients_stop_at_the_gradients_asked_for():
+    network, images = random_kinks(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    passes = []
+    for most in (16, 64):
+        options = Options(gradients=most)
+        notes = METHODS["integrated_gradients"].maps(network, images, torch.tensor([0]), options).notes
+        passes.append(int(notes[0].split()[0]))
+    assert passes[0] <= 16 < passes[1] <= 64
+
+
+def random_kinks():
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3),
+        *(it for _ in range(6) for it in (nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))),
+    ]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 14 * 14, 3)).eval()
+    for module in network:
+        if isinstance(module, nn.Conv2d):
+            module.weight.data *= 3
+    return network

@@ -34,6 +34,8 @@ from interp_cnn.evaluation.filters.comparison import (
 )
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named, methods_of
+from interp_cnn.explanation.network.logits import check_count
+from interp_cnn.model.backbones import pretrained_parameters
 from interp_cnn.report import Contents, write_report
 from interp_cnn.report.comparison.first_screen import headline
 from interp_cnn.report.console import summary_table
@@ -50,6 +52,8 @@ from interp_cnn.runs.twins import twins
 from interp_cnn.storage.progress import stage, stages
 from interp_cnn.training.mask_board import add_measures
 
+OF_DEEP = 96  # gradients for one image
+
 
 def run(config: DictConfig) -> None:
     """Trains, measures and explains both networks and prints a short table."""
@@ -64,6 +68,8 @@ def run(config: DictConfig) -> None:
             "compare trains both for training.epochs"
         )
     config = choose_network(config)
+    if config.gradients is not None:
+        check_count(gradients=config.gradients)
     methods_of(config.methods)  # no mistake in a name is found after the trainings only
     runs, known = [], {}  # maps of a frozen trunk are the same for both
     for kind, settings in twins(config).items():
@@ -127,7 +133,12 @@ def report_on(
             list(zip(runs, networks, strict=True)), "what classes are made of", lambda pair: pair[0].kind
         )
     ]
-    options = Options(window=config.occlusion.window, stride=config.occlusion.stride, seed=config.seed)
+    options = Options(
+        window=config.occlusion.window,
+        stride=config.occlusion.stride,
+        gradients=_gradients(runs[0], config),
+        seed=config.seed,
+    )
     settings = MapSettings(methods, options, target="true", tolerant=True)
     answers = [measured.observations.predictions for measured in measures]
     shown = contested_first(runs[0].data, answers, config.sample_images)
@@ -161,6 +172,13 @@ def report_on(
     for found in runs:
         add_measures(found.folder, {}, step=found.epochs, verdict=verdict)
     return page, comparison
+
+
+def _gradients(found: Run, config: DictConfig) -> int:
+    """Of integrated gradients for one image: a network from weights is deep, and its many kinks take very long."""
+    if config.gradients is not None:
+        return config.gradients
+    return OF_DEEP if pretrained_parameters(found.network) else Options.gradients
 
 
 def _facts(found: Run, config: DictConfig) -> dict[str, str]:

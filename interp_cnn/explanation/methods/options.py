@@ -82,6 +82,7 @@ class Options:
         fill: what hides: a baseline, see `reference_images`, or `inverted`, `neighbours`, `noise` or `shuffled`, see
             `fills`; None: black for grey images, the image's mean colour for others.
         baseline: what integrated gradients, DeepLIFT and Shapley values compare the image with.
+        gradients: of integrated gradients, most for one image; what is missing then is said with the map.
         layer: of Grad-CAM; None: the last feature maps.
         batch_size: images in one pass.
         seed: of the methods that draw.
@@ -92,6 +93,7 @@ class Options:
     stride: int | float | tuple[int | float, ...] = STRIDE
     fill: Baseline | None = None
     baseline: Baseline = "zero"
+    gradients: int = 729
     layer: str | None = None
     batch_size: int = 32
     seed: int = 0

@@ -72,7 +72,12 @@ def _integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, o
 def _path_integral(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> PathIntegral:
     batch_size = _gradient_batch(images, options)
     return gradients.integrated_gradients_with_error(
-        network, images, targets, baseline=options.baseline, batch_size=batch_size
+        network,
+        images,
+        targets,
+        baseline=options.baseline,
+        max_steps=options.gradients,
+        batch_size=batch_size,
     )
 
 
