@@ -152,3 +152,26 @@ def test_bad_images_stop_the_reading_or_are_left_out(one_folder):
     sets = [ImageFolderParts(split, root=one_folder, on_error="skip") for split in ("train", "val")]
     assert sum(map(len, sets)) == 19
     assert [bad.path.endswith("cat/3.png") for part_set in sets for bad in part_set.skipped] == [True]
+
+
+def test_photographs_keep_their_proportions_and_landmarks_go_with_them(tmp_path):
+    for label in ("cat", "dog"):
+        for index in range(4):
+            pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+            pixels[4:7, 22:25] = 255  # about (5, 23)
+            (tmp_path / label).mkdir(exist_ok=True)
+            pixels[0, 0] = index
+            Image.fromarray(pixels).save(tmp_path / label / f"{index}.png")
+    names = [f"{label}/{index}.png" for label in ("cat", "dog") for index in range(4)]
+    rows = [row for name in names for row in (f"{name},spot,23,5", f"{name},tail,3,5")]
+    images = ImageFolderParts("train", fit="crop", **csv(tmp_path, *rows))
+    sample = images[0]
+    bright = (sample.image.mean(0) > 0.5).nonzero().float()
+    assert (bright.mean(0) - sample.landmarks[0]).abs().max() < 0.3
+    height, width = (bright.max(0).values - bright.min(0).values + 1).tolist()
+    assert height == width == 6  # three pixels, twice as large
+    assert sample.landmarks[1].isnan().all()  # cut off
+    squeezed = ImageFolderParts("train", root=tmp_path, image_size=40)[0].image.mean(0) > 0.5
+    assert squeezed.any(1).sum() > squeezed.any(0).sum()
+    with pytest.raises(ValueError, match=r"data\.fit=stretch: expected crop or squeeze"):
+        ImageFolderParts("train", root=tmp_path, fit="stretch")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.runs.inputs import (
     Picture,
     Subject,
@@ -48,18 +49,19 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subje
     if config.images is not None:
         classes = {name: None for one in networks for name in one.classes}
         pictures = folder_pictures(
-            str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config)
+            str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config, data)
         )
         return pictures, networks
     assert data is not None  # refused above
     return set_pictures(data), networks
 
 
-def _crops(config: DictConfig) -> bool:
+def _crops(config: DictConfig, data: PartDataModule | None) -> bool:
     """Whether photographs keep their proportions."""
     if config.fit not in (None, "crop", "squeeze"):
         raise ValueError(f"fit={config.fit}: expected crop or squeeze, or null")
-    return config.fit == "crop" or (config.fit is None and config.run is None)
+    as_trained = config.run is None or (data is not None and getattr(data.train_set, "crop", False))
+    return config.fit == "crop" or (config.fit is None and as_trained)
 
 
 def _weights(config: DictConfig) -> str | None:

@@ -196,12 +196,11 @@ class PartDataModule(LightningDataModule):
         """Random views in the order of (seed, epoch); batches are all of `batch_size`."""
         train_set = self.train_set
         sampler = EpochSampler(train_set.labels, seed=self.seed, balance=self.balance, views=self.views)
-        later = self._device().type != "cpu"
         return self._loader(
             train_set,
             sampler,
             drop_last=len(sampler) >= self.batch_size,
-            finish=_as_it_is if later else collate,
+            finish=collate if self._device().type == "cpu" else _as_it_is,
         )
 
     def val_dataloader(self) -> DataLoader:

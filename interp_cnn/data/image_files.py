@@ -48,6 +48,7 @@ class ImageFiles:
         skip_bad: leave bad files out and list them in `skipped`, instead of raising.
         cache: "memory": all pixels stay in memory as bytes; "none": files are decoded whenever they are asked for;
             "auto": memory where they take at most 40 % of what is free.
+        crop: keep the proportions and cut out the largest middle part; else the whole is squeezed.
 
     Attributes:
         kept: indices of the files that are not left out.
@@ -66,8 +67,9 @@ class ImageFiles:
         where: Sequence[str] | None = None,
         skip_bad: bool = False,
         cache: str = "auto",
+        crop: bool = False,
     ) -> None:
-        self.size = size
+        self.size, self.crop = size, crop
         self.paths = list(paths)
         self.where = list(where) if where is not None else None
         self.kept = list(range(len(paths)))
@@ -114,7 +116,7 @@ class ImageFiles:
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
         try:
-            return read(self.paths[index], self.size)
+            return read(self.paths[index], self.size, crop=self.crop)
         except (ValueError, OSError) as error:
             if self.where is None:
                 raise

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from interp_cnn.data.tables import file_below, numbers, read_table
 from interp_cnn.storage.names import printable
 
 log = logging.getLogger(__name__)
+FITS = ("crop", "squeeze")
 SIDE_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
 
 
@@ -44,7 +46,8 @@ class ImageFolderParts(PartSet):
         split: "train" or "val".
         root: the folder.
         annotations: CSV file, relative to `root` or to the current folder; None: no landmarks.
-        image_size: side in pixels; images are resized to it, ignoring the aspect ratio.
+        image_size: side in pixels.
+        fit: "crop" keeps the proportions and cuts out the middle; "squeeze" resizes the whole image to a square.
         val_fraction: share of each class that is held out, when `root` has no train and val folders.
         split_seed: of that choice.
         on_error: "raise" at the first bad image, or "skip" it and list it in `skipped`.
@@ -60,6 +63,7 @@ class ImageFolderParts(PartSet):
         root: str | os.PathLike[str],
         annotations: str | os.PathLike[str] | None = None,
         image_size: int = 128,
+        fit: str = "squeeze",
         val_fraction: float = 0.2,
         split_seed: int = 0,
         on_error: str = "raise",
@@ -68,7 +72,9 @@ class ImageFolderParts(PartSet):
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
         root = Path(root).expanduser()
-        self.image_size = square(image_size)
+        if fit not in FITS:
+            raise ValueError(f"data.fit={fit}: expected {' or '.join(FITS)}")
+        self.image_size, self.crop = square(image_size), fit == "crop"
         files = _files(root, aloud=split == "train")
         table, csv = None, None
         if annotations is not None:
@@ -79,7 +85,11 @@ class ImageFolderParts(PartSet):
         sides = self._sides(files, groups, fraction=val_fraction, seed=split_seed, aloud=split == "train")
         chosen = [file for file, side in zip(files, sides, strict=True) if side == split]
         self.images = ImageFiles(
-            [file.path for file in chosen], self.image_size, skip_bad=skips(on_error), cache=cache
+            [file.path for file in chosen],
+            self.image_size,
+            skip_bad=skips(on_error),
+            cache=cache,
+            crop=self.crop,
         )
         self.in_memory = self.images.pixels is not None
         self.skipped = self.images.skipped
@@ -145,9 +155,20 @@ class ImageFolderParts(PartSet):
                     f"outside the image of {width}x{height} pixels"
                 )
             if instances[name, part] == 1:
-                row = (y + 0.5) * self.image_size[0] / height - 0.5
-                column = (x + 0.5) * self.image_size[1] / width - 0.5
-                self.landmarks[index_of[name], self.parts.index(part)] = torch.tensor([row, column])
+                mark = self._resized((y, x), (height, width))
+                self.landmarks[index_of[name], self.parts.index(part)] = torch.tensor(mark)
+
+    def _resized(self, mark: tuple[float, float], size: tuple[int, int]) -> list[float]:
+        """Where a landmark (row, column) of an image of this size lies in the resized one; NaN where it is cut off."""
+        scales = [side / length for side, length in zip(self.image_size, size, strict=True)]
+        if self.crop:
+            scales = [max(scales)] * 2
+        moved = [
+            (place + 0.5 - length / 2) * scale + side / 2 - 0.5
+            for place, length, scale, side in zip(mark, size, scales, self.image_size, strict=True)
+        ]
+        inside = all(-0.5 <= place < side - 0.5 for place, side in zip(moved, self.image_size, strict=True))
+        return moved if inside else [math.nan, math.nan]
 
 
 @dataclass(frozen=True)
