@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from io import BytesIO
 
@@ -9,8 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from report_example import drawn_images, seen_by_a_random_network
 
+from interp_cnn.cli import config_text
+from interp_cnn.commands import export
 from interp_cnn.exports import network as networks
 from interp_cnn.exports.card import Card, markdown
 from interp_cnn.exports.filters import filter_files
@@ -235,3 +240,23 @@ def test_a_card_escapes_what_a_run_says():
     text = markdown(card)
     assert "&lt;b&gt;" in text and "a\\|b" in text and "\\*dog\\*" in text and "\\[y\\]" in text
     assert "torch.export.load" in text and "## Measures" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"images": None}, None),
+        ({"images": 0}, "images=0: expected 1 or more, or null for all"),
+        ({"images": "few"}, "images=few: expected 1 or more, or null for all"),
+        ({"exemplars": None}, "exemplars=None: expected 1 or more"),
+    ],
+)
+def test_counts_of_an_export_are_numbers_or_all_images(settings, said):
+    with initialize_config_dir(str(config_text.config_folder()), version_base="1.3"):
+        config = compose("export", overrides=["run=mine"])
+    config = OmegaConf.merge(config, settings)
+    if said is None:
+        export._check(config)
+        return
+    with pytest.raises(ValueError, match=re.escape(said)):
+        export._check(config)

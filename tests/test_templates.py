@@ -167,6 +167,25 @@ def test_the_centroid_lies_between_two_equal_blobs_and_the_argmax_on_one():
     assert peak_positions(maps, position="centroid").item() == 4
 
 
+@pytest.mark.parametrize("size", [(6, 11), (7, 14), (4, 28)])
+def test_the_centroid_of_a_symmetric_map_does_not_hang_on_rounding(size):
+    value = torch.rand(40, 3, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    maps = value.expand(-1, -1, *size)
+    wanted = [int(torch.tensor((side - 1) / 2).round()) for side in size]
+    for same in (
+        maps.contiguous(),
+        maps.float().contiguous(),
+        maps.contiguous(memory_format=torch.channels_last),
+        maps * (1 + 1e-7 * torch.rand(40, 3, *size)),
+    ):
+        assert (peak_positions(same, position="centroid") == wanted[0] * size[1] + wanted[1]).all()
+        for number in range(3):
+            assert torch.equal(
+                peak_positions(same[number : number + 1], position="centroid"),
+                peak_positions(same, position="centroid")[number : number + 1],
+            )
+
+
 def test_positions_of_an_empty_map_are_defined():
     empty = torch.zeros(1, 1, 3, 5)
     assert peak_positions(empty).item() == 0

@@ -110,9 +110,9 @@ def _check(config: DictConfig) -> None:
     for name in config.methods:
         if name not in METHODS:
             raise ValueError(f"methods: no method {name!r}; there are {', '.join(METHODS)}")
-    for name in ("exemplars", "images"):
-        if config[name] < 1:
-            raise ValueError(f"{name}={config[name]}: expected 1 or more")
+    for name, more in (("exemplars", ""), ("images", ", or null for all")):
+        if not ((isinstance(config[name], int) and config[name] >= 1) or (more and config[name] is None)):
+            raise ValueError(f"{name}={config[name]}: expected 1 or more{more}")
     for check, formats in (
         (network.check_formats, config.model_formats),
         (tables.check_formats, config.table_formats),

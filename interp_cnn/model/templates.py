@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 NORMS = ("l2", "l1")
+BETWEEN = 1e-5  # of the larger side: a centre of mass this near to the middle of two cells is there
 BANK_CELLS = 1024  # 4 MiB of distances; on a larger grid their bank costs more than cutting every window
 
 
@@ -168,7 +169,10 @@ def peak_positions(
         return (scores >= scores.amax(-1, keepdim=True) - _rounding_of(feature_maps)).byte().argmax(-1)
     if position != "centroid":
         raise ValueError(f"position is {position!r}; expected argmax, centroid or template")
-    row, column = (centre.round().long() for centre in _centres_of_mass(feature_maps))
+    centres = _centres_of_mass(feature_maps)
+    halves = (2 * centres).round() / 2  # a symmetric map's is one: rounding must not choose
+    near = (centres - halves).abs() <= BETWEEN * max(height, width)
+    row, column = torch.where(near, halves, centres).round().long()
     return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
@@ -203,11 +207,9 @@ def undecided_peaks(
     """
     moved = True if inexact is None else inexact.flatten(2).any(-1)
     if position == "centroid":
-        distances = [(centre - centre.floor() - 0.5).abs() for centre in _centres_of_mass(feature_maps)]
-        allowed = max(rounding, 1e-6) * max(
-            feature_maps.shape[2:]
-        )  # centres are computed in single precision
-        return moved & ((distances[0] <= allowed) | (distances[1] <= allowed))
+        side, centres = max(feature_maps.shape[2:]), _centres_of_mass(feature_maps)
+        distances = ((centres - centres.floor() - 0.5).abs() - BETWEEN * side).abs()
+        return moved & (distances <= max(rounding, 1e-6) * side).any(0)  # centres are in single precision
     scores = feature_maps.flatten(2) if position == "argmax" else _positive_scores(feature_maps, beta, norm)
     largest = scores.amax(-1, keepdim=True)
     equal = 0 if position == "argmax" else _rounding_of(feature_maps)
@@ -219,18 +221,16 @@ def undecided_peaks(
     return unsure & (feature_maps.flatten(2) != 0).any(-1)
 
 
-def _centres_of_mass(feature_maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column (B, D) each, in single precision; an empty map has its middle there."""
-    height, width = feature_maps.shape[2:]
+def _centres_of_mass(feature_maps: Tensor) -> Tensor:
+    """Row and column (2, B, D), in single precision; an empty map has its middle there."""
     maps = feature_maps.float()
     mass = maps.sum((2, 3))
-    rows = torch.arange(height, dtype=maps.dtype, device=maps.device)
-    columns = torch.arange(width, dtype=maps.dtype, device=maps.device)
-    empty = mass <= 0
-    safe_mass = mass.masked_fill(empty, 1.0)
-    row = ((maps.sum(3) * rows).sum(-1) / safe_mass).masked_fill(empty, (height - 1) / 2)
-    column = ((maps.sum(2) * columns).sum(-1) / safe_mass).masked_fill(empty, (width - 1) / 2)
-    return row, column
+    empty, centres = mass <= 0, []
+    for other, side in ((3, maps.shape[2]), (2, maps.shape[3])):
+        cells = torch.arange(side, dtype=maps.dtype, device=maps.device)
+        centre = (maps.sum(other) * cells).sum(-1) / mass.masked_fill(empty, 1.0)
+        centres.append(centre.masked_fill(empty, (side - 1) / 2))
+    return torch.stack(centres)
 
 
 def evidence_between(
@@ -328,9 +328,8 @@ def _rounding_of(feature_maps: Tensor) -> Tensor:
 
 def _positive_scores(feature_maps: Tensor, beta: Tensor | float, norm: str) -> Tensor:
     """Scores of all maps at all positive templates, (B, D, h * w)."""
-    batch, filters, height, width = feature_maps.shape
-    maps = feature_maps.reshape(batch, filters, height * width)
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    height, width = feature_maps.shape[2:]
+    maps = feature_maps.flatten(2).to(torch.promote_types(feature_maps.dtype, torch.float32))
     distances = template_distances(height, width, norm=norm, dtype=maps.dtype, device=maps.device).flatten(1)
     beta = torch.as_tensor(beta, dtype=maps.dtype, device=maps.device)
     with torch.autocast(maps.device.type, enabled=False):  # rounded scores move positions
