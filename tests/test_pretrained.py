@@ -1,6 +1,7 @@
 """Networks by name, cut at a layer, and how what they started from is trained."""
 
 import importlib.util
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,9 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from interp_cnn.commands.export import network_arguments
 from interp_cnn.explanation.propagation.lrp import lrp
+from interp_cnn.exports.network import built as rebuilt
 from interp_cnn.model.backbones import build_network, pretrained_parameters
 from interp_cnn.model.bodies import LITE, body_of, named
 from interp_cnn.model.trunk import Extended, cut_at, default_cut
@@ -262,6 +265,19 @@ def test_photographs_of_ones_own_start_from_pretrained_weights(caplog):
     assert "with ImageNet weights" in caplog.text
     assert choose_network(config("digits.DigitsParts")).model.name == "small_cnn"
     assert choose_network(config("image_folder.ImageFolderParts", name="resnet18")).model.name == "resnet18"
+
+
+@pytest.mark.parametrize("settings", [{}, {"filters": [16, 8]}, {"trunk": None}, {"trunk": "layer1"}])
+def test_a_network_from_weights_is_built_again_from_what_export_writes(weights, settings):
+    network = build_network("resnet18", num_classes=3, weights=weights[0], **settings, **IMAGES).eval()
+    model = {"name": "resnet18", "layers": None, "widths": None, "extra_conv": False, "mask": {}, **settings}
+    data = SimpleNamespace(classes=("a", "b", "c"), channels=3, image_size=(64, 64), mean=(0.5,), std=(0.25,))
+    found = SimpleNamespace(network=network, data=data, config=OmegaConf.create({"model": model}))
+    written = json.loads(json.dumps({"network": network_arguments(found)}))
+    again = rebuilt(written)
+    again.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(again.eval()(images), network(images))
 
 
 def small_network() -> nn.Module:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from interp_cnn.explanation.methods.run import asked
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
 from interp_cnn.exports import card, decisions, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
+from interp_cnn.model.trunk import Extended
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.decisions.class_tables import class_tables
 from interp_cnn.report.measures import shown_in
@@ -184,17 +186,9 @@ def _tables(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars
 
 
 def _model(found: Run, config: DictConfig, folder: Path) -> Files:
-    data, model = found.data, plain(found.config.model)
+    data = found.data
     configuration = {
-        "network": {
-            "name": model["name"],
-            "num_classes": len(data.classes),
-            "channels": data.channels,
-            "image_size": list(data.image_size),
-            "mean": list(map(float, data.mean)),
-            "std": list(map(float, data.std)),
-            **{name: model[name] for name in ("layers", "widths", "extra_conv", "mask")},
-        },
+        "network": network_arguments(found),
         "classes": list(data.classes),
         "kind": found.kind,
         "filter_categories": {name: found_.tolist() for name, found_ in found.filter_categories.items()},
@@ -208,6 +202,22 @@ def _model(found: Run, config: DictConfig, folder: Path) -> Files:
             errors = network.errors_in(content)
         yield name, content
     yield "README.md", card.markdown(_card(found, folder, errors)).encode("utf-8")
+
+
+def network_arguments(found: Run) -> dict[str, Any]:
+    """What builds a run's network again, without the weights that it started from: those that it has now follow."""
+    data, model, built = found.data, plain(found.config.model), found.network
+    return {
+        "name": model["name"],
+        "num_classes": len(data.classes),
+        "channels": data.channels,
+        "image_size": list(data.image_size),
+        "mean": list(map(float, data.mean)),
+        "std": list(map(float, data.std)),
+        "trunk": built.trunk_layer if isinstance(built, Extended) else None,
+        "filters": list(model.get("filters", (128,))),
+        **{name: model[name] for name in ("layers", "widths", "extra_conv", "mask")},
+    }
 
 
 def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.Card:
