@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from interp_cnn.commands.export import network_arguments
+from interp_cnn.commands.train import board_maps
 from interp_cnn.explanation.propagation.lrp import lrp
 from interp_cnn.exports.network import built as rebuilt
 from interp_cnn.model.backbones import build_network, pretrained_parameters
@@ -265,6 +266,11 @@ def test_photographs_of_ones_own_start_from_pretrained_weights(caplog):
     assert "with ImageNet weights" in caplog.text
     assert choose_network(config("digits.DigitsParts")).model.name == "small_cnn"
     assert choose_network(config("image_folder.ImageFolderParts", name="resnet18")).model.name == "resnet18"
+
+
+def test_no_maps_that_take_minutes_are_drawn_while_a_network_from_weights_learns(weights):
+    assert board_maps(build_network("resnet18", num_classes=3, weights=weights[0], **IMAGES)) == {}
+    assert board_maps(build_network("small_cnn", num_classes=3, **IMAGES)).keys() == {"occlusion"}
 
 
 @pytest.mark.parametrize("settings", [{}, {"filters": [16, 8]}, {"trunk": None}, {"trunk": "layer1"}])

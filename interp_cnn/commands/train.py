@@ -7,7 +7,7 @@ import copy
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def train(
         ckpt_path=checkpoint,
         label=label or resolved.model.kind,
         callbacks=[
-            Dashboard(resolved.model.kind, maps={"occlusion": _occlusion}, strongest=_strongest),
+            Dashboard(resolved.model.kind, maps=board_maps(network), strongest=_strongest),
             Answers(),
             FilterCurves(),
             Freezing(network, module.fine_tuning, arguments["accelerator"]),
@@ -272,6 +272,11 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
             frozen_statistics=training.get("frozen_statistics", False),
         ),
     )
+
+
+def board_maps(network: torch.nn.Module) -> dict[str, Callable]:
+    """Maps to watch from epoch to epoch; none of a deep network from weights, of which they take minutes each time."""
+    return {} if pretrained_parameters(network) else {"occlusion": _occlusion}
 
 
 def _occlusion(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
