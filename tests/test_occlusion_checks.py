@@ -150,3 +150,27 @@ def test_wrapped_networks_are_unwrapped(wrapped):
     graph = graph_of(wrapped(network), images)
     assert not graph.unknown()
     assert graph.steps.keys() == graph_of(network, images).steps.keys()
+
+
+class WrittenByAnotherName(nn.Module):
+    """A step in place on one name of a memory; what is read later is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        other = x.contiguous()
+        other.mul_(-2.0)
+        return self.head(self.second(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("engine", ["incremental", "one_batch"])
+def test_who_reads_overwritten_memory_by_another_name_reads_what_was_written(engine):
+    network, images = WrittenByAnotherName().eval(), torch.rand(2, 3, 16, 16)
+    wanted = occlusion_drops(network, images, window=5, stride=4, engine="dense")
+    found = occlusion_drops(network, images, window=5, stride=4, engine=engine)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
