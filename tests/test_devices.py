@@ -122,6 +122,7 @@ def test_a_map_of_a_gpu_is_that_of_the_processor(name):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch calls its own switch a prototype
 def test_a_step_on_a_gpu_waits_for_nothing():
     module = module_for(data()).cuda()
     assert device_of(module.network).type == "cuda"
