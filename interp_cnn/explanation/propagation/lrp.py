@@ -23,6 +23,7 @@ norm: Achtibat et al., ICML 2024. An operation without a rule is refused by name
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -176,21 +177,32 @@ def _walked(
     ledger: list[Conservation] | None = None,
 ) -> _Walked:
     """The way back; biases: as in `lrp`, or (B,) the images in which they share by activation."""
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+
+    def way(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
+        """Logits (B, K), and the fields of `_Walked`; without `asking` the host reads nothing."""
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         walk = Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), ledger)
-        chosen = torch.full_like(targets, biases == "activations", dtype=torch.bool)
+        how = biases if isinstance(biases, str) else "given"
+        chosen = torch.full_like(targets, how == "activations", dtype=torch.bool)
         if not isinstance(biases, str):
             chosen = biases
-        walk.by_activation = chosen if chosen.any() else None
+        walk.by_activation = None if how in ("auto", "contributions") else chosen
         start = {tape.logits: relevance_of_logits(tape, targets)}
-        result, outgrown = walk.to_pixels(start, score, stop=biases == "auto")
-        if isinstance(biases, str) and biases == "auto" and outgrown.any():
-            log.info("lrp: biases share by activation in %d of %d images", int(outgrown.sum()), len(images))
+        result, outgrown = walk.to_pixels(start, score, stop=asking and how == "auto")
+        if how == "auto" and (not asking or outgrown.any()):
             walk.by_activation = chosen = outgrown
             result, _ = walk.to_pixels(start, score)
-    return _Walked(result, score, walk.lost, chosen)
+        return tape.logits.tensor, score, result, walk.lost, chosen
+
+    with evaluation_mode(network, images, alone=True), torch.no_grad():
+        found = None
+        if ledger is None and isinstance(biases, str) and not isinstance(rule, Mapping):
+            found = _recordings.run(way, network, images, targets, (rule, biases))
+        _, score, result, lost, chosen = way(images, targets, asking=True) if found is None else found
+    if isinstance(biases, str) and biases == "auto" and chosen.any():
+        log.info("lrp: biases share by activation in %d of %d images", int(chosen.sum()), len(images))
+    return _Walked(result, score, lost, chosen)
 
 
 def _walk_again_in_double(
