@@ -329,16 +329,21 @@ def test_no_picture_changes_its_side_whatever_becomes_of_the_folder(folder, reco
     assert len(trained_on - train) <= 2 and len(judged_by - val) <= 2
 
 
+def noise_pictures(root, count, *, cells, side):
+    """A folder of two classes: pictures of so many random cells along a side, drawn at `side` pixels."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = root / ("disc", "bar")[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(path)
+    return root
+
+
 @pytest.fixture
 def textured(tmp_path):
     """Pictures that tell their number from afar, as photographs do."""
-    rng = np.random.default_rng(0)
-    for number in range(80):
-        path = tmp_path / "textured" / ("disc", "bar")[number % 2] / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
-    return tmp_path / "textured"
+    return noise_pictures(tmp_path / "textured", 80, cells=6, side=48)
 
 
 def _store_with_losses(root):
@@ -540,12 +545,7 @@ def composed(root, *overrides: str):
 @pytest.fixture
 def large_enough(tmp_path):
     """Pictures of 24 pixels, so that no two are the same when they are resized."""
-    rng = np.random.default_rng(0)
-    for number in range(40):
-        path = tmp_path / "set" / ("disc", "bar")[number % 2] / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "set"
+    return noise_pictures(tmp_path / "set", 40, cells=24, side=24)
 
 
 def test_a_run_is_judged_by_its_own_images_though_the_folder_has_changed(large_enough, tmp_path, caplog):

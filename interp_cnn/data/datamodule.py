@@ -95,9 +95,7 @@ class PartDataModule(LightningDataModule):
         self.balance = balance
         self.quarantine = quarantine
         self.options = options
-        self.views: int | None = (
-            None  # different views of each training image; None: a new one in every epoch
-        )
+        self.views: int | None = None  # of each training image; None: a new one in every epoch
         self._train_set: PartSet | None = None
         self._val_set: PartSet | None = None
         self.record: SplitRecord | None = None

@@ -173,34 +173,33 @@ def _walked(
     images: Tensor,
     targets: Tensor,
     rule: RuleChoice,
-    biases: str | Tensor,
+    biases: str,
     ledger: list[Conservation] | None = None,
+    given: Tensor | None = None,
 ) -> _Walked:
-    """The way back; biases: as in `lrp`, or (B,) the images in which they share by activation."""
+    """The way back; `given` with biases="activations": (B,) the images in which they do, None: all."""
 
     def way(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
         """Logits (B, K), and the fields of `_Walked`; without `asking` the host reads nothing."""
         tape = record(network, images)
         score = target_logits(tape.logits.tensor, targets)
         walk = Walk(tape, chosen_rules(tape, rule), folded_norms(tape.steps), ledger)
-        how = biases if isinstance(biases, str) else "given"
-        chosen = torch.full_like(targets, how == "activations", dtype=torch.bool)
-        if not isinstance(biases, str):
-            chosen = biases
-        walk.by_activation = None if how in ("auto", "contributions") else chosen
+        by_activation = biases == "activations"
+        chosen = torch.full_like(targets, by_activation, dtype=torch.bool) if given is None else given
+        walk.by_activation = chosen if by_activation else None
         start = {tape.logits: relevance_of_logits(tape, targets)}
-        result, outgrown = walk.to_pixels(start, score, stop=asking and how == "auto")
-        if how == "auto" and (not asking or outgrown.any()):
+        result, outgrown = walk.to_pixels(start, score, stop=asking and biases == "auto")
+        if biases == "auto" and (not asking or outgrown.any()):
             walk.by_activation = chosen = outgrown
             result, _ = walk.to_pixels(start, score)
         return tape.logits.tensor, score, result, walk.lost, chosen
 
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         found = None
-        if ledger is None and isinstance(biases, str) and not isinstance(rule, Mapping):
+        if ledger is None and given is None and not isinstance(rule, Mapping):
             found = _recordings.run(way, network, images, targets, (rule, biases))
         _, score, result, lost, chosen = way(images, targets, asking=True) if found is None else found
-    if isinstance(biases, str) and biases == "auto" and chosen.any():
+    if biases == "auto" and chosen.any():
         log.info("lrp: biases share by activation in %d of %d images", int(chosen.sum()), len(images))
     return _Walked(result, score, lost, chosen)
 
@@ -213,14 +212,15 @@ def _walk_again_in_double(
     Only where the network itself gives the same logit in double precision (a mask that hangs on rounding does not).
     """
     size = torch.maximum(walked.score.abs(), walked.maps.abs().sum((1, 2, 3)) / 10)
-    lost = ~(
-        (walked.missing.abs() <= KEPT * size) & (walked.lost.abs() <= LOST * size)
-    )  # NaN is no sum either
+    kept = (walked.missing.abs() <= KEPT * size) & (walked.lost.abs() <= LOST * size)
+    lost = ~kept  # NaN is no sum either
     if not bool(lost.any()):
         return
     try:
         exact = copy.deepcopy(network).double()
-        again = _walked(exact, images[lost].double(), targets[lost], rule, walked.by_activation[lost])
+        again = _walked(
+            exact, images[lost].double(), targets[lost], rule, "activations", given=walked.by_activation[lost]
+        )
     except Exception as reason:  # a network of others that takes no copy, or no other number type
         log.info("lrp: not walked again in double precision (%s)", str(reason).partition("\n")[0])
         return

@@ -28,9 +28,7 @@ MOST_MEMORY = 0.25  # of what is free: more is not kept for a recording
 SAME = 1e-3  # of the largest value: two orders of summation
 
 Outcome = tuple[Tensor, ...]  # the logits (B, K) first
-Compute = Callable[
-    [Tensor, Tensor], Outcome
-]  # of images (B, C, H, W) and targets (B,); asks the host for nothing
+Compute = Callable[[Tensor, Tensor], Outcome]  # of images and targets; asks the host for nothing
 
 
 @dataclass

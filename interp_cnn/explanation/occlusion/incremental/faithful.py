@@ -19,9 +19,7 @@ from interp_cnn.explanation.network.tried import state_of
 from interp_cnn.explanation.occlusion.incremental.graph import Graph, graph_of
 from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 
-MOST_BYTES = (
-    2**24
-)  # of weights: comparing more takes longer, and what a graph saves weighs less beside larger passes
+MOST_BYTES = 2**24  # of weights: more takes longer to compare, and large passes gain less
 
 
 @dataclass
