@@ -178,10 +178,18 @@ def pictures(count: int, size: tuple[int, int] = (64, 64), channels: int = 3, se
 
 
 def lively(network: nn.Module, size: int = 64) -> nn.Module:
-    """Batch norm that matters: random scales, statistics of real activations, then moved away from them."""
+    """Batch norm that matters: random scales, statistics of real activations, then moved away from them.
+
+    Without batch norm, weights that keep the spread of what they read: torchvision's own let an untrained AlexNet
+    answer with its biases alone, so that a window moves its logits by a thousandth and a drop is mostly rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
+        for layer in () if norms else network.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spread = (2 / layer.weight[0].numel()) ** 0.5
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * spread)
         for norm in norms:
             norm.weight.copy_(torch.rand(norm.weight.shape, generator=generator) + 0.2)
             norm.bias.copy_(torch.randn(norm.bias.shape, generator=generator) * 0.2)

@@ -30,10 +30,15 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def show(browser, report):
-    """Opens a page; afterwards nothing was said in the console."""
+    """Opens a page, whole; afterwards nothing was said in the console."""
+    from selenium.webdriver.support.ui import WebDriverWait
 
     def opened(place: str):
-        browser.get((report / place.partition("#")[0]).as_uri() + place[len(place.partition("#")[0]) :])
+        file, _, fragment = place.partition("#")
+        address = (report / file).as_uri()
+        browser.get(f"{address}#{fragment}" if fragment else address)
+        there = "return document.readyState === 'complete' && location.href.split('#')[0] === arguments[0];"
+        WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(there, address))
         return browser
 
     yield opened
