@@ -493,3 +493,37 @@ def test_contributions_sum_to_the_change_on_random_networks(seeds):
                 continue
             assert missed <= allowed, (seed, dtype, missed)
     assert refused <= len(seeds) / 100
+
+
+@pytest.mark.parametrize("baseline", ["zero", "blur", "given", ["blur", 0.25]])
+def test_where_float32_keeps_no_sum_the_map_is_that_of_double_precision(baseline):
+    network = random_network(31956)  # two group norms, one after the other, of maps that hardly differ
+    images, targets = images_and_targets(2, SIZE, seed=31956)
+    others, _ = images_and_targets(2, SIZE, seed=1)
+    images, targets = torch.cat([images, others]), torch.cat([targets, targets])
+    baseline = images.flip(0) if baseline == "given" else baseline
+    found = deeplift_with_doubts(network, images, targets, baseline=baseline)
+    exact = deeplift(random_network(31956).double(), images.double(), targets, baseline=baseline)
+    change = sum(
+        changes(network.double(), images.double(), targets, one.double().expand(len(images), -1, -1, -1))
+        for one in reference_images(images, baseline)
+    ) / len(reference_images(images, baseline))
+    size = torch.maximum(change.abs(), exact.abs().sum((1, 2, 3)) / 5)
+    assert ((found.maps.double().sum((1, 2, 3)) - change).abs() <= 1e-5 * size).all()
+    assert not found.only_rounding.any()
+
+
+def test_a_miss_of_float32_beyond_any_promise_is_mended_where_double_precision_mends_it(monkeypatch):
+    from interp_cnn.explanation.propagation import deeplift as module
+
+    network, (images, targets) = prepared(Sequence()), images_and_targets(count=3)
+    wanted, honest = deeplift(network, images, targets), module._walked
+
+    def off(network: nn.Module, images: Tensor, targets: Tensor, baseline) -> object:
+        walked = honest(network, images, targets, baseline)
+        if images.dtype == torch.float32:
+            walked.of_baselines[0][0][1] *= 2
+        return walked
+
+    monkeypatch.setattr(module, "_walked", off)
+    torch.testing.assert_close(deeplift(network, images, targets), wanted, rtol=1e-4, atol=1e-6)

@@ -32,6 +32,7 @@ from interp_cnn.explanation.network.logits import check_question, evaluation_mod
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.network.refusals import gathered_refusals, refuse_where
 from interp_cnn.explanation.propagation.deeplift_steps import propagate_multipliers
+from interp_cnn.explanation.propagation.in_double import KEPT, is_same, walked_in_double
 from interp_cnn.explanation.propagation.recordings import Recordings
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, check_plain, record
 
@@ -94,10 +95,29 @@ def _handed_back(
 ) -> DeepLiftMaps:
     check_plain(network)
     images, targets = check_question(images, targets)
+    walked = _walked(network, images, targets, baseline)
+    if images.dtype == torch.float32 and images.device.type != "mps":
+        _walk_again_in_double(network, images, targets, baseline, walked)
+    doubts = [_only_rounding(each, change, walked.largest) for each, change in walked.of_baselines]
+    maps = torch.stack([contributions for contributions, _ in walked.of_baselines])
+    return DeepLiftMaps(maps.mean(0), torch.stack(doubts).any(0))
 
-    def walked(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
-        """Logits (B, K), the largest value on the way (B,), whether anything is refused, and of each baseline
-        contributions and change of the logit.
+
+@dataclass
+class _Walked:
+    """The logits (B, K), the largest value on each image's way (B,), and of each baseline the contributions
+    (B, C, H, W) and the logit's change (B,).
+    """
+
+    logits: Tensor
+    largest: Tensor
+    of_baselines: list[tuple[Tensor, Tensor]]
+
+
+def _walked(network: nn.Module, images: Tensor, targets: Tensor, baseline: Baseline) -> _Walked:
+    def way(images: Tensor, targets: Tensor, *, asking: bool = False) -> tuple[Tensor, ...]:
+        """Logits, largest values, whether anything is refused, then contributions and change of each baseline;
+        without `asking` the host reads nothing.
         """
         parts = []
         tape = record(network, images)
@@ -119,15 +139,45 @@ def _handed_back(
     with evaluation_mode(network, images, alone=True), torch.no_grad():
         found = None
         if isinstance(baseline, str | float | int):
-            found = _recordings.run(walked, network, images, targets, baseline)
+            found = _recordings.run(way, network, images, targets, baseline)
         if found is None or found[2]:  # what is refused is refused with its sentence
-            found = walked(images, targets, asking=True)
-    _, largest, _, *parts = found
-    total, lost = torch.zeros_like(images), torch.zeros_like(targets, dtype=torch.bool)
-    for contributions, change in zip(parts[::2], parts[1::2], strict=True):
-        lost |= _only_rounding(contributions, change, largest)
-        total += contributions
-    return DeepLiftMaps(total / (len(parts) // 2), lost)
+            found = way(images, targets, asking=True)
+    logits, largest, _, *parts = found
+    return _Walked(logits, largest, list(zip(parts[::2], parts[1::2], strict=True)))
+
+
+def _walk_again_in_double(
+    network: nn.Module, images: Tensor, targets: Tensor, baseline: Baseline, walked: _Walked
+) -> None:
+    """Replace the contributions that float32 keeps no sum for: a network of little norm behind much that cancels out.
+
+    Only where the logit changes as much in double precision (a change that is rounding, or a mask that hangs on it,
+    does not). The baselines are those of all images, however few are walked again.
+    """
+    size = walked.logits.abs().amax(1)
+    lost = torch.stack([~_keeps(each, change, size) for each, change in walked.of_baselines]).any(0)
+    if not bool(lost.any()):
+        return
+    references = [
+        one.double() if len(one) == 1 else one[lost].double() for one in reference_images(images, baseline)
+    ]
+    again = walked_in_double(
+        "deeplift", network, lambda exact: _walked(exact, images[lost].double(), targets[lost], references)
+    )
+    if again is None:
+        return
+    for (contributions, change), (exact, exact_change) in zip(
+        walked.of_baselines, again.of_baselines, strict=True
+    ):
+        same = is_same(exact_change, change[lost])
+        contributions[lost] = torch.where(same[:, None, None, None], exact.to(images), contributions[lost])
+        change[lost] = torch.where(same, exact_change.to(change), change[lost])
+
+
+def _keeps(contributions: Tensor, change: Tensor, logits: Tensor) -> Tensor:
+    """Whether each map (B, C, H, W) sums to the change (B,), as near as logits of that size and its parts let it."""
+    parts = torch.maximum(contributions.abs().sum((1, 2, 3)), logits) / 10
+    return (contributions.sum((1, 2, 3)) - change).abs() <= KEPT * torch.maximum(change.abs(), parts)
 
 
 def _refuse(refusals: list[tuple[Tensor, str]]) -> None:

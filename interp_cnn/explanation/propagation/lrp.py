@@ -21,7 +21,6 @@ Bach et al., PLoS ONE 2015; Montavon et al., in: Explainable AI, LNCS 11700, 201
 norm: Achtibat et al., ICML 2024. An operation without a rule is refused by name and place.
 """
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
+from interp_cnn.explanation.propagation.in_double import KEPT, is_same, walked_in_double
 from interp_cnn.explanation.propagation.linear_layers import folded_norms
 from interp_cnn.explanation.propagation.lrp_walk import Conservation, Walk, relevance_of_logits, sums
 from interp_cnn.explanation.propagation.recordings import Recordings
@@ -40,8 +40,9 @@ from interp_cnn.explanation.propagation.tape import check_plain, record
 log = logging.getLogger(__name__)
 _recordings = Recordings("lrp")
 
-KEPT = 1e-5  # of the logit, or of a tenth of the map's absolute sum: what float32 may miss
-LOST = 1e-4  # likewise, on the way: behind more than that a map is rounding
+LOST = (
+    1e-4  # of the logit, or of a tenth of the map's absolute sum, on the way: behind more a map is rounding
+)
 WORTH_SAYING = 1e-3  # share of the logit that a map misses
 
 
@@ -216,14 +217,15 @@ def _walk_again_in_double(
     lost = ~kept  # NaN is no sum either
     if not bool(lost.any()):
         return
-    try:
-        exact = copy.deepcopy(network).double()
-        again = _walked(
+    again = walked_in_double(
+        "lrp",
+        network,
+        lambda exact: _walked(
             exact, images[lost].double(), targets[lost], rule, "activations", given=walked.by_activation[lost]
-        )
-    except Exception as reason:  # a network of others that takes no copy, or no other number type
-        log.info("lrp: not walked again in double precision (%s)", str(reason).partition("\n")[0])
+        ),
+    )
+    if again is None:
         return
-    same = (again.score - walked.score[lost]).abs() <= 1e-4 * walked.score[lost].abs()
+    same = is_same(again.score, walked.score[lost])
     better = same & (again.lost.abs() <= LOST * size[lost])
     walked.maps[lost] = torch.where(better[:, None, None, None], again.maps.to(images), walked.maps[lost])
