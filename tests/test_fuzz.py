@@ -21,8 +21,10 @@ from interp_cnn.cli import errors
 from interp_cnn.cli import main as cli
 from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.images import read_rgb
+from interp_cnn.discovery.stages import cached
 from interp_cnn.report.maps import records as explained
 from interp_cnn.runs.folder import build_data, load_checkpoint, load_config
+from interp_cnn.studies.parts import done_in_parts
 
 LONGEST = 20  # seconds of the processor for one file: a hang, not a busy machine
 CSV = """file,wnid,name,label,split_by_photo,head_n,head_x,head_y,head_w,head_h,head_multi
@@ -107,6 +109,25 @@ def record(folder: Path) -> Path:
     return folder / explained.RECORD
 
 
+def part(folder: Path) -> Path:
+    done_in_parts(folder, "key", {"a": lambda: {"values": np.arange(40.0)}}, label="")
+    return folder / "a.npz"
+
+
+def read_part(path: Path) -> None:
+    (found,) = done_in_parts(path.parent, "key", {"a": lambda: {"values": np.arange(40.0)}}, label="")
+    assert [*found["values"]] == [*range(40)]
+
+
+def stage(folder: Path) -> Path:
+    cached(folder / "a.npz", {"a": 1}, lambda: {"values": np.arange(40.0)})
+    return folder / "a.npz"
+
+
+def read_stage(path: Path) -> None:
+    assert [*cached(path, {"a": 1}, lambda: {"values": np.arange(40.0)})["values"]] == [*range(40)]
+
+
 READERS = {
     "image": (picture, lambda path: read_rgb(path, (8, 8))),
     "table": (
@@ -116,6 +137,8 @@ READERS = {
     "configuration": (configuration, lambda path: build_data(load_config(path.parent).data)),
     "checkpoint": (checkpoint, load_checkpoint),
     "record": (record, lambda path: explained.read_record(path.parent)),
+    "part of a study": (part, read_part),
+    "stage": (stage, read_stage),
 }
 
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
-from interp_cnn.commands import study
+from interp_cnn.commands import export, study
 from interp_cnn.commands.explain_inputs import pictures_and_networks
 from interp_cnn.commands.train import train
 from interp_cnn.data.image_files import content_of
@@ -293,3 +293,38 @@ def test_leaving_out_twice_leaves_out_once(made):
     names = runs[0].data.val_set.names
     leave_out_trained_on(runs[0].data, seen)
     assert runs[0].data.val_set.names == names and len(runs[0].data.val_set[0].image) == 3
+
+
+def test_what_an_export_wrote_of_other_images_is_written_again(place, capsys):
+    config = composed("export", "exemplars=2", "what=[filters]")
+    judging, learning = SplitRecord.read(place / "a").val.names, SplitRecord.read(place / "a").train.names
+
+    def exported() -> str:
+        export.export(load_run(place / "a"), config, place / "out")
+        return capsys.readouterr().out
+
+    assert "filters: there already" not in exported()
+    assert "filters: there already" in exported()
+    for name in (judging[len(judging) // 2], learning[3]):  # neither the first nor the last
+        _retouch(place / "set", [name])
+        assert "filters: there already" not in exported()
+        assert "filters: there already" in exported()
+    (place / "set" / judging[1]).unlink()
+    assert "filters: there already" not in exported()
+
+
+def test_what_a_study_kept_of_other_images_is_made_again(place, monkeypatch, tmp_path):
+    keys = []
+    monkeypatch.setattr(study, "_runs", lambda *_: [load_run(place / "a")])
+    monkeypatch.setattr(study, "done_in_parts", lambda folder, key, *_, **__: keys.append(key) or stop())
+
+    def stop():
+        raise InterruptedError
+
+    config = composed("study", "experiment=distortion_study", "device=cpu")
+    names = SplitRecord.read(place / "a").val.names
+    for change in (_nothing, _nothing, _retouch, _rename):
+        change(place / "set", names[2:3])
+        with pytest.raises(InterruptedError):
+            study.study(config, tmp_path)
+    assert keys[0] == keys[1] and len({*keys}) == 3

@@ -20,6 +20,9 @@ import torch
 from omegaconf import DictConfig
 
 from interp_cnn.commands.compare_contents import DESCRIPTIONS
+from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.identity import identity_of
+from interp_cnn.data.split_record import Side
 from interp_cnn.decisions.classes import class_reading
 from interp_cnn.decisions.sheet import Asked, decisions_about
 from interp_cnn.evaluation.filters.comparison import compare
@@ -77,7 +80,7 @@ def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -
 def export(found: Run, config: DictConfig, place: Path) -> None:
     """Writes the parts of a loaded run into a folder and says what was written and what was there already."""
     target = ExportFolder(place)
-    origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn")]
+    origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn"), *_images(found.data)]
     strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
     parts: dict[str, Callable[[], Files]] = {
         "classes": lambda: _classes(found, strongest),
@@ -99,6 +102,11 @@ def export(found: Run, config: DictConfig, place: Path) -> None:
         count = target.write(part, key, parts[part]())
         print(f"{part}: {count} files")
     print(f"exported: {os.path.relpath(target.folder)}")
+
+
+def _images(data: PartDataModule) -> list[Any]:
+    """Which images there are: what is told of those that are asked, and the list of those that were learned from."""
+    return [identity_of(data.val_set), Side.of(data.train_set).rows]
 
 
 def _check(config: DictConfig) -> None:

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch.utils.data import Subset
 
 from interp_cnn.commands.train import train
+from interp_cnn.data.identity import identity_of
 from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.report.study import write_study
@@ -87,7 +89,8 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
         parts[f"images-{first:05d}"] = partial(_measured, chosen, networks, val_set, indices)
     weights = [fingerprint(network) for network in networks.values()]
     data = plain(runs[0].config.data)
-    key = fingerprint_of(chosen, weights, data, config.together, val_set.names, val_set.contents())
+    images = identity_of(Subset(val_set, range(count)))
+    key = fingerprint_of(chosen, weights, data, config.together, images)
     found = done_in_parts(folder / "parts", key, parts, label="judging")
     measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     once = chosen.once(networks, _batch(val_set, range(min(8, count))))

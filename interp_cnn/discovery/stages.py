@@ -7,15 +7,13 @@ all, so that work goes on where it was interrupted. They hold arrays and text; n
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interp_cnn.storage.files import npz_bytes, write_bytes
+from interp_cnn.storage.files import npz_bytes, read_npz, write_bytes
 from interp_cnn.storage.fingerprints import code_of
 
 QUESTION = "question"
@@ -31,7 +29,7 @@ def cached(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArra
         make: gives them.
     """
     asked = json.dumps({**question, "code": code_fingerprint()}, sort_keys=True)
-    found = _read(path)
+    found = read_npz(path)
     if found is not None and str(found.pop(QUESTION, "")) == asked:
         return found
     made = {name: np.asarray(values) for name, values in make().items()}
@@ -42,11 +40,3 @@ def cached(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArra
 def code_fingerprint() -> str:
     """The code that answers questions, as a short text."""
     return code_of("interp_cnn.explanation", "interp_cnn.evaluation", "interp_cnn.discovery")[:16]
-
-
-def _read(path: Path) -> Arrays | None:
-    try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None

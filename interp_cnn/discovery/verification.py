@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.parts import PartSample
+from interp_cnn.data.identity import identity_of
 from interp_cnn.discovery.mining import Units, loader_of, mine_concepts, pixels_of, spread_images, units_in
 from interp_cnn.discovery.settings import Drawing, Mining
 from interp_cnn.discovery.sources import Source
@@ -100,7 +100,7 @@ def _verify_concepts(
     images = spread_images(data, mining.images)
     questions, everything = [], []
     for source in sources:
-        asked = {**source.question, "mining": asdict(mining), "images": _named(images)}
+        asked = {**source.question, "mining": asdict(mining), "images": identity_of(images)}
         step(f"{source.name}: mining")
         stored = cached(
             folder / source.slug / "mined.npz",
@@ -176,12 +176,6 @@ def _witnesses(source: Source, sources: list[Source], units: list[Units]) -> dic
         if one.subject != source.subject:
             first.setdefault(one.subject, Witness(one.network, one.layer, own.rule, own.concepts))
     return first
-
-
-def _named(images: Subset[PartSample]) -> list:
-    """What tells one choice of images from another: how many, and some pixels of the first and last."""
-    ends = [images[0].image, images[len(images) - 1].image]
-    return [len(images), *(round(float(image.double().sum()), 6) for image in ends)]
 
 
 def _concept_measures(source: Source, units: Units, images: Subset, data: PartDataModule) -> dict:

@@ -1,7 +1,7 @@
 """Work in parts that are done once: each part's arrays lie in a file, and a study that was stopped goes on after them.
 
-A file carries a fingerprint of all that it depends on; a part made otherwise is made again. Files appear whole or not
-at all, so that a kill at any moment costs one part.
+A file carries a fingerprint of all that it depends on; a part made otherwise, or damaged, is made again. Files appear
+whole or not at all, so that a kill at any moment costs one part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from interp_cnn.storage.files import npz_bytes, write_bytes
+from interp_cnn.storage.files import npz_bytes, read_npz, write_bytes
 from interp_cnn.storage.fingerprints import code_of
 from interp_cnn.storage.progress import progress_bar
 
@@ -41,10 +41,9 @@ def done_in_parts(
 
 
 def _part(path: Path, fingerprint: str, make: Callable[[], Arrays]) -> Arrays:
-    if path.is_file():
-        with np.load(path) as stored:
-            if str(stored["fingerprint"]) == fingerprint:
-                return {name: stored[name] for name in stored.files if name != "fingerprint"}
+    stored = read_npz(path)
+    if stored is not None and str(stored.pop("fingerprint", "")) == fingerprint:
+        return stored
     arrays = make()
     write_bytes(path, npz_bytes({"fingerprint": np.array(fingerprint), **arrays}))
     return arrays
