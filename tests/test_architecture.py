@@ -50,7 +50,7 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
         "receptive_field": {"network"},
         "gradients": {"baselines", "network"},
         "propagation": {"baselines", "gradients", "network"},
-        "occlusion": {"network"},
+        "occlusion": {"baselines", "network"},
         "shapley": {"baselines", "network"},
         "methods": {"baselines", "gradients", "network", "occlusion", "propagation", "shapley"},
         "filters": {"network", "occlusion", "receptive_field"},

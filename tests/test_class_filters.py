@@ -1,6 +1,7 @@
 """What filters bring to classes, how few of them suffice, and scoring sheets, against literal second versions."""
 
 import gc
+import importlib
 import weakref
 
 import pytest
@@ -223,7 +224,7 @@ def test_how_sparse_is_chosen_on_one_half_and_stated_on_the_other():
 
 
 def test_large_images_are_asked_in_pieces_with_the_same_answers(network, found, monkeypatch):
-    from interp_cnn.explanation.decisions import class_filters as module
+    module = importlib.import_module(class_filters.__module__)
 
     monkeypatch.setattr(module, "PIXELS", 2 * 12 * 12)
     assert [one.stop - one.start for one in module.pieces(pixels())] == [2, 2, 2, 2, 1]

@@ -121,7 +121,7 @@ def test_contributions_sum_to_the_change_on_the_networks_of_this_project(animals
 
 
 @pytest.mark.parametrize("rectify", [True, False])
-@pytest.mark.parametrize("beta_rule", ["fixed", "learned", "spread"])
+@pytest.mark.parametrize("beta_rule", ["fixed", "spread"])
 @pytest.mark.parametrize("position", ["argmax", "centroid", "template"])
 def test_a_mask_is_asked_for_its_own_positions(position, beta_rule, rectify):
     mask = TemplateMask(4, position=position, beta_rule=beta_rule, norm="l1", rectify=rectify, strength=0.8)

@@ -6,7 +6,7 @@ from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.filter_loss import FilterLoss
 from interp_cnn.model.interpretable_conv import TemplateMask, kept_feature_maps, make_interpretable
 from interp_cnn.model.layer_information import GRADIENTS
-from interp_cnn.model.mutual_information import mutual_information, mutual_information_terms, template_scores
+from interp_cnn.model.mutual_information import mutual_information
 from interp_cnn.model.templates import part_templates
 from interp_cnn.training.loss_weight import LossWeight
 
@@ -55,8 +55,8 @@ def test_autocast_does_not_touch_the_loss(precision):
 def test_a_short_training_under_autocast_stays_finite(precision):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
-    make_interpretable(network, ["1"], beta_rule="learned")
-    loss = FilterLoss(4, (8, 8), num_classes=3, partition_memory=32)
+    make_interpretable(network, ["1"], beta_rule="spread")
+    loss = FilterLoss(4, (8, 8), num_classes=3)
     optimizer, scaler = (
         torch.optim.AdamW(network.parameters(), 1e-2),
         torch.amp.GradScaler("cpu", init_scale=64.0),
@@ -79,8 +79,7 @@ def test_a_short_training_under_autocast_stays_finite(precision):
 
 
 def test_all_state_travels_in_the_state_dict():
-    options = {"num_classes": 3, "partition_memory": 64, "prior": "occurrence"}
-    trained, loaded = FilterLoss(4, (5, 6), **options), FilterLoss(4, (5, 6), **options)
+    trained, loaded = FilterLoss(4, (5, 6), num_classes=3), FilterLoss(4, (5, 6), num_classes=3)
     for seed in range(5):
         maps, labels = batch(seed=seed)
         trained(maps, labels, BETA)
@@ -92,7 +91,7 @@ def test_all_state_travels_in_the_state_dict():
 
 
 def test_validation_changes_nothing_and_needs_no_labels():
-    loss = FilterLoss(4, (5, 6), num_classes=3, partition_memory=64, prior="occurrence")
+    loss = FilterLoss(4, (5, 6), num_classes=3)
     maps, labels = batch()
     loss(maps, labels, BETA)
     before = {name: value.clone() for name, value in loss.state_dict().items()}
@@ -131,59 +130,20 @@ def test_the_released_codes_update_silences_other_categories_and_feeds_the_peaks
     assert peaks[own].sum() < 0  # and raises these peaks
 
 
-def test_the_occurrence_prior_follows_where_the_part_is_seen():
-    maps = torch.zeros(30, 1, 4, 4)
-    maps[:, 0, 1, 1] = 1 + torch.rand(30, generator=torch.Generator().manual_seed(0))
-    loss = FilterLoss(1, (4, 4), num_classes=3, prior="occurrence", temperature=4.0)
-    for _ in range(200):
-        loss(maps, torch.arange(30) % 3, BETA)
-    assert loss.occurrence[0, :-1].argmax() == 5
-    assert loss.occurrence.sum().item() == pytest.approx(1, abs=1e-4)
-
-
-def test_scale_and_occurrence_follow_a_new_batch_by_a_fiftieth():
+def test_the_scale_follows_a_new_batch_by_a_fiftieth():
     labels = torch.arange(12) % 3
-    loss = FilterLoss(4, (5, 6), num_classes=3, prior="occurrence", temperature=2.0)
+    loss = FilterLoss(4, (5, 6), num_classes=3, temperature=2.0)
     first, second = batch(seed=0)[0], 3 * batch(seed=1)[0]
     peaks = [maps.amax((2, 3)).mean(0) for maps in (first, second)]
     loss(first, labels, BETA)
     torch.testing.assert_close(loss.scale, peaks[0])
-    before = loss.occurrence.clone()
     loss(second, labels, BETA)
     torch.testing.assert_close(loss.scale, 0.98 * peaks[0] + 0.02 * peaks[1])
-    gained = second * (2 / loss.scale)[:, None, None]
-    terms = mutual_information_terms(gained, part_templates(5, 6), prior=0.5 * before + 0.5 / 31)
-    torch.testing.assert_close(loss.occurrence, 0.98 * before + 0.02 * terms.posterior.mean(0))
-
-
-def test_the_partition_function_is_averaged_over_no_more_images_than_it_remembers():
-    loss = FilterLoss(4, (5, 6), num_classes=3, partition_memory=20, temperature=2.0)
-    expected = 0
-    for number in range(4):
-        maps, labels = batch(seed=number)
-        loss(maps, labels, BETA)
-        scores = template_scores(maps, part_templates(5, 6)) * (2 / loss.scale)[:, None]
-        share = 12 / (12 + min(12 * number, 20))
-        expected = (1 - share) * expected + share * scores.double().exp().mean(0)
-        torch.testing.assert_close(loss.log_partition.double(), expected.log(), atol=1e-5, rtol=1e-5)
-
-
-def test_the_occurrence_prior_is_half_uniform():
-    """So that a place which was never seen keeps a chance, and the loss stays finite."""
-    maps, labels = batch(images=6)
-    loss = FilterLoss(4, (5, 6), num_classes=3, prior="occurrence", temperature=2.0).eval()
-    seen = torch.zeros(4, 31)
-    seen[torch.arange(4), torch.tensor([0, 7, 29, 30])] = 1
-    loss.occurrence.copy_(seen)
-    prior = 0.5 * seen + 0.5 / 31
-    found = loss(maps, labels, BETA)
-    expected = mutual_information(maps * 2, part_templates(5, 6), prior=prior)
-    assert torch.allclose(found.information, expected, atol=1e-5) and found.loss.isfinite()
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="prior is 'flat'"):
-        FilterLoss(4, (5, 6), num_classes=3, prior="flat")
+    with pytest.raises(ValueError, match="gradient is 'flat'"):
+        FilterLoss(4, (5, 6), num_classes=3, gradient="flat")
     with pytest.raises(ValueError, match="temperature is 0"):
         FilterLoss(4, (5, 6), num_classes=3, temperature=0)
     with pytest.raises(ValueError, match=r"grid of \(5, 6\)"):
@@ -239,7 +199,6 @@ def test_negatives_of_a_filter_leave_out_its_own_category():
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        ("constant", [1, 1, 1]),
         ("warmup", [0, 1, 1]),
         ("inverse_epoch", [1, 1 / 3, 1 / 11]),
     ],
@@ -249,17 +208,13 @@ def test_schedules(schedule, expected):
     assert [weight.target(epoch) for epoch in (0, 2, 10)] == pytest.approx(expected)
 
 
-RANKED = {
-    "num_classes": 3,
-    "partition_memory": 64,
-    "prior": "occurrence",
-    "gradient": "autograd",
-}
+def test_without_a_warm_up_the_loss_pulls_from_the_start():
+    assert [LossWeight(0.3, warmup_epochs=0).target(epoch) for epoch in (0, 0.5, 9)] == [0.3, 0.3, 0.3]
 
 
 def trained_on(maps, labels):
     """Loss, gradient of the maps and everything remembered, after three batches."""
-    loss, mask = FilterLoss(4, (5, 6), **RANKED), TemplateMask(4, beta_rule="spread")
+    loss, mask = FilterLoss(4, (5, 6), num_classes=3), TemplateMask(4, beta_rule="spread")
     for factor in (1.0, 0.5, 2.0):
         variable = (maps * factor).requires_grad_()
         mask.match_spread(variable.detach())
@@ -284,8 +239,7 @@ def test_two_processes_remember_and_teach_what_one_does_with_all_images(tmp_path
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, value in whole["state"].items():
         assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name
-        if name != "images_seen":  # counts a process's own images
-            assert torch.allclose(ranks[0]["state"][name], value, atol=1e-5), name
+        assert torch.allclose(ranks[0]["state"][name], value, atol=1e-5), name
     assert torch.allclose((ranks[0]["loss"] + ranks[1]["loss"]) / 2, whole["loss"], atol=1e-5)
     for rank in range(2):  # gradients of the ranks are averaged
         assert torch.allclose(ranks[rank]["slope"] / 2, whole["slope"][rank::2], atol=1e-6)

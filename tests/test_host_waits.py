@@ -12,7 +12,7 @@ FILTER_LOSSES = {
     "defaults": {},
     "paper": {"gradient": "target_template", "assignment": "maximum"},
     "released code": {"gradient": "released_code"},
-    "memory": {"partition_memory": 40, "prior": "occurrence", "gradient": "frozen_partition"},
+    "paper, Eq. (4)": {"gradient": "frozen_partition"},
 }
 
 
@@ -74,7 +74,7 @@ def test_a_step_with_any_filter_loss_reads_nothing(kind, tmp_path):
 @pytest.mark.parametrize(
     "mask",
     [
-        {"position": "centroid", "beta_rule": "learned"},
+        {"position": "centroid"},
         {"position": "template", "beta_rule": "spread"},
         {"norm": "l1", "strength": 0.5},
     ],

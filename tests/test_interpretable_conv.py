@@ -70,7 +70,7 @@ def test_any_users_network_by_layer_name():
 def test_a_users_network_needs_no_image_size_whatever_its_head_takes():
     network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 6 * 6, 2))
     network[0].eval()
-    make_interpretable(network, layers=["1"], beta_rule="learned")
+    make_interpretable(network, layers=["1"], beta_rule="spread")
     assert network[1].mask.beta.shape == (6,)
     assert network(torch.rand(2, 2, 8, 8)).shape == (2, 2)
     assert network.training and not network[0].training
@@ -141,9 +141,9 @@ def test_templates_of_each_filter_refuse_maps_of_another_number(maps):
         TemplateMask(4, beta_rule="spread")(torch.rand(2, maps, 5, 5))
 
 
-def test_learned_beta_is_a_parameter_and_fixed_beta_is_not():
-    assert "conv5.mask.beta" in dict(small(mask={"beta_rule": "learned"}).named_parameters())
-    assert "conv5.mask.beta" in dict(small().named_buffers())
+def test_the_steepness_is_a_buffer_and_no_parameter():
+    for rule in ("fixed", "spread"):
+        assert "conv5.mask.beta" in dict(small(mask={"beta_rule": rule}).named_buffers())
 
 
 def test_the_gradient_through_a_network_equals_the_mask_held_constant():

@@ -209,13 +209,13 @@ def test_a_bug_is_no_refusal(network, images, monkeypatch):
 
 
 def test_fewer_images_fit_into_memory_the_larger_they_are(network, monkeypatch):
-    monkeypatch.setattr(asking, "_free_bytes", lambda device: 40e6)
+    monkeypatch.setattr(asking, "free_memory", lambda device: 40e6)
     sizes = [fitting_batch(network, torch.zeros(3, side, side), most=1000) for side in (16, 64, 256)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1] >= 1
     per_pixel = 4 * (6 + 6 + 6 + 6 / 4 + 8 / 4 + 8 / 4)  # bytes written by the layers up to the average
     fitting = 40e6 / 4 / (4 * per_pixel * 64**2)
     assert sizes[1] <= fitting < 2 * sizes[1]
-    monkeypatch.setattr(asking, "_free_bytes", lambda device: 0)
+    monkeypatch.setattr(asking, "free_memory", lambda device: 0)
     assert fitting_batch(network, torch.zeros(3, 64, 64)) == 1
 
 

@@ -102,9 +102,7 @@ def readout_by_hand(maps, beta, norm):
     return found
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"beta": 1.5}, {"norm": "l1", "beta": 7.0}, {"beta_rule": "learned"}]
-)
+@pytest.mark.parametrize("options", [{}, {"beta": 1.5}, {"norm": "l1", "beta": 7.0}, {"beta_rule": "spread"}])
 @pytest.mark.parametrize("position", ["argmax", "centroid"])
 def test_the_template_readout_uses_the_layers_own_templates(options, position):
     torch.manual_seed(0)

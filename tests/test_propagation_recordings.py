@@ -1,6 +1,7 @@
 """LRP and DeepLIFT replayed: on a GPU a CUDA graph, here a stand-in that runs the walk again into the same tensors."""
 
 import gc
+import importlib
 import logging
 import weakref
 
@@ -10,12 +11,13 @@ from occlusion_networks import Residual, SqueezeExcite, five_convolutions, livel
 from test_host_waits import Reads
 from torch import nn
 
-from interp_cnn.explanation.propagation import deeplift as deeplift_module
-from interp_cnn.explanation.propagation import lrp as lrp_module
 from interp_cnn.explanation.propagation import recordings
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.lrp import lrp
 from interp_cnn.model.backbones import build_network
+
+lrp_module = importlib.import_module(lrp.__module__)
+deeplift_module = importlib.import_module(deeplift.__module__)
 
 
 def interpretable(position: str) -> nn.Module:

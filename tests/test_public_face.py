@@ -1,8 +1,9 @@
 """What a user imports from `interp_cnn`: every name is there, importing costs nothing, and calls feel at home."""
 
+import importlib
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,26 @@ def test_every_public_name_is_loaded_when_it_is_used():
         assert getattr(interp_cnn, name) is not None
     assert set(interp_cnn.__all__) <= set(dir(interp_cnn))
     assert interp_cnn.__version__.count(".") >= 1
+
+
+FACES = [
+    f"explanation.{room}"
+    for room in (
+        *("concepts", "decisions", "filters", "gradients"),
+        *("methods", "occlusion", "propagation", "receptive_field"),
+    )
+]
+
+
+@pytest.mark.parametrize("room", FACES)
+def test_a_room_of_explanations_gives_what_it_says(room):
+    module = importlib.import_module(f"interp_cnn.{room}")
+    assert module.__all__ == sorted(module.__all__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert not isinstance(value, ModuleType), f"{name} is a file, not what it holds"
+        if isinstance(value, type | FunctionType):
+            assert value.__module__.startswith(f"interp_cnn.{room}."), name
 
 
 def test_a_name_that_is_none_is_an_attribute_error():

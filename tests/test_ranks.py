@@ -33,11 +33,11 @@ def batch():
 
 def step(images, labels, own):
     """Three training steps of a network with batch norms, at whose maps a filter loss pulls."""
-    network, loss = norm_network(), FilterLoss(4, (5, 6), num_classes=3, partition_memory=8)
+    network, loss = norm_network(), FilterLoss(4, (5, 6), num_classes=3)
     share_batch_norms(network)
     for _ in range(3):
         maps = network(images).relu()
-        pull = AuxiliaryLoss(maps, BETA)
+        pull = AuxiliaryLoss(maps)
         task = (pull.attached().mean((2, 3)) - labels[:, None]).square().mean()
         pull.join(loss(maps, labels, BETA).loss, ratio=0.5)
         network.zero_grad()

@@ -16,7 +16,7 @@ LOSSES = {
     "frozen": {"gradient": "frozen_partition", "norm": "l1"},
     "paper": {"gradient": "target_template", "assignment": "maximum"},
     "released code": {"gradient": "released_code", "position": "centroid"},
-    "occurrence": {"prior": "occurrence"},
+    "spread": {"beta": torch.linspace(3, 5, 5)},
     "background": {"background": 0},
 }
 
@@ -47,28 +47,25 @@ def replaying(monkeypatch):
     return made
 
 
-def training(options: dict, beta: torch.Tensor, sizes=(6,) * STEPS):
+def training(options: dict, sizes=(6,) * STEPS):
     """Everything that the steps of a training answer, and the loss."""
     torch.manual_seed(0)
+    options = dict(options)
+    beta = options.pop("beta", torch.tensor(4.0))
     loss, answers = FilterLoss(5, (4, 3), num_classes=3, **options), []
     for size in sizes:
         maps = torch.rand(size, 5, 4, 3).requires_grad_()
         terms = loss(maps, torch.randint(0, 3, (size,)), beta)
-        wanted = [maps, beta] if beta.requires_grad else [maps]
-        answers += [*terms, *torch.autograd.grad(2 * terms.loss, wanted)]
+        answers += [*terms, *torch.autograd.grad(2 * terms.loss, maps)]
     return [one.detach() for one in answers], loss
 
 
-@pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_replayed_steps_answer_teach_and_remember_what_steps_as_they_are_do(
-    kind, learned, replaying, monkeypatch
-):
-    beta = torch.linspace(3, 5, 5).requires_grad_() if learned else torch.tensor(4.0)
-    replayed, loss = training(LOSSES[kind], beta)
+def test_replayed_steps_answer_teach_and_remember_what_steps_as_they_are_do(kind, replaying, monkeypatch):
+    replayed, loss = training(LOSSES[kind])
     assert len(replaying) == 1
     monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
-    plain, other = training(LOSSES[kind], beta)
+    plain, other = training(LOSSES[kind])
     for one, two in zip(replayed, plain, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
     for one, two in zip(loss.state_dict().values(), other.state_dict().values(), strict=True):
@@ -77,10 +74,10 @@ def test_replayed_steps_answer_teach_and_remember_what_steps_as_they_are_do(
 
 def test_each_size_of_batch_has_its_own_recording_and_odd_ones_run_as_they_are(replaying, monkeypatch):
     sizes = [6, 6, 4, 6, 6, 4, 6, 4, 4, 4, 3, 3, 3, 3, 3, 6, 4]
-    replayed, _ = training({}, torch.tensor(4.0), sizes)
+    replayed, _ = training({}, sizes)
     assert len(replaying) == recorded_steps.MOST
     monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
-    for one, two in zip(replayed, training({}, torch.tensor(4.0), sizes)[0], strict=True):
+    for one, two in zip(replayed, training({}, sizes)[0], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
 
 
@@ -102,10 +99,10 @@ def test_where_a_recording_fails_or_is_wrong_the_training_is_the_same_and_says_s
     monkeypatch.setattr(recorded_steps, "captured", capture)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     with caplog.at_level(logging.INFO):
-        found, loss = training({}, torch.tensor(4.0))
+        found, loss = training({})
     assert [words in one.message for one in caplog.records] == [True]
     monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
-    expected, other = training({}, torch.tensor(4.0))
+    expected, other = training({})
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
     assert torch.equal(loss.scale, other.scale) and loss.batches == other.batches == STEPS
@@ -114,12 +111,12 @@ def test_where_a_recording_fails_or_is_wrong_the_training_is_the_same_and_says_s
 def test_a_recording_that_is_no_faster_is_not_kept(replaying, monkeypatch, caplog):
     monkeypatch.setattr(recorded_steps, "_timed", lambda run, device: (run(), 1.0))
     with caplog.at_level(logging.INFO):
-        _, loss = training({}, torch.tensor(4.0))
+        _, loss = training({})
     assert len(replaying) == 1 and "no faster" in caplog.text and not loss.steps.record
 
 
 def test_copies_start_without_recordings_and_moved_memory_is_recorded_anew(replaying):
-    _, loss = training({}, torch.tensor(4.0))
+    _, loss = training({})
     assert len(replaying) == 1
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert other.steps is not loss.steps and torch.equal(other.scale, loss.scale)
@@ -127,11 +124,6 @@ def test_copies_start_without_recordings_and_moved_memory_is_recorded_anew(repla
     before = loss.scale.clone()
     loss(torch.rand(6, 5, 4, 3).requires_grad_(), torch.zeros(6, dtype=torch.long), torch.tensor(4.0))
     assert not torch.equal(loss.scale, before)
-
-
-def test_a_loss_that_remembers_the_partition_function_runs_as_it_is(replaying):
-    training({"partition_memory": 40}, torch.tensor(4.0))
-    assert not replaying
 
 
 def test_the_processor_records_nothing():

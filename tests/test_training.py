@@ -38,7 +38,7 @@ def data(seed=0):
     return module
 
 
-def module_for(digits, *, seed=0, enabled=True, ratio=0.3, schedule="warmup", **options):
+def module_for(digits, *, seed=0, enabled=True, ratio=0.3, warmup_epochs=2.0, **options):
     torch.manual_seed(seed)
     network = build_network(
         "small_cnn",
@@ -55,7 +55,7 @@ def module_for(digits, *, seed=0, enabled=True, ratio=0.3, schedule="warmup", **
         num_classes=10,
         image_size=(24, 24),
         channels=1,
-        loss_weight={"ratio": ratio, "schedule": schedule},
+        loss_weight={"ratio": ratio, "warmup_epochs": warmup_epochs},
         **options,
     )
 
@@ -83,7 +83,7 @@ def same_weights(one, two) -> bool:
     "filter_loss",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"partition_memory": 64, "prior": "occurrence", "gradient": "frozen_partition"},
+        {"gradient": "target_template", "assignment": "maximum"},
     ],
 )
 def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, filter_loss):
@@ -165,7 +165,7 @@ def test_tensorboard_holds_the_scalars_the_mask_grids_and_the_hyperparameters(tm
 
 
 def test_the_ratio_of_the_gradients_is_the_given_one_in_every_step(monkeypatch):
-    module = module_for(data(), schedule="constant")
+    module = module_for(data(), warmup_epochs=0)
     logged, maps = {}, []
     monkeypatch.setattr(module, "_log", lambda tag, value, images, **_: logged.update({tag: value}))
     module.masks["conv5"].register_forward_hook(lambda mask, *_: maps.append(mask.kept_maps))
@@ -195,7 +195,7 @@ def test_masks_grow_from_nothing_to_full_strength_by_the_given_part_of_the_steps
 
 def test_every_parameter_is_optimised_once():
     digits = data()
-    module = module_for(digits, mask={"beta_rule": "learned"})
+    module = module_for(digits, mask={"beta_rule": "spread"})
     module.trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
     found = module.configure_optimizers()["optimizer"]
     listed = [id(p) for group in found.param_groups for p in group["params"]]

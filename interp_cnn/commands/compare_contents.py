@@ -20,6 +20,7 @@ from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import FilterPair, Network, SampleImage, Sights
 from interp_cnn.report.comparison.contents import Mistaken
@@ -28,7 +29,6 @@ from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.folder import GENERATOR
 from interp_cnn.report.maps.records import read_maps, read_record
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
-from interp_cnn.runs.devices import device_of
 from interp_cnn.runs.folder import Run
 from interp_cnn.runs.inputs import Picture, run_subject, set_pictures, spread
 

@@ -31,13 +31,14 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import asked
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.exports import card, decisions, filters, maps, network, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
 from interp_cnn.model.trunk import Extended
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.decisions.class_tables import class_tables
 from interp_cnn.report.measures import shown_in
-from interp_cnn.runs.devices import computing, device_of
+from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import Run, load_run, plain
 from interp_cnn.runs.inputs import set_pictures, spread
 from interp_cnn.runs.measuring import measure_run

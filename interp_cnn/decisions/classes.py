@@ -25,6 +25,7 @@ from interp_cnn.explanation.decisions.class_filters import (
 )
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.report.decisions.class_contents import (
     ClassReading,
@@ -33,7 +34,6 @@ from interp_cnn.report.decisions.class_contents import (
     FewFilters,
     Scored,
 )
-from interp_cnn.runs.devices import device_of
 
 TRAINING, JUDGED = 1000, 2000  # images looked at, at most, from all classes alike
 MOST_CLASSES = 100  # whose filters are kept one class at a time

@@ -17,6 +17,7 @@ from interp_cnn.explanation.decisions.contributions import Contributions
 from interp_cnn.explanation.decisions.removal import Removal, filters_for, removal
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
+from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
 from interp_cnn.report.decisions.contents import Curves, Decision, FilterShare
@@ -66,7 +67,7 @@ def decisions_about(networks: Sequence[Asked], image: Tensor, label: str = "") -
     """
     found = []
     for one in networks:
-        pixels = image.to(next(one.network.parameters(), image).device)
+        pixels = beside(one.network, image)
         with evaluation_mode(one.network), torch.no_grad():
             said = int(one.network(pixels[None]).argmax())
         true = [one.classes.index(label)] if label in one.classes else []

@@ -12,6 +12,7 @@ from interp_cnn.evaluation.filters.measure_network import NetworkMeasures, measu
 from interp_cnn.explanation.gradients.grad_cam import last_feature_maps
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
 from interp_cnn.explanation.network.layers import layer_name
+from interp_cnn.explanation.network.placement import device_of
 
 
 def evaluate_network(
@@ -67,7 +68,7 @@ def evaluate_network(
     first = next(iter(loader), None)
     if first is None:
         raise ValueError("loader gives no batch; expected at least one image")
-    device = next(network.parameters(), torch.zeros(())).device
+    device = device_of(network)
     one = first.images[:1].to(device)
     with evaluation_mode(network), torch.no_grad():
         logits = network(one)

@@ -24,6 +24,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps_and_logits
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
 
 
@@ -50,7 +51,7 @@ def reconstruction_quality(
         resamples: of the images.
         seed: of the resamplings.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     rows: list[dict[str, Tensor]] = []
     drawn_grid, real_grid, labels = [], [], []
     for batch in loader:

@@ -52,9 +52,22 @@ def reference_images(images: Tensor, baseline: Baseline) -> list[Tensor]:
     )
 
 
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur (B, C, H, W), edges repeated outwards; sigma in pixels."""
-    channels, radius = images.shape[1], max(1, round(3 * sigma))
+def blurred(images: Tensor, sigma: float, *, radius: int | None = None) -> Tensor:
+    """Gaussian blur, edges repeated outwards.
+
+    Args:
+        images: (B, C, H, W).
+        sigma: in pixels.
+        radius: where the Gaussian is cut off, in pixels; None: at three sigma.
+
+    Returns:
+        (B, C, H, W).
+
+    Example:
+        >>> blurred(torch.eye(3)[None, None], sigma=0.5, radius=1)[0, 0, 1]
+        tensor([0.1790, 0.6420, 0.1790])
+    """
+    channels, radius = images.shape[1], max(1, round(3 * sigma)) if radius is None else radius
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(channels, 1, -1)

@@ -22,8 +22,8 @@ class AuxiliaryLoss:
         weight: () w, known after the backward pass; 0 where a norm is zero or not finite.
     """
 
-    def __init__(self, feature_maps: Tensor, beta: Tensor):
-        self.sources: tuple[Tensor, Tensor] | None = (feature_maps, beta)
+    def __init__(self, feature_maps: Tensor):
+        self.maps: Tensor | None = feature_maps
         self.loss: Tensor | None = None
         self.ratio = 0.0
         self.weight = torch.zeros((), device=feature_maps.device)
@@ -34,24 +34,23 @@ class AuxiliaryLoss:
 
     def attached(self) -> Tensor:
         """The maps as the network goes on with them: what comes back from there is the task's gradient."""
-        assert self.sources is not None  # they are let go of in the backward pass only
-        return _Pulled.apply(*self.sources, self)
+        assert self.maps is not None  # they are let go of in the backward pass only
+        return _Pulled.apply(self.maps, self)
 
-    def gradients(self, task: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gradients of the maps and of beta, from the task's of the maps; pulled the first time alone."""
-        sources, loss = self.sources, self.loss
-        self.sources = self.loss = None  # nothing is held while the layers below go back
-        if sources is None or loss is None or self.ratio == 0:
-            return task, None
-        own, *beta = torch.autograd.grad(loss, [one for one in sources if one.requires_grad])
+    def joined(self, task: Tensor) -> Tensor:
+        """The gradient of the maps, from the task's; pulled the first time alone."""
+        maps, loss = self.maps, self.loss
+        self.maps = self.loss = None  # nothing is held while the layers below go back
+        if maps is None or loss is None or self.ratio == 0:
+            return task
+        (own,) = torch.autograd.grad(loss, maps)
         squares = torch.stack([one.float().square().sum() for one in (task, own)])
         norms = sum_over_ranks(squares).sqrt()  # of all processes' images
         weight = self.ratio * norms[0] / norms[1]
         # on the device: to ask here would make the host wait for it in every step
         pulls = weight < torch.inf  # NaN and infinity do not
         self.weight = weight.nan_to_num(0, 0, 0)
-        pulled = torch.where(pulls, own.mul_(weight).add_(task), task)
-        return pulled, torch.where(pulls, beta[0] * weight, 0) if beta else None
+        return torch.where(pulls, own.mul_(weight).add_(task), task)
 
 
 class _Pulled(torch.autograd.Function):
@@ -60,11 +59,11 @@ class _Pulled(torch.autograd.Function):
     rectifies = False  # told to guided back-propagation
 
     @staticmethod
-    def forward(ctx, feature_maps: Tensor, beta: Tensor, pull: AuxiliaryLoss) -> Tensor:
+    def forward(ctx, feature_maps: Tensor, pull: AuxiliaryLoss) -> Tensor:
         ctx.auxiliary_loss = pull
         return feature_maps.view_as(feature_maps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        return *ctx.auxiliary_loss.gradients(gradient), None
+        return ctx.auxiliary_loss.joined(gradient), None

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.model.distributed import sum_over_ranks
-
-RULES = ("sum", "maximum")
+from interp_cnn.model.paper_variants import ASSIGNMENTS, response_of
 
 
 class FilterCategories(nn.Module):
@@ -37,8 +36,8 @@ class FilterCategories(nn.Module):
         decay: float = 0.9,
     ):
         super().__init__()
-        if rule not in RULES:
-            raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
+        if rule not in ASSIGNMENTS:
+            raise ValueError(f"rule is {rule!r}; expected one of {', '.join(ASSIGNMENTS)}")
         if background is not None and not 0 <= background < num_classes:
             raise ValueError(
                 f"background is {background}; expected a class index below {num_classes} or None"
@@ -55,8 +54,7 @@ class FilterCategories(nn.Module):
     @torch.no_grad()
     def update(self, feature_maps: Tensor, labels: Tensor) -> None:
         """Adds one training batch: feature_maps (B, D, h, w), labels (B,)."""
-        maps = feature_maps.float()
-        strength = maps.sum((2, 3)) if self.rule == "sum" else maps.amax((2, 3))  # (B, D)
+        strength = response_of(feature_maps.float(), self.rule)  # (B, D)
         classes = torch.arange(self.num_classes, device=labels.device)
         members = (labels[:, None] == classes).to(strength.dtype)  # (B, K)
         total = sum_over_ranks(strength.T @ members)  # (D, K)

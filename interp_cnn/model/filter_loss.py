@@ -5,28 +5,24 @@ information is 1e-4 nats. So the maps are divided by a running scale of each fil
 temperature, which then has a meaning: a map that is one cell of typical peak height scores `temperature` nats at its
 own template.
 
-Options beyond the paper: a running partition function, so that small batches see the whole data set; and a prior p(T)
-that follows where the part really occurs, because the uniform one rewards a filter for visiting every position
-equally often.
-
-Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, sections 3.1-3.2.
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, sections 3.1-3.2. What the publication
+and its code do otherwise can be chosen (`paper_variants`).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from interp_cnn.model import recorded_steps
-from interp_cnn.model.distributed import mean_over_ranks, sum_over_ranks, world_size
+from interp_cnn.model.distributed import mean_over_ranks, world_size
 from interp_cnn.model.filter_categories import FilterCategories
 from interp_cnn.model.layer_information import (
-    GRADIENTS,
     LayerInformation,
-    information_and_gradients,
+    information_and_gradient,
     layer_information,
 )
+from interp_cnn.model.paper_variants import GRADIENTS, LABEL_BASED
 from interp_cnn.model.templates import (
     BANK_CELLS,
     distance_kernel,
@@ -34,7 +30,6 @@ from interp_cnn.model.templates import (
     template_distances,
 )
 
-PRIORS = ("uniform", "occurrence")
 RECORDED_BYTES = 64 << 20  # of scores; the kernels of larger ones take longer than launching them
 
 
@@ -57,10 +52,8 @@ class FilterLoss(nn.Module):
         background: class without filters, or None.
         norm: distance of the templates, "l2" or "l1".
         temperature: nats, see above.
-        gradient: "autograd", "frozen_partition", "target_template" or "released_code" (information_gradient).
+        gradient: "autograd", or "frozen_partition", "target_template" or "released_code" of `paper_variants`.
         position: where a map's part is, for the two label-based gradients, see `peak_positions`.
-        partition_memory: number of images over which the partition function is averaged; 0: the batch alone.
-        prior: "uniform" or "occurrence", p(T) as it was observed, half mixed with the uniform one.
         assignment: rule of `FilterCategories`, "sum" or "maximum".
 
     Example:
@@ -82,42 +75,25 @@ class FilterLoss(nn.Module):
         temperature: float = 3.0,
         gradient: str = "autograd",
         position: str = "argmax",
-        partition_memory: int = 0,
-        prior: str = "uniform",
         assignment: str = "sum",
     ):
         super().__init__()
-        for name, value, known in (
-            ("gradient", gradient, GRADIENTS),
-            ("prior", prior, PRIORS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient is {gradient!r}; expected one of {', '.join(GRADIENTS)}")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; expected a positive number of nats")
         height, width = grid
-        templates = height * width + 1
         self.grid = (height, width)
         self.norm = norm
         self.temperature = temperature
         self.gradient = gradient
         self.position = position
-        self.partition_memory = partition_memory
-        self.prior_kind = prior
         self.steps = recorded_steps.RecordedSteps()
         self.categories = FilterCategories(filters, num_classes, background=background, rule=assignment)
         self.scale: Tensor
         self.batches: Tensor
-        self.occurrence: Tensor
-        self.log_partition: Tensor
-        self.images_seen: Tensor
         self.register_buffer("scale", torch.ones(filters))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        if prior == "occurrence":
-            self.register_buffer("occurrence", torch.full((filters, templates), 1 / templates))
-        if partition_memory:
-            self.register_buffer("log_partition", torch.zeros(filters, templates))
-            self.register_buffer("images_seen", torch.zeros(()))
 
     def forward(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> FilterLossTerms:
         """Loss of a batch; in training mode it also updates what is remembered.
@@ -142,8 +118,6 @@ class FilterLoss(nn.Module):
                 settings = self._settings(feature_maps, labels, beta)
             values = layer_information(feature_maps, beta, settings)
             loss = -values.value.mean()
-        if self.training:
-            self._remember(values, feature_maps)
         return FilterLossTerms(loss, values.value.detach(), values.category_entropy, values.spatial_entropy)
 
     def _replays(self, feature_maps: Tensor) -> bool:
@@ -153,7 +127,6 @@ class FilterLoss(nn.Module):
             and feature_maps.requires_grad
             and feature_maps.dtype != torch.float64
             and 4 * feature_maps.numel() <= RECORDED_BYTES
-            and not self.partition_memory
             and world_size() == 1
             and not torch.compiler.is_compiling()
         )
@@ -165,35 +138,28 @@ class FilterLoss(nn.Module):
             distance_kernel(height, width, **options),
             template_distances(height, width, **options) if height * width <= BANK_CELLS else None,
         )
-        settings = (
-            self.temperature,
-            self.gradient,
-            self.position,
-            self.norm,
-            self.prior_kind,
-        )
+        settings = (self.temperature, self.gradient, self.position, self.norm)
         categories = self.categories
-        figures, of_maps, of_beta = self.steps.run(
+        figures, of_maps = self.steps.run(
             self._step,
             feature_maps.detach(),
             labels,
             beta,
             memory=list(self.buffers()),
-            options=(*settings, beta.requires_grad, categories.rule, categories.decay, categories.background),
+            options=(*settings, categories.rule, categories.decay, categories.background),
         )
-        loss = recorded_steps.WithGradients.apply(feature_maps, beta, figures[-1], of_maps, of_beta)
+        loss = recorded_steps.WithGradient.apply(feature_maps, figures[-1], of_maps)
         return FilterLossTerms(loss, *figures[:-1].view(3, -1))
 
-    def _step(self, maps: Tensor, labels: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(3D + 1,) information, both entropies and the loss; gradients of the loss for the maps and for beta."""
+    def _step(self, maps: Tensor, labels: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """(3D + 1,) information, both entropies and the loss; the gradient of the loss for the maps."""
         self.observe(maps, labels)
         with _full_precision(maps):
             settings = self._settings(maps, labels, beta)
-            values, of_maps, of_beta = information_and_gradients(maps, beta, settings)
+            values, of_maps = information_and_gradient(maps, beta, settings)
             loss = -values.value.mean()
-        self._remember(values, maps)
         figures = torch.cat([values.value, values.category_entropy, values.spatial_entropy, loss[None]])
-        return figures, of_maps, of_beta
+        return figures, of_maps
 
     @torch.no_grad()
     def observe(self, feature_maps: Tensor, labels: Tensor) -> None:
@@ -203,29 +169,14 @@ class FilterLoss(nn.Module):
             self._update_scale(feature_maps)
 
     def _settings(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> LayerInformation:
-        templates = self.grid[0] * self.grid[1] + 1
-        log_prior = feature_maps.new_full((templates,), -math.log(templates), dtype=torch.float32)
-        if self.prior_kind == "occurrence":
-            log_prior = (0.5 * self.occurrence + 0.5 / templates).log()
-        log_partition, share = None, 1.0
-        if self.partition_memory:
-            wide = torch.float32 if feature_maps.device.type == "mps" else torch.float64
-            seen = self.images_seen.to(wide).clamp(max=self.partition_memory)
-            images = _images(feature_maps).to(wide)
-            # before the first batch nothing is remembered: the share is 1
-            log_partition, share = self.log_partition, images / (images + seen)
         positions = own = None
-        if labels is not None and self.gradient in GRADIENTS[2:]:
-            positions = peak_positions(
-                feature_maps, position=self.position, beta=beta.detach(), norm=self.norm
-            )
+        label_based = self.gradient in LABEL_BASED
+        if labels is not None and label_based:
+            positions = peak_positions(feature_maps, position=self.position, beta=beta, norm=self.norm)
             own = self.categories.own_images(labels)
         return LayerInformation(
             gain=self.temperature / self.scale,
-            log_prior=log_prior,
-            log_partition=log_partition,
-            share=share,
-            gradient=self.gradient if positions is not None or self.gradient in GRADIENTS[:2] else "autograd",
+            gradient="autograd" if labels is None and label_based else self.gradient,
             norm=self.norm,
             positions=positions,
             own=own,
@@ -237,18 +188,6 @@ class FilterLoss(nn.Module):
         followed = (self.scale * 0.98).add_(observed, alpha=1 - 0.98)
         self.scale.copy_(torch.where(self.batches == 0, observed, followed))  # the host does not look
         self.batches += 1
-
-    def _remember(self, values, feature_maps: Tensor) -> None:
-        if self.prior_kind == "occurrence":
-            self.occurrence.mul_(0.98).add_(values.mean_posterior, alpha=0.02)
-        if self.partition_memory:
-            self.log_partition.copy_(values.log_partition)
-            self.images_seen.add_(_images(feature_maps))
-
-
-def _images(feature_maps: Tensor) -> Tensor:
-    """Number of images of all processes, ()."""
-    return sum_over_ranks(feature_maps.new_tensor(float(feature_maps.shape[0]), dtype=torch.float32))
 
 
 def _full_precision(values: Tensor) -> torch.autocast:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.model.auxiliary_loss import AuxiliaryLoss
-from interp_cnn.model.distributed import mean_over_ranks
 from interp_cnn.model.layer_shapes import layer_shapes
+from interp_cnn.model.paper_variants import BETA_RULES, beta_of_spread
 from interp_cnn.model.templates import (
     BANK_CELLS,
     distance_kernel,
@@ -33,8 +33,6 @@ from interp_cnn.model.templates import (
     undecided_peaks,
     windows_at,
 )
-
-BETA_RULES = ("fixed", "learned", "spread")
 
 
 class TemplateMask(nn.Module):
@@ -47,8 +45,8 @@ class TemplateMask(nn.Module):
         beta: steepness of the templates.
         norm: "l2" or "l1".
         position: "argmax", "centroid" or "template" (`peak_positions`).
-        beta_rule: "fixed"; "learned": one per filter, by the gradient of the filter loss; "spread": one per filter,
-            following the released code, which makes templates as wide as the maps are.
+        beta_rule: "fixed", or "spread": one per filter, following the released code, which makes templates as wide
+            as the maps are.
         strength: share of the mask that is applied, from 0 to 1; what the mask hides then keeps the part 1 - strength.
         enabled: False makes it the identity: the plain twin has the same modules.
         rectify: set negative activations to zero first; needed where the layer does not end in a ReLU.
@@ -84,11 +82,9 @@ class TemplateMask(nn.Module):
         self.keep_maps = False
         self.kept_maps: Tensor | None = None
         self.auxiliary_loss: AuxiliaryLoss | None = None
-        if beta_rule == "learned":
-            self.beta = nn.Parameter(torch.full((filters,), float(beta)))
-        else:
-            shape = (filters,) if beta_rule == "spread" else ()
-            self.register_buffer("beta", torch.full(shape, float(beta)))
+        self.beta: Tensor
+        shape = (filters,) if beta_rule == "spread" else ()
+        self.register_buffer("beta", torch.full(shape, float(beta)))
 
     def forward(self, feature_maps: Tensor) -> Tensor:
         """Masked feature maps, (B, D, h, w) like the input.
@@ -118,7 +114,7 @@ class TemplateMask(nn.Module):
         self.kept_maps = feature_maps
         if not feature_maps.requires_grad:
             return feature_maps
-        self.auxiliary_loss = AuxiliaryLoss(feature_maps, self.beta)
+        self.auxiliary_loss = AuxiliaryLoss(feature_maps)
         return self.auxiliary_loss.attached()
 
     def positions(self, feature_maps: Tensor) -> Tensor:
@@ -130,7 +126,7 @@ class TemplateMask(nn.Module):
         return self._cells(feature_maps.relu() if self.rectify else feature_maps, "template")
 
     def _cells(self, maps: Tensor, position: str) -> Tensor:
-        return peak_positions(maps.detach(), position=position, beta=self.beta.detach(), norm=self.norm)
+        return peak_positions(maps.detach(), position=position, beta=self.beta, norm=self.norm)
 
     def evidence_between(self, positions: Tensor, others: Tensor, height: int, width: int) -> Tensor:
         """Weights (B, D, h, w) whose sum over a map is positive where the layer prefers `positions` to `others`."""
@@ -139,7 +135,7 @@ class TemplateMask(nn.Module):
             others,
             (height, width),
             position=self.position,
-            beta=self.beta.detach(),
+            beta=self.beta,
             norm=self.norm,
         )
 
@@ -152,14 +148,13 @@ class TemplateMask(nn.Module):
             inexact,
             rounding,
             position=self.position,
-            beta=self.beta.detach(),
+            beta=self.beta,
             norm=self.norm,
         )
 
     def masks_at(self, positions: Tensor, height: int, width: int) -> Tensor:
         """Masks for given positions, (B, D) flat cells -> (B, D, h, w) in [0, 1]."""
-        beta = self.beta.detach()
-        options = {"norm": self.norm, "device": positions.device}
+        beta, options = self.beta, {"norm": self.norm, "device": positions.device}
         if beta.dim() == 0 and height * width <= BANK_CELLS:
             bank = template_distances(height, width, **options)  # of all cells, kept
             return template_values(bank, beta, floor=0)[positions]
@@ -177,22 +172,8 @@ class TemplateMask(nn.Module):
 
     @torch.no_grad()
     def match_spread(self, feature_maps: Tensor, *, rate: float = 0.05) -> None:
-        """Moves beta towards the released code's target: templates as wide as the maps spread.
-
-        The code works in coordinates from -1 to 1 and aims at 3 / (spread in cells), held in [1.5, 3]; that is
-        twice as much in units of the larger side.
-        """
-        maps = feature_maps.float()
-        height, width = maps.shape[2:]
-        centres = peak_positions(maps, position="centroid")
-        distances = distance_kernel(height, width, device=maps.device) * max(height, width)
-        squared = windows_at(distances, centres, height, width).square()
-        mass = maps.sum((2, 3))
-        spread = ((squared * maps).sum((2, 3)) / mass.clamp(min=1e-9)).sqrt()  # (B, D) cells
-        moment, weight = (mean_over_ranks(sums) for sums in ((spread * mass).sum(0), mass.sum(0)))  # (D,)
-        mean_spread = moment / weight.clamp(min=1e-9)
-        target = 2 * (3 / mean_spread.clamp(min=1e-3)).clamp(1.5, 3.0)
-        self.beta.lerp_(target.to(self.beta), rate)
+        """Moves beta towards that of the maps' spread (`beta_of_spread`)."""
+        self.beta.lerp_(beta_of_spread(feature_maps).to(self.beta), rate)
 
     def extra_repr(self) -> str:
         return f"{self.filters}, {self.norm}, {self.position}, beta {self.beta_rule}, enabled={self.enabled}"

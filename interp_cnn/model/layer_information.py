@@ -1,19 +1,16 @@
 """The mutual information of a whole layer and its gradient, in little memory.
 
 `mutual_information` keeps several (B, D, T) tensors for back-propagation. Here the layer is worked through in
-blocks of filters; the forward pass keeps only what is (D, T), and the backward pass makes the scores again. All
-four gradients that the literature and the code offer are closed forms in the scores. With E the mean over images,
-u_xT = exp(s_xT) / E exp(s_T), r_xT = log(u_xT / sum_T p(T) u_xT) and R_T = E[u_T r_T]:
+blocks of filters; the forward pass keeps only what is (D, T), and the backward pass makes the scores again. With E
+the mean over images, p(T) = 1 / (h w + 1), u_xT = exp(s_xT) / E exp(s_T), r_xT = log(u_xT / sum_T p(T) u_xT) and
+R_T = E[u_T r_T],
 
-    MI = sum_T p(T) R_T
-    autograd          dMI/ds_xT = p(T) u_xT (r_xT - a R_T) / B     a = share of this batch in the partition function
-    frozen_partition  dMI/ds_xT = p(T) u_xT r_xT / B               exact Eq. (4), with the sign corrected
-    target_template   the same for one template only: T at the peak when the image is of the filter's category,
-                      T- otherwise (the paper's approximation)
-    released_code     per filter, weights exp(s)(s - log E exp(s) + 1) normalised to mean 1, times the template of
-                      the peak on images of the category and times -1 on the others (zqs1022/interpretableCNN)
+    MI = sum_T p(T) R_T        dMI/ds_xT = p(T) u_xT (r_xT - R_T) / B
 
-Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, Eq. (4) and the released code.
+is the value and its exact gradient (`gradient="autograd"`). The gradients that the publication and its code use in
+its place stand in `paper_variants`.
+
+Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, Eqs. (1), (4) and (5).
 """
 
 import math
@@ -27,10 +24,14 @@ from torch.nn import functional
 
 from interp_cnn.model.distributed import world_size
 from interp_cnn.model.mutual_information import entropies
-from interp_cnn.model.released_gradient import released_gradient
+from interp_cnn.model.paper_variants import (
+    GRADIENTS,
+    LABEL_BASED,
+    at_one_template,
+    released_gradient,
+)
 from interp_cnn.model.templates import template_distances, template_values
 
-GRADIENTS = ("autograd", "frozen_partition", "target_template", "released_code")
 BLOCK_BYTES = 2 << 20  # of scores at once on a processor: what its caches hold
 GPU_BLOCK_BYTES = 256 << 20  # on a GPU, where each further block costs a hundred launches of kernels
 
@@ -40,9 +41,6 @@ class LayerInformation:
     """What `layer_information` needs besides the maps; one place for its many small inputs."""
 
     gain: Tensor  # (D,) nats per unit of score
-    log_prior: Tensor  # (T,) or (D, T)
-    log_partition: Tensor | None = None  # (D, T) running log E exp(s), None: this batch alone
-    share: float | Tensor = 1.0  # weight of this batch in the running partition function
     gradient: str = "autograd"
     norm: str = "l2"
     positions: Tensor | None = None  # (B, D) flat cell of each map's part, for the label-based gradients
@@ -62,8 +60,7 @@ class InformationValues(NamedTuple):
     value: Tensor  # (D,) nats
     category_entropy: Tensor  # (D,)
     spatial_entropy: Tensor  # (D,)
-    mean_posterior: Tensor  # (D, T) E p(T | x)
-    log_partition: Tensor  # (D, T) as used, to be kept as the running estimate
+    log_partition: Tensor  # (D, T) log E exp(s), for the backward pass
 
 
 def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInformation) -> InformationValues:
@@ -71,29 +68,29 @@ def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInforma
 
     Args:
         feature_maps: (B, D, h, w), not negative.
-        beta: () one steepness for all filters or (D,) one each; differentiable with gradient "autograd".
+        beta: () one steepness for all filters or (D,) one each; no gradient goes there.
         settings: everything else.
 
     Returns:
-        The values; `value` carries the gradient named by `settings.gradient` to the maps and to beta.
+        The values; `value` carries the gradient named by `settings.gradient` to the maps.
     """
     if settings.gradient not in GRADIENTS:
         raise ValueError(f"gradient is {settings.gradient!r}; expected one of {', '.join(GRADIENTS)}")
-    if settings.gradient in GRADIENTS[2:] and (settings.own is None or settings.positions is None):
+    if settings.gradient in LABEL_BASED and (settings.own is None or settings.positions is None):
         raise ValueError(f"gradient {settings.gradient} needs the labels of the images and the positions")
     return InformationValues(*_LayerInformation.apply(feature_maps, beta, settings))
 
 
-def information_and_gradients(
+def information_and_gradient(
     feature_maps: Tensor, beta: Tensor, settings: LayerInformation
-) -> tuple[InformationValues, Tensor, Tensor | None]:
-    """The values, and the gradients of minus their mean for the maps and, where it has one, for beta.
+) -> tuple[InformationValues, Tensor]:
+    """The values, and the gradient of minus their mean for the maps.
 
     The same numbers as `layer_information` and its backward pass, without autograd: what a recorded step computes.
     """
     values, reward, templates = _values(feature_maps, beta, settings)
     by_filter = values.value.new_full(values.value.shape, -1 / len(values.value))
-    gradients = _gradients(
+    gradient = _gradient(
         feature_maps,
         beta,
         settings,
@@ -101,9 +98,8 @@ def information_and_gradients(
         reward,
         shared=templates,
         grad_value=by_filter,
-        of_beta=beta.requires_grad,
     )
-    return values, *gradients
+    return values, gradient
 
 
 class _LayerInformation(torch.autograd.Function):
@@ -125,7 +121,7 @@ class _LayerInformation(torch.autograd.Function):
         feature_maps, beta, log_partition, reward = ctx.saved_tensors
         with torch.autocast(feature_maps.device.type, enabled=False):
             templates = _shared_templates(feature_maps, beta, ctx.settings)
-        gradients = _gradients(
+        gradient = _gradient(
             feature_maps,
             beta,
             ctx.settings,
@@ -133,9 +129,8 @@ class _LayerInformation(torch.autograd.Function):
             reward,
             shared=templates,
             grad_value=grad_value,
-            of_beta=ctx.needs_input_grad[1],
         )
-        return *gradients, None
+        return gradient, None, None
 
 
 def _values(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
@@ -150,7 +145,7 @@ def _values(feature_maps: Tensor, beta: Tensor, settings: LayerInformation):
     return InformationValues(*parts[:-1]), parts[-1], shared
 
 
-def _gradients(
+def _gradient(
     feature_maps: Tensor,
     beta: Tensor,
     settings: LayerInformation,
@@ -159,11 +154,9 @@ def _gradients(
     *,
     shared: Tensor | None,
     grad_value: Tensor,
-    of_beta: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients (B, D, h, w) of the maps and of beta, from that of the values (D,)."""
+) -> Tensor:
+    """Gradient (B, D, h, w) of the maps, from that of the values (D,)."""
     parts = []
-    beta_gradient = torch.zeros_like(beta) if of_beta else None
     images_per_rank = _images_of_all_ranks(feature_maps, settings) / settings.world_size
     with torch.autocast(feature_maps.device.type, enabled=False):
         for maps, templates, block in _blocks(feature_maps, beta, settings, shared):
@@ -183,18 +176,13 @@ def _gradients(
                 weights = _score_gradient(maps, templates, settings, block, log_partition, reward)
                 weights *= scale * settings.gain[block][:, None]
                 part = _to_maps(weights, templates)
-                if beta_gradient is not None:
-                    distances = _distances(feature_maps, settings.norm, maps.dtype)
-                    beta_gradient[block if beta.dim() else ...] += _beta_gradient(
-                        weights, maps, beta if beta.dim() == 0 else beta[block], distances
-                    )
             parts.append((block, part.unflatten(2, feature_maps.shape[2:])))
     if len(parts) == 1:
-        return parts[0][1].to(feature_maps.dtype), beta_gradient
+        return parts[0][1].to(feature_maps.dtype)
     gradient = torch.empty_like(feature_maps, memory_format=torch.contiguous_format)
     for block, part in parts:
         gradient[:, block] = part
-    return gradient, beta_gradient
+    return gradient
 
 
 def _shared_templates(feature_maps: Tensor, beta: Tensor, settings: LayerInformation) -> Tensor | None:
@@ -252,59 +240,34 @@ def _to_maps(weights: Tensor, templates: Tensor) -> Tensor:
 
 
 def _block_values(maps: Tensor, templates: Tensor, settings: LayerInformation, block: slice):
-    log_prior = _rows(settings.log_prior, block).to(maps.dtype)
     log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype))
-    batch_log_partition = log_mean_exp(log_likelihood, settings)  # (c, T)
-    log_partition = batch_log_partition
-    if settings.log_partition is not None:
-        share = settings.share
-        kept = settings.log_partition[block].to(maps.dtype)
-        log_partition = torch.logaddexp(
-            kept + torch.as_tensor(1 - share, dtype=kept.dtype, device=kept.device).log(),
-            batch_log_partition + torch.as_tensor(share, dtype=kept.dtype, device=kept.device).log(),
-        )
+    log_prior = -math.log(log_likelihood.shape[-1])
+    log_partition = log_mean_exp(log_likelihood, settings)  # (c, T)
     log_likelihood -= log_partition  # log u
     log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
     information = log_likelihood - log_evidence  # r
     reward = _mean_over_images(log_likelihood.exp_().mul_(information), settings)  # (c, T), R
-    prior = log_prior.exp()
-    value = (prior * reward).sum(-1)
+    value = (math.exp(log_prior) * reward).sum(-1)
     images = maps.shape[0]
-    posterior, category_entropy, spatial_entropy = entropies(
+    _, category_entropy, spatial_entropy = entropies(
         information.add_(log_prior), log_evidence.squeeze(-1).exp() / images
     )
-    posterior = _mean_over_images(posterior, settings)
-    return value, category_entropy, spatial_entropy, posterior, log_partition, reward
+    return value, category_entropy, spatial_entropy, log_partition, reward
 
 
 def _score_gradient(maps, templates, settings, block, log_partition, reward) -> Tensor:
     """B dMI/ds, (B, c, T)."""
-    log_prior = _rows(settings.log_prior, block).to(maps.dtype)
     log_likelihood = _scores(maps, templates, settings.gain[block].to(maps.dtype)).sub_(log_partition[block])
+    log_prior = -math.log(log_likelihood.shape[-1])
     log_evidence = (log_likelihood + log_prior).logsumexp(-1, keepdim=True)
     information = log_likelihood - log_evidence
     if settings.gradient == "autograd":
-        share = 1.0 if settings.log_partition is None else settings.share
-        information -= share * reward[block]
+        information -= reward[block]
     weights = (log_likelihood + log_prior).exp_().mul_(information)
     if settings.gradient == "target_template":
-        last = weights.shape[-1] - 1
-        target = torch.where(settings.own[:, block], settings.positions[:, block], last)[..., None]
-        kept = weights.gather(-1, target)
-        weights = torch.zeros_like(weights).scatter_(-1, target, kept)
+        assert settings.positions is not None and settings.own is not None  # this gradient's own
+        weights = at_one_template(weights, settings.positions[:, block], settings.own[:, block])
     return weights
-
-
-def _beta_gradient(weights: Tensor, maps: Tensor, beta: Tensor, distances: Tensor) -> Tensor:
-    """sum_b,T weights * ds/dbeta, () or (c,): a template falls by its distance where it is not clamped."""
-    falling = template_values(distances, beta.reshape(-1, 1, 1)) > -1  # (1 or c, T-1, h*w)
-    slope = torch.where(falling, -distances, 0.0)
-    gradient = (torch.einsum("bct,bcx->ctx", weights[..., :-1], maps) * slope).sum((1, 2))
-    return gradient.sum() if beta.dim() == 0 else gradient
-
-
-def _rows(values: Tensor, block: slice) -> Tensor:
-    return values if values.dim() == 1 else values[block]
 
 
 def _images_of_all_ranks(values: Tensor, settings: LayerInformation) -> float:

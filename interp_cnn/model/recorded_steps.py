@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 STEPS_BEFORE = 3  # of a size, before one is recorded
 MOST = 2  # sizes that are kept: whole batches, and the last one of an epoch
-Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
-Outcome = tuple[Tensor, Tensor, Tensor | None]  # figures (F,), gradient of the maps, gradient of beta
+Outcome = tuple[Tensor, Tensor]  # figures (F,), gradient of the maps
+Step = Callable[[Tensor, Tensor, Tensor], Outcome]
 
 
 def replays_on(device: torch.device) -> bool:
@@ -114,8 +114,8 @@ class _Recording:
         self.maps.copy_(maps)
         self.labels.copy_(labels)
         self.again()
-        figures, of_maps, of_beta = self.out  # the next step writes there
-        return figures.clone(), of_maps.clone(), None if of_beta is None else of_beta.clone()
+        figures, of_maps = self.out  # the next step writes there
+        return figures.clone(), of_maps.clone()
 
 
 def captured(run: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], Any]]:
@@ -127,20 +127,19 @@ def captured(run: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], Any]]:
     return out, graph.replay
 
 
-class WithGradients(torch.autograd.Function):
-    """A loss () whose gradients are known: `apply(maps, beta, loss, maps_gradient, beta_gradient)`."""
+class WithGradient(torch.autograd.Function):
+    """A loss () whose gradient is known: `apply(maps, loss, maps_gradient)`."""
 
     @staticmethod
-    def forward(ctx, maps: Tensor, beta: Tensor, loss: Tensor, of_maps: Tensor, of_beta: Tensor | None):
-        ctx.save_for_backward(of_maps, of_beta)
+    def forward(ctx, maps: Tensor, loss: Tensor, of_maps: Tensor):
+        ctx.save_for_backward(of_maps)
         return loss.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        of_maps, of_beta = ctx.saved_tensors
-        scaled = None if of_beta is None else of_beta * gradient.to(of_beta.dtype)
-        return of_maps * gradient.to(of_maps.dtype), scaled, None, None, None
+        (of_maps,) = ctx.saved_tensors
+        return of_maps * gradient.to(of_maps.dtype), None, None
 
 
 def _timed(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, float]:
@@ -158,8 +157,6 @@ def _put_back(memory: list[Tensor], values: list[Tensor]) -> None:
         one.copy_(value)
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
+def _equal(one: Tensor, other: Tensor) -> bool:
     one, other = one.double(), other.double()
     return torch.allclose(one, other, rtol=1e-2, atol=1e-4 * float(other.abs().max()), equal_nan=True)

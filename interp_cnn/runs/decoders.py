@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.explanation.concepts.transactions import channel_scale
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.model.interpretable_conv import layer_shapes
 from interp_cnn.model.upconvolution import Upconvolution
 from interp_cnn.runs.folder import load_checkpoint, write_json
@@ -66,7 +67,7 @@ def decoder_for(
         device: where to train; None: where the network lies.
         label: what the progress bar says.
     """
-    place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    place = device_of(network)
     asked = {"network": fingerprint(network), "layer": layer, **asdict(settings)}
     network.eval().requires_grad_(False)
     torch.manual_seed(settings.seed)
@@ -140,13 +141,13 @@ def _trained(decoder: Upconvolution, network: nn.Module, checkpoint: Path) -> Up
     state = load_checkpoint(checkpoint)["state_dict"]
     prefix = "decoder."
     decoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     return decoder.to(device).eval().requires_grad_(False)
 
 
 def scale_of(network: nn.Module, data: PartDataModule, *, layer: str) -> Tensor:
     """(D,) 99.5 % quantile of every channel over a sample of the training images in their fixed views."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     wanted = min(len(data.train_set), SCALE_BATCHES * 64)
     numbers = torch.linspace(0, len(data.train_set) - 1, wanted).round().long().tolist()
     pieces = (numbers[start : start + 64] for start in range(0, len(numbers), 64))

@@ -73,11 +73,6 @@ def training_device(name: str) -> torch.device:
     return device
 
 
-def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters lie."""
-    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-
-
 def frozen(network: nn.Module) -> nn.Module:
     """The network, whose weights ask for no gradients from now on (scripted modules have no `requires_grad_`)."""
     for parameter in network.parameters():

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
 from interp_cnn.runs.epochs import check_last, epochs_of
@@ -147,7 +148,7 @@ def untrained(found: Run) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.config.seed)
         network = network_for(model, found.data, start=False)
-    device = next((parameter.device for parameter in found.network.parameters()), torch.device("cpu"))
+    device = device_of(found.network)
     return replace(found, network=network.eval().to(device), filter_categories={}, epochs=0)
 
 

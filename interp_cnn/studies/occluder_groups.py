@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from interp_cnn.evaluation.maps.completeness import removals
 from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import WindowGrid
@@ -54,7 +55,7 @@ def cost_wall(network: nn.Module, image: Tensor, sides: Sequence[int]) -> list[d
 
     Plain seconds are the windows times one timed pass in batches of 32; the engine's are those of a whole run.
     """
-    rows, image = [], image.to(next(network.parameters(), image).device)
+    rows, image = [], beside(network, image)
     for side in sides:
         images = F.interpolate(image, size=(side, side), mode="bilinear")
         window = max(3, round(side / 6))

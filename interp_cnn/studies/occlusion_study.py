@@ -24,6 +24,7 @@ from interp_cnn.evaluation.maps.completeness import completeness
 from interp_cnn.evaluation.maps.randomisation import layers_from_the_top
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.network.logits import scores
+from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import map_of_drops, window_grid
 from interp_cnn.studies.findings import Findings
@@ -156,7 +157,7 @@ class OcclusionStudy:
         )
         start = time.perf_counter()
         if occluders == 1:
-            pixels = images.to(next(network.parameters(), images).device)
+            pixels = beside(network, images)
             job = OcclusionJob(network, pixels, window=window, stride=stride, fill=replaced, overhang="end")
             for _ in job.run():
                 pass

@@ -9,6 +9,7 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import Maps, explain_images
 from interp_cnn.explanation.network.logits import evaluation_mode, logits_of_images
+from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion import fills
 from interp_cnn.explanation.occlusion.fills import Fill
 
@@ -97,5 +98,5 @@ def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
 
 def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
     """One method's maps (B, H, W) on the processor, with their cost; a part of a study is explained at once."""
-    place = next(network.parameters(), images).device
-    return explain_images(name, network, images.to(place), targets.to(place), options)
+    images = beside(network, images)
+    return explain_images(name, network, images, targets.to(images.device), options)

@@ -9,7 +9,7 @@ Both norms are those of the very step (`model.auxiliary_loss`), so the ratio hol
 steps do not hold it: the task's gradient falls during a training and differs between batches by more than that.
 """
 
-SCHEDULES = ("constant", "inverse_epoch", "warmup")
+from interp_cnn.model.paper_variants import SCHEDULES, inverse_epoch
 
 
 class LossWeight:
@@ -17,8 +17,8 @@ class LossWeight:
 
     Args:
         ratio: of the gradient norms; 0 switches the loss off.
-        schedule: "constant"; "inverse_epoch": ratio / epoch (paper); "warmup": rises linearly over
-            `warmup_epochs`.
+        schedule: "warmup": rises linearly over `warmup_epochs`, none for a constant weight; "inverse_epoch":
+            ratio / epoch (paper).
         warmup_epochs: see schedule.
     """
 
@@ -33,8 +33,6 @@ class LossWeight:
 
     def target(self, epoch: float) -> float:
         """Ratio of the gradient norms after so many (fractional) epochs."""
-        if self.schedule == "warmup" and self.warmup_epochs > 0:
-            return self.ratio * min(1.0, epoch / self.warmup_epochs)
         if self.schedule == "inverse_epoch":
-            return self.ratio / max(1.0, int(epoch) + 1.0)
-        return self.ratio
+            return inverse_epoch(self.ratio, epoch)
+        return self.ratio * min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else self.ratio

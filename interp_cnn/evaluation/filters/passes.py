@@ -26,6 +26,7 @@ from interp_cnn.evaluation.filters.selectivity import concentration
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
 from interp_cnn.evaluation.filters.translation import View, random_views
 from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 
@@ -77,7 +78,7 @@ class Reader:
     ) -> None:
         height, width = image_size
         self.network, self.loader, self.layer, self.image_size = network, loader, layer, (height, width)
-        self.device = next(network.parameters(), torch.zeros(())).device
+        self.device = device_of(network)
         self.readout = readout
         self._field: ReceptiveField | None = None
 

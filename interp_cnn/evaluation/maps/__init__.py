@@ -1,1 +1,6 @@
-"""Numbers that rank relevance maps: pixel flipping, completeness, randomisation, localisation, agreement."""
+"""Numbers that rank relevance maps, a file each.
+
+`pixel_flipping`   the score while the most relevant pixels go       `completeness`   do the shares sum to the logit
+`randomisation`    does a map depend on what the network learned     `localisation`   does it lie on the object
+`agreement`        do two maps say the same
+"""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.concepts.concepts import Concept
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, named_layer
+from interp_cnn.explanation.network.placement import device_of
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def causal_effects(
     Returns:
         Effect (M,) of the concepts' units and of random ones of the same energy, float64, in logits.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     effects, random_effects = [], []
     for one in concepts:
         for image, row, column in one.occurrences.tolist():

@@ -22,6 +22,7 @@ from interp_cnn.explanation.concepts.graph_nodes import cell_positions
 from interp_cnn.explanation.concepts.patterns import Pattern
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 
 FLOOR = 0.5  # a filter fires where it reaches this share of its exemplars' mean peak
 
@@ -130,7 +131,7 @@ def concept_maps(
     network: nn.Module, loader: Iterable[Any], concepts: Sequence[Concept], *, layer: str, rule: FiringRule
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """For every batch of a loader: the batch, strengths (B, Q, h, w) and where the concepts fire, on the CPU."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     for batch in loader:
         maps = feature_maps(network, batch.images.to(device), layer)
         yield batch, rule.strengths(maps, concepts).cpu(), rule.fires(maps, concepts).cpu()

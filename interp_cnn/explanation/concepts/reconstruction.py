@@ -34,6 +34,7 @@ from interp_cnn.explanation.network.feature_maps import (
     feature_maps,
     feature_maps_and_logits,
 )
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
 
 MODES = ("window", "channels", "full", "ablate", "refine")
@@ -134,7 +135,7 @@ class Reconstructor:
             mode: one of `MODES`.
             advance: hears of every so many pictures that are done.
         """
-        device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+        device = device_of(self.network)
         pairs = [
             (number, *place) for number, one in enumerate(concepts) for place in one.occurrences.tolist()
         ]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 
 OFFSETS = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 QUANTILE = 0.995
@@ -70,7 +71,7 @@ def position_transactions(
     Raises:
         ValueError: unknown layer, or a loader without images.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     batches = (feature_maps(network, batch.images.to(device), layer) for batch in loader)
     scale = channel_scale(batches)
     items, labels = [], []

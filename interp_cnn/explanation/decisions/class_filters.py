@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.decisions.contributions import Contributions, filter_contributions
 from interp_cnn.explanation.decisions.head import Head
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal
 
 IN_TURN = ("exact", "deeplift", "lrp")
@@ -110,7 +111,7 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
         Refusal: no method shares the network's logits out.
         ValueError: the loader gave no batch.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     methods: Sequence[str] = IN_TURN
     parts: list[tuple[Tensor, ...]] = []
     found: Contributions | None = None
@@ -197,7 +198,7 @@ def right_with_few(
         (P, N) bool: the image's own class has the largest of the K logits, each computed with the filters that its
         class keeps.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     place = ranking.argsort(dim=1).to(device)  # (K, D): where in its ranking each filter stands
     right = []
     for images, labels in _in_pieces(loader):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import feature_maps
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.occlusion.windows import pair, window_grid
 
 HALF = 0.5
@@ -76,7 +77,7 @@ def empirical_field(
         fill: what hides; None: the mean colour of all images.
         batch_size: occluded images at a time.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     size = found.field.image_size
     grid = window_grid(size, window, stride, overhang="both")
     step = pair(stride, "stride")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network.feature_maps import feature_maps, peaks
 from interp_cnn.explanation.network.layers import layer_name
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
 
 
@@ -123,7 +124,7 @@ def exemplars(
         (torch.Size([4, 2]), torch.Size([4, 2, 4]))
     """
     layer = layer_name(network, layer)
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
 
     def look(batch: Any) -> Look:
         maps = feature_maps(network, batch.images.to(device), layer)  # (B, D, h, w)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import named_layer
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import map_of_drops
@@ -64,7 +65,7 @@ def filter_occlusion(
         (D, h, w), the fall of the filter's score averaged over the windows that cover a pixel, at most 64 cells along
         the longer side; NaN for a filter that never fires.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     strongest = found.image_numbers[:, 0]
     size = tuple(found.mean_image.shape[1:])
     shrink = min(1.0, CELLS / max(size))

@@ -4,7 +4,6 @@ A batch that does not fit after all is asked in halves. A refusal (an operation 
 finite) is raised; with `tolerant`, the images that it concerns get the `Refusal` in the place of a map.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.network.logits import being_tried, evaluation_mode
+from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.refusals import Refusal, is_full_memory
 
@@ -225,15 +225,8 @@ def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
         for handle in handles:
             handle.remove()
     needed = KEPT * max(sum(written), image.numel() * image.element_size())
-    fitting = int(min(most, max(1, _free_bytes(image.device) * SHARE_OF_MEMORY // needed)))
+    free = free_memory(image.device) * SHARE_OF_MEMORY
+    if image.device.type != "cuda":
+        free = min(free, MOST_BYTES)
+    fitting = int(min(most, max(1, free // needed)))
     return 1 << (fitting.bit_length() - 1)
-
-
-def _free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not on every system
-        free = MOST_BYTES
-    return min(free, MOST_BYTES / SHARE_OF_MEMORY)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network import feature_maps as activations
 from interp_cnn.explanation.network import tried
 from interp_cnn.explanation.network.image_by_image import check_image_by_image, check_repeats
+from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.network.precision import chosen_precision, precision_now
 from interp_cnn.explanation.network.refusals import refusing
 from interp_cnn.explanation.network.watch import Watch, computes_coarsely
@@ -87,7 +88,7 @@ def _try_once(visit: _Visit, network: nn.Module, images: Tensor | None, alone: b
     together = len(images) > 1 or not alone
     if visit.image_by_image or (visit.repeats and not together):
         return
-    image = images[:1].detach().to(next(network.parameters(), images).device)
+    image = beside(network, images[:1].detach())
     state = tried.state_of(network, image)
     _visits.trying = True
     try:
@@ -217,8 +218,7 @@ def scores(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 def logits_of_images(network: nn.Module, images: Tensor) -> Tensor:
     """The logits (B, K) where the images lie, computed where the network lies."""
-    place = next(network.parameters(), images).device
-    return network(images.to(place)).to(images.device)
+    return network(beside(network, images)).to(images.device)
 
 
 def check_positive(**options: float) -> None:

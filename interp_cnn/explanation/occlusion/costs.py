@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.occlusion.incremental.convolution import CELL, PRODUCT
 
 LITTLE = 2**26  # bytes that are there: asking for the free memory would take longer than a small network
@@ -75,20 +76,6 @@ class PlainWork:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 self.counted = True
                 self.nanoseconds += output.numel() * (module.weight.numel() // len(module.weight)) * PRODUCT
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device; 4 GiB where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 * 2**30
 
 
 def dense_batch(images: Tensor) -> int:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_cnn.explanation.baselines import blurred
 from interp_cnn.explanation.network.precision import chosen_precision
 
 Replace = Callable[[Tensor, Tensor | None, int], Tensor]
@@ -85,13 +86,7 @@ def blur(kernel: int = 11, sigma: float = 5.0) -> Fill:
         raise ValueError(f"blur needs an odd kernel and a positive sigma, got kernel={kernel}, sigma={sigma}")
 
     def replace(images: Tensor, hidden: Tensor | None, sample: int) -> Tensor:
-        axis = torch.arange(kernel, dtype=images.dtype, device=images.device) - kernel // 2
-        weights = torch.exp(-(axis**2) / (2 * sigma**2))
-        weights = (weights / weights.sum()).expand(images.shape[1], 1, 1, kernel)
-        half = kernel // 2
-        padded = F.pad(images, (half, half, half, half), mode="replicate")
-        rows = F.conv2d(padded, weights, groups=images.shape[1])
-        return F.conv2d(rows, weights.transpose(2, 3), groups=images.shape[1])
+        return blurred(images, sigma, radius=kernel // 2)
 
     return Fill(f"blur {kernel}/{sigma:g}", replace)
 

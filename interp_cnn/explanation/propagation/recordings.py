@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_logits, check_targets
+from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.network.tried import state_of
 
 log = logging.getLogger(__name__)
@@ -141,11 +142,6 @@ def captured(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome,
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         out = run()
     return out, graph.replay
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes."""
-    return torch.cuda.mem_get_info(device)[0]
 
 
 def synchronise(device: torch.device) -> None:
