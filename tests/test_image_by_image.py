@@ -194,6 +194,14 @@ def test_an_image_that_tells_nothing_settles_nothing():
         gradients.smooth_grad(network, images_of(), TARGETS, samples=1)
 
 
+@pytest.mark.parametrize("name", ["saliency", "lrp", "deeplift"])
+def test_a_network_that_was_right_for_one_image_is_tried_again_for_several(name):
+    network = Behind(lambda x: x - x.mean()).eval()
+    METHODS[name].maps(network, images_of()[:1], TARGETS[:1], OPTIONS)  # one image alone is right
+    with pytest.raises(Refusal, match="mixes the images of a batch"):
+        METHODS[name].maps(network, images_of(), TARGETS, OPTIONS)
+
+
 @pytest.mark.parametrize("scale", [0.1, 1e-3])
 def test_a_network_that_answers_at_random_is_refused(scale):
     network = Behind(lambda x: x + scale * torch.randn_like(x)).eval()

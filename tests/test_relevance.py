@@ -22,6 +22,7 @@ from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.composites import chosen_rules
+from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer, folded_norms
 from interp_cnn.explanation.propagation.lrp import lrp, lrp_conservation, lrp_with_missing
 from interp_cnn.explanation.propagation.lrp_rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
@@ -712,6 +713,26 @@ def test_relevance_sums_to_the_logit_on_random_networks(seeds):
                 continue
             assert all(one <= allowed for one in missed.values()), (seed, dtype, missed)
     assert refused <= len(seeds) / 100
+
+
+FEW_AXES = {
+    "a number for each image": lambda x: x - x.mean((1, 2, 3))[:, None, None, None],
+    "one number": lambda x: x - x.mean(),
+    "a largest one": lambda x: x - 0.5 * x.flatten(1).max(1).values[:, None, None, None],
+    "a divisor": lambda x: x / (1 + x.sum((1, 2, 3)).abs()).view(-1, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("step", FEW_AXES)
+@pytest.mark.parametrize("method", [lrp, deeplift])
+def test_values_of_one_axis_or_none_are_walked_too(method, step):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), Call(step, FEW_AXES[step]), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5)
+    network, (images, targets) = nn.Sequential(*layers).double().eval(), images_and_targets(1)
+    images = images.double()
+    scores = network(images) - (network(torch.zeros_like(images)) if method is deeplift else 0)
+    found = method(network, images, targets).sum((1, 2, 3))
+    torch.testing.assert_close(found, scores.gather(1, targets[:, None])[:, 0].detach(), atol=1e-9, rtol=1e-9)
 
 
 CANCELLING = [(30382, "epsilon-plus"), (31418, "epsilon"), (31418, "gamma")]

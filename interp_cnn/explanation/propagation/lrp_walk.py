@@ -122,7 +122,7 @@ class Walk:
 
     def _size(self, share: Tensor) -> Tensor:
         """(B,) absolute sums; where a network takes its images apart into another batch, the sum of all for each."""
-        sums = share.abs().flatten(1).sum(1)
+        sums = share.abs().reshape(*share.shape[:1] or (1,), -1).sum(1)
         return sums if len(sums) == self.count else sums.sum().expand(self.count)
 
     def _shared(self, step: Step, relevance: Tensor) -> Shares:
