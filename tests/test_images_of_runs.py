@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +20,7 @@ from interp_cnn.commands.train import train
 from interp_cnn.data.image_files import content_of
 from interp_cnn.data.samplers import EpochSampler
 from interp_cnn.data.split_record import FILE, Side, SplitRecord
-from interp_cnn.runs.folder import load_run
+from interp_cnn.runs.folder import load_checkpoint, load_run
 from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.inputs import run_subjects, shown_data
 from interp_cnn.runs.moved_images import moved_root
@@ -328,3 +329,15 @@ def test_what_a_study_kept_of_other_images_is_made_again(place, monkeypatch, tmp
         with pytest.raises(InterruptedError):
             study.study(config, tmp_path)
     assert keys[0] == keys[1] and len({*keys}) == 3
+
+
+def test_a_finished_training_whose_last_checkpoint_is_damaged_is_finished_again(place):
+    run = trained(place / "set", place / "two", "training.epochs=2")
+    last = run / "checkpoints" / "last.ckpt"
+    before = load_checkpoint(last)["state_dict"]
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    again = load_checkpoint(
+        trained(place / "set", run, "training.epochs=2", resume=True) / "checkpoints/last.ckpt"
+    )
+    assert all(torch.equal(before[name], value) for name, value in again["state_dict"].items())
+    assert load_run(run).epochs == 2

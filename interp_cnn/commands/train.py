@@ -109,7 +109,7 @@ def train(
             checkpoint.with_name(LAST).unlink(
                 missing_ok=True
             )  # damaged; it would be kept as the previous one
-    if resume and run_record(folder) is not None:
+    if resume and run_record(folder) is not None and (folder / "checkpoints" / LAST).is_file():
         return folder
     if checkpoint is not None and checkpoint.resolve().parent.parent != folder.resolve():
         check_goes_on(checkpoint, resolved.training.epochs)
