@@ -817,3 +817,15 @@ def wheel_builder(folder: Path) -> Path | None:
             [wheel] = folder.glob("*.whl")
             return wheel
     return None
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_with_what_to_do(tmp_path):
+    (tmp_path / "there").write_text("")
+    for make, said in (
+        (lambda: (tmp_path / "there").mkdir(), "expected a folder: move the file that is there away"),
+        (lambda: (tmp_path / "there" / "a").write_text(""), "expected a folder: move the file"),
+        (lambda: tmp_path.write_text(""), "expected a file: move the folder that is there away"),
+    ):
+        with pytest.raises(OSError) as refused:
+            make()
+        assert said in errors.sentence(refused.value, ["train"])

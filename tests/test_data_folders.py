@@ -83,10 +83,11 @@ def test_files_left_out_are_said_in_one_line(tmp_path, caplog):
     for name in ("a.png", "b.heic", "c.HEIC", "d", "notes.txt", "marks.csv"):
         picture(tmp_path / "x.png").rename(tmp_path / name)
     (tmp_path / "e.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "f.png")
     assert [one.name for one in photographs(tmp_path)] == ["a.png"]
     [line] = [record.getMessage() for record in caplog.records]
     assert (
-        "4 of 5 files left out: ending .heic (2), a broken link (1), no ending (1); images end in .jpg"
+        "5 of 6 files left out: ending .heic (2), no file (1), a broken link (1), no ending (1); images end in .jpg"
         in line
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -491,6 +492,37 @@ def test_a_bad_file_that_came_later_does_no_harm_and_a_known_one_is_refused(fold
     (folder / record.val.names[0]).write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=record.val.names[0]):
         followed(folder, record, on_error="raise")
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _empty_class(path):
+    for one in path.parent.iterdir():
+        one.unlink()
+
+
+DAMAGES = {
+    "truncated": (_truncate, "corrupt or truncated|not an image in a known format"),
+    "empty file": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "text": (lambda path: path.write_text("hello"), "not an image in a known format"),
+    "empty class": (_empty_class, "no image .* in this class"),
+    "no class": (lambda path: shutil.rmtree(path.parent), "one class only"),
+    "no folder": (lambda path: shutil.rmtree(path.parent.parent), "no such folder"),
+}
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_said_with_what_to_do(folder, record, damage, side):
+    damaged, said = DAMAGES[damage]
+    damaged(folder / getattr(record, side).names[0])
+    with pytest.raises(ValueError, match=said) as refused:
+        followed(folder, record, on_error="raise")
+    sentence = str(refused.value)
+    assert "the run needs its images: put them back, remove single files that are damaged, or" in sentence
+    assert sentence.endswith("take other images with data.root=...") and "\n" not in sentence
 
 
 def test_a_folder_without_the_validation_images_is_refused_and_another_set_said(

@@ -73,6 +73,8 @@ def test_a_setting_of_another_kind_is_a_sentence():
         ("", "it has no seed"),
         ("[" * 1000 + "]" * 1000, "no configuration that a training wrote"),
         (RUN + "#" * (1 << 20), "a training writes a few thousand"),
+        ("seed: 0\ndata: {a: 1}\nmodel: {kind: 7}\n", "model.kind=7 is no name"),
+        ("seed: 0\ndata: {a: 1}\nmodel: {kind: [plain]}\n", "is no name"),
     ],
 )
 def test_a_runs_configuration_is_plain_values_or_refused(text, sentence, tmp_path):

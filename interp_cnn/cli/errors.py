@@ -190,6 +190,10 @@ def _path(error: OSError) -> str:
     path = Path(str(error.filename))
     text = f"{error.strerror or type(error).__name__}: {path}"
     parent = path.parent
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{text}; expected a folder: move the file that is there away, or give another place"
+    if isinstance(error, IsADirectoryError):
+        return f"{text}; expected a file: move the folder that is there away, or give another place"
     if isinstance(error, FileNotFoundError) and parent.is_dir():
         hint = nearest(path.name, sorted(entry.name for entry in parent.iterdir()))
         return f"{text}; {hint}" if hint else text

@@ -32,7 +32,7 @@ from interp_cnn.data.image_files import write_skipped
 from interp_cnn.data.memory import at_most_the_cores, check_memory, cores
 from interp_cnn.data.parts import PartBatch, PartSet, RawBatch, collate
 from interp_cnn.data.samplers import EpochSampler, OrderedSampler
-from interp_cnn.data.selection import Selection
+from interp_cnn.data.selection import Selection, without_copies
 from interp_cnn.data.split_record import Differences, SplitRecord, followed
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class PartDataModule(LightningDataModule):
 
     def _own_sets(self) -> tuple[PartSet, PartSet]:
         train_set, val_set = self._sets(self.options)
-        train_set = _without_copies(train_set, val_set)
+        train_set = without_copies(train_set, val_set)
         for split, part_set in (("train", train_set), ("val", val_set)):
             if len(part_set) == 0:
                 raise ValueError(f"split {split!r} has no image; both training and validation need some")
@@ -158,17 +158,13 @@ class PartDataModule(LightningDataModule):
         return train_set, val_set
 
     def _followed_sets(self, record: SplitRecord) -> tuple[PartSet, PartSet]:
-        """The images of the record that are there; a bad file among those that came later does no harm."""
         try:
-            sets = self._sets(self.options)
-        except (ValueError, OSError):
-            if self.options.get("on_error") != "raise":
-                raise
-            sets = self._sets({**self.options, "on_error": "skip"})
-            known = {*record.train.names, *record.val.names}
-            for bad in self._skipped:
-                if any(bad.path.endswith(f"/{name}") for name in known):
-                    raise ValueError(bad.reason) from None
+            sets = self._sets_there(record)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"{error}; {self._trained_in} needs its images: put them back, remove single files that are damaged, "
+                "or take other images with data.root=..."
+            ) from error
         train_set, val_set, differences = followed(record, *sets)
         self.differences = differences
         if differences is None:
@@ -189,6 +185,22 @@ class PartDataModule(LightningDataModule):
         if differences:
             log.warning("the images are not those of %s: %s", self._trained_in, differences)
         return train_set, val_set
+
+    def _sets_there(self, record: SplitRecord) -> tuple[PartSet, PartSet]:
+        """The images that are there; a bad file among those that are not in the record does no harm."""
+        try:
+            return self._sets(self.options)
+        except (ValueError, OSError):
+            if self.options.get("on_error") != "raise":
+                raise
+        sets, known = (
+            self._sets({**self.options, "on_error": "skip"}),
+            {*record.train.names, *record.val.names},
+        )
+        for bad in self._skipped:
+            if any(bad.path.endswith(f"/{name}") for name in known):
+                raise ValueError(bad.reason)
+        return sets
 
     def train_dataloader(self) -> DataLoader:
         """Random views in the order of (seed, epoch); batches are all of `batch_size`."""
@@ -320,19 +332,3 @@ def _built(part_set: PartSet | None) -> PartSet:
     if part_set is None:
         raise RuntimeError("the data module has no images before setup()")
     return part_set
-
-
-def _without_copies(train_set: PartSet, val_set: PartSet) -> PartSet:
-    """The training images that do not have a validation image's very pixels, in whatever file."""
-    judging, shown = {*val_set.shown()} - {""}, train_set.shown()
-    copies = [place for place, pixels in enumerate(shown) if pixels in judging]
-    if not copies:
-        return train_set
-    log.warning(
-        "%d training images have the pixels of validation images and are left out of training, such as %s",
-        len(copies),
-        train_set.names[copies[0]],
-    )
-    labels = train_set.labels.tolist()
-    kept = [(train_set, place, labels[place]) for place in range(len(shown)) if shown[place] not in judging]
-    return Selection(kept, train_set.classes, like=train_set)

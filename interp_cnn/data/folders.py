@@ -88,9 +88,7 @@ def say_left_out(place: str | os.PathLike[str], read: int, others: Iterable[Path
     others = [path for path in others if path.suffix.lower() not in NOTES]
     if not others:
         return
-    endings = Counter(
-        "a broken link" if path.is_symlink() and not path.exists() else _ending(path) for path in others
-    )
+    endings = Counter(map(_ending, others))
     listed = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(6))
     log.warning(
         "%s: %d of %d files left out: %s; images end in %s",
@@ -99,6 +97,8 @@ def say_left_out(place: str | os.PathLike[str], read: int, others: Iterable[Path
 
 
 def _ending(path: Path) -> str:
+    if not path.is_file():
+        return "no file" if path.exists() else "a broken link"
     suffix = printable(path.suffix.lower())
     return f"ending {suffix}" if suffix else "no ending"
 

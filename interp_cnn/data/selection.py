@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from interp_cnn.data.parts import PartSample, PartSet
+
+log = logging.getLogger(__name__)
 
 
 class Selection(PartSet):
@@ -50,3 +53,19 @@ class Selection(PartSet):
         """The coarse looks of the chosen images."""
         known = {id(images): images.looks() for images, _ in self.sources}
         return [known[id(images)][index] for images, index in self.sources]
+
+
+def without_copies(train_set: PartSet, val_set: PartSet) -> PartSet:
+    """The training images that do not have a validation image's very pixels, in whatever file."""
+    judging, shown = {*val_set.shown()} - {""}, train_set.shown()
+    copies = [place for place, pixels in enumerate(shown) if pixels in judging]
+    if not copies:
+        return train_set
+    log.warning(
+        "%d training images have the pixels of validation images and are left out of training, such as %s",
+        len(copies),
+        train_set.names[copies[0]],
+    )
+    labels = train_set.labels.tolist()
+    kept = [(train_set, place, labels[place]) for place in range(len(shown)) if shown[place] not in judging]
+    return Selection(kept, train_set.classes, like=train_set)

@@ -177,6 +177,9 @@ def _plain_config(path: Path) -> DictConfig:
     missing = [name for name in SECTIONS if not isinstance(config, DictConfig) or config.get(name) is None]
     if missing or not isinstance(config, DictConfig):
         raise ValueError(f"{path} is no configuration that a training wrote: it has no {missing[0]}")
+    kind = OmegaConf.select(config, "model.kind")
+    if not isinstance(kind, str | None):
+        raise ValueError(f"{path} is no configuration that a training wrote: model.kind={kind} is no name")
     return config
 
 
