@@ -9,8 +9,8 @@ from interp_cnn.explanation.gradients.gradients import saliency
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import explain_images
-from interp_cnn.explanation.network.precision import precision_now
 from interp_cnn.explanation.network.placement import device_of
+from interp_cnn.explanation.network.precision import precision_now
 from interp_cnn.runs.devices import computing, device_named, training_device
 from interp_cnn.training.devices import trainer_arguments
 from interp_cnn.training.fit import fit
