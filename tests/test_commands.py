@@ -8,7 +8,6 @@ import re
 import select
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -160,14 +159,10 @@ def test_help_stops_without_a_word_when_nobody_reads_on():
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("compare", "--help"), ("train", "data=mnist", "-h")])
-def test_help_answers_within_0_8_seconds_and_without_heavy_libraries(words):
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        assert call(*words).returncode == 0
-        seconds.append(time.perf_counter() - started)
-    assert statistics.median(seconds) < 0.8
-    loaded = call(*words, PYTHONVERBOSE="1").stderr
+def test_help_answers_without_heavy_libraries(words):
+    answered = call(*words, PYTHONVERBOSE="1")
+    assert answered.returncode == 0
+    loaded = answered.stderr
     assert "import 'yaml'" in loaded
     for library in ("torch", "pandas", "matplotlib", "pytorch_lightning", "hydra", "tensorboard", "numpy"):
         assert f"import '{library}'" not in loaded

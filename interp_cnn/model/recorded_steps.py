@@ -2,7 +2,7 @@
 
 The loss of a layer is a hundred kernels on small tensors: launching them one by one takes the host longer than the
 GPU needs for them. A step is therefore recorded as one CUDA graph: what the loss remembers, its value and its
-gradient in closed form (`information_and_gradients`), so that nothing of it is left to autograd. The first steps of
+gradient in closed form (`information_and_gradient`), so that nothing of it is left to autograd. The first steps of
 a size run as they are; then one is recorded, compared with the same step as it is, and kept if it gives the same
 numbers in less time. Otherwise, and where recording fails, steps go on as they are, and a line is logged.
 """
