@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.placement import free_memory
-from interp_cnn.explanation.occlusion.incremental.convolution import CELL, PRODUCT
+from interp_cnn.explanation.occlusion.incremental.unit_costs import CELL, PRODUCT
 
 LITTLE = 2**26  # bytes that are there: asking for the free memory would take longer than a small network
 

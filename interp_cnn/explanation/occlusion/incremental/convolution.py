@@ -7,46 +7,30 @@ f + k - 1: zeros all around it are exact, at the image border too.
 - `direct`: torch's convolution with a padding of k - 1 (oneDNN skips the products with padding).
 - `whole`: frames of a few cells times the convolution written out as one matrix, products with padding included:
   one call, and no image-to-column step.
-- `tiles`: a 3x3 kernel of stride 1 as polynomial products (Toom-Cook; Winograd's minimal filtering transposed).
-  A tile of m inputs and 3 taps gives m + 2 outputs. Both sides are evaluated at m + 2 points, multiplied there,
-  and interpolated, one axis after the other: (m + 2)^2 products a tile instead of 9 m^2; m = 4 needs 4 times fewer.
-  Up to m = 4 the points are those of B. Barabasz et al., "Error analysis and improving the accuracy of Winograd
-  convolution" (ACM TOMS 2020), beyond that the best found by search. Rounding error in float32, of the result's
-  norm: 4e-7 for m = 2, 1.5e-6 for m = 4, 3e-6 for m = 5, 6e-6 for m = 6 (direct: 3e-7); deep networks get
-  tiles of at most 3, those of more than 30 convolutions of 2.
+- `tiles`: a 3x3 kernel of stride 1 as polynomial products (`tiles`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.frames import Reach
+from interp_cnn.explanation.occlusion.incremental.tiles import TiledConvolution
+from interp_cnn.explanation.occlusion.incremental.unit_costs import (
+    CALL,
+    DIRECT_CELL,
+    PRODUCT,
+    TILE_CELL,
+    WEIGHT,
+)
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # rows and columns: zeros before and after
 Way = tuple[int, int] | str  # the sides of the tiles; "whole"; "direct"
 
-POINTS = {
-    2: (0.0, 1.0, -1.0),
-    3: (0.0, 1.0, -1.0, 0.5),
-    4: (0.0, 1.0, -1.0, 0.5, -2.0),
-    5: (0.0, 1.0, -1.0, 2.0, -2.0, -1 / 3),
-    6: (0.0, 1.0, -1.0, -0.5, 2.0, -3.0, 1 / 3),
-}
-
-# Costs in nanoseconds on one core with AVX-512 (measured; only their ratios matter).
-PRODUCT = 1 / 70  # one multiply-add in a matrix product
-CELL = 0.3  # one element read or written in an elementwise pass
-TILE_CELL = 0.17  # the same in the passes of `_tiles`, whose buffers stay in the cache
-DIRECT_CELL = 0.6  # one output of torch's convolution of small frames, beside its products
-TILES_AT_ONCE = 160
-CALL = 2500.0  # one call of a torch function
-WEIGHT = 0.2  # one weight brought into the order the processor wants, once per call
 LARGEST_MATRIX = 2**20  # numbers in a convolution that is written out as a matrix
 
 
@@ -64,12 +48,9 @@ class FrameConvolution:
         self.pointwise = plain and (height, width) == (1, 1)
         tileable = plain and (height, width) == (3, 3) and min(in_channels, out_channels) >= 16
         tileable &= weight.dtype in (torch.float32, torch.float64)
-        sides = [side for side in POINTS if tileable and side <= largest_tile]
-        self.tiles = [(m, n) for m in sides for n in sides]
-        self._tiled: dict[tuple[int, int], _Transforms] = {}
+        self.tiles = TiledConvolution(weight, largest_tile) if tileable else None
         self._matrices: dict[tuple[tuple[int, int], Pads], Tensor] = {}
         self._chosen: dict[tuple[int, tuple[int, int], Pads], tuple[float, Way]] = {}
-        self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, delta: Tensor, pads: Pads) -> Tensor:
         """Convolve frames.
@@ -87,7 +68,10 @@ class FrameConvolution:
             return (delta.reshape(-1, channels) @ self.weight[:, :, 0, 0].T).view(*delta.shape[:3], -1)
         _, way = self.cheapest(number, (height, width), pads)
         if isinstance(way, tuple):
-            return self._tiles(delta, pads, way)
+            assert self.tiles is not None
+            (top, bottom), (left, right) = pads
+            # a padding of 2 on all sides; the frame may need less of it, or more zeros
+            return _padded(self.tiles(delta, way), ((top - 2, bottom - 2), (left - 2, right - 2)))
         return self._direct(delta, pads) if way == "direct" else self._whole(delta, pads)
 
     def cheapest(self, number: int, size: tuple[int, int], pads: Pads) -> tuple[float, Way]:
@@ -97,8 +81,8 @@ class FrameConvolution:
             costs: list[tuple[float, Way]] = [(self._direct_cost(number, size, pads), "direct")]
             if self._matrix_size(size, pads) <= LARGEST_MATRIX:
                 costs.append((self._whole_cost(number, size, pads), "whole"))
-            if min(*pads[0], *pads[1]) >= 0:
-                costs += [(self._tile_cost(number, size, tile), tile) for tile in self.tiles]
+            if self.tiles is not None and min(*pads[0], *pads[1]) >= 0:
+                costs += [(self.tiles.cost(number, size, tile), tile) for tile in self.tiles.sides]
             self._chosen[key] = min(costs, key=lambda each: each[0])
         return self._chosen[key]
 
@@ -121,14 +105,6 @@ class FrameConvolution:
         products = self._matrix_size(size, pads)
         cells = math.prod(self._outputs(size, pads)) * self.weight.shape[0]
         return CALL + products * WEIGHT + number * (products * PRODUCT + cells * TILE_CELL)
-
-    def _tile_cost(self, number: int, size: tuple[int, int], tile: tuple[int, int]) -> float:
-        out_channels, in_channels = self.weight.shape[:2]
-        tiles = number * math.ceil(size[0] / tile[0]) * math.ceil(size[1] / tile[1])
-        inputs, points = math.prod(tile), math.prod(side + 2 for side in tile)
-        weights = points * in_channels * out_channels
-        cells = (inputs + 2 * points) * in_channels + 4.5 * points * out_channels
-        return CALL * 16 + weights * WEIGHT / 4 + tiles * (weights * PRODUCT + cells * TILE_CELL)
 
     def _outputs(self, size: tuple[int, int], pads: Pads) -> tuple[int, int]:
         """Cells of the output frame."""
@@ -163,73 +139,6 @@ class FrameConvolution:
             len(delta), *self._outputs(size, pads), -1
         )
 
-    def _tiles(self, delta: Tensor, pads: Pads, tile: tuple[int, int]) -> Tensor:
-        """Toom-Cook: cut into tiles, evaluate, multiply per point, interpolate, add the overlaps."""
-        if tile not in self._tiled:
-            self._tiled[tile] = _Transforms.of(self.weight, tile)
-        number, height, width, _ = delta.shape
-        (m, n), out_channels = tile, len(self.weight)
-        down, across = math.ceil(height / m), math.ceil(width / n)
-        out = delta.new_empty(number, down * m + 2, across * n + 2, out_channels)
-        # a few tiles at a time stay in the cache; with more channels the weights are worth more of them
-        tiles_at_once = max(TILES_AT_ONCE, self.weight[:, :, 0, 0].numel() // 1024)
-        step = max(1, tiles_at_once // (down * across)) if delta.device.type == "cpu" else number
-        for first in range(0, number, step):
-            some = delta[first : first + step]
-            if down * m != height or across * n != width:
-                some = F.pad(some, (0, 0, 0, across * n - width, 0, down * m - height))
-            self._some_tiles(some, out[first : first + step], self._tiled[tile], (down, across))
-        # `out` is what a padding of 2 on all sides gives; the frame may need less of it, or more zeros
-        (top, bottom), (left, right) = pads
-        out = out[:, : height + 2, : width + 2]
-        return _padded(out, ((top - 2, bottom - 2), (left - 2, right - 2)))
-
-    def _some_tiles(
-        self, delta: Tensor, out: Tensor, transforms: _Transforms, tiles: tuple[int, int]
-    ) -> None:
-        """(N, down * m, across * n, C) into (N, down * m + 2, across * n + 2, D)."""
-        rows, columns, kernel = transforms.rows, transforms.columns, transforms.kernel
-        (down, across), number, channels, out_channels = tiles, len(delta), delta.shape[-1], out.shape[-1]
-        m, n = delta.shape[1] // down, delta.shape[2] // across
-        count = number * down * across
-        cut = self._buffer("first", delta, m, n, number, down, across, channels)
-        cut.copy_(delta.unflatten(1, (down, m)).unflatten(3, (across, n)).permute(2, 4, 0, 1, 3, 5))
-        half = self._buffer("second", delta, m + 2, n, count * channels)
-        torch.mm(rows.evaluate, cut.view(m, -1), out=half.view(m + 2, -1))
-        values = self._buffer("first", delta, m + 2, n + 2, count * channels)
-        torch.bmm(columns.evaluate.expand(m + 2, -1, -1), half, out=values)
-        products = self._buffer("second", delta, (m + 2) * (n + 2), count, out_channels)
-        torch.bmm(values.view(-1, count, channels), kernel, out=products)
-        half = self._buffer("first", delta, m + 2, n + 2, count * out_channels)
-        torch.mm(rows.interpolate, products.view(m + 2, -1), out=half.view(m + 2, -1))
-        pieces = self._buffer("second", delta, m + 2, n + 2, number, down, across, out_channels)
-        torch.bmm(columns.interpolate.expand(m + 2, -1, -1), half, out=pieces.view(m + 2, n + 2, -1))
-        pieces = pieces.permute(2, 3, 0, 4, 1, 5)  # (N, down, m + 2, across, n + 2, D)
-
-        def lines(top: int, left: int, height: int, width: int) -> Tensor:
-            """View of `out` from each tile's own (top, left) on."""
-            image, row, column, _ = out.stride()
-            return out.as_strided(
-                (number, down, height, across, width, out_channels),
-                (image, m * row, row, n * column, column, 1),
-                out.storage_offset() + top * row + left * column,
-            )
-
-        # tile (i, j) covers m + 2 rows and n + 2 columns: its own block and the first two lines of the next ones
-        out[:, down * m :] = 0
-        out[:, :, across * n :] = 0
-        lines(0, 0, m, n).copy_(pieces[:, :, :m, :, :n])
-        lines(m, 0, 2, n).add_(pieces[:, :, m:, :, :n])
-        lines(0, n, m, 2).add_(pieces[:, :, :m, :, n:])
-        lines(m, n, 2, 2).add_(pieces[:, :, m:, :, n:])
-
-    def _buffer(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Memory kept between calls: fresh pages cost more than the arithmetic."""
-        size = math.prod(shape)
-        if name not in self._buffers or self._buffers[name].numel() < size:
-            self._buffers[name] = like.new_empty(size)
-        return self._buffers[name][:size].view(shape)
-
 
 def _padded(delta: Tensor, pads: Pads) -> Tensor:
     """Rows and columns with zeros around them; negative numbers cut."""
@@ -245,51 +154,3 @@ def _padded(delta: Tensor, pads: Pads) -> Tensor:
         padded[:, first_row : first_row + rows, first_column : first_column + columns] = inner
         return padded
     return inner
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of a tile of m inputs."""
-
-    evaluate: Tensor  # (m + 2, m): values at the points
-    taps: Tensor  # (m + 2, 3): values of the kernel at the points
-    interpolate: Tensor  # (m + 2, m + 2): outputs from products of values
-
-
-@dataclass(frozen=True)
-class _Transforms:
-    rows: _Axis
-    columns: _Axis
-    kernel: Tensor  # (points, C, D)
-
-    @classmethod
-    def of(cls, weight: Tensor, tile: tuple[int, int]) -> _Transforms:
-        rows, columns = (_axis(side) for side in tile)
-        out_channels, in_channels = weight.shape[:2]
-        taps = weight.double().cpu().flip(2, 3).permute(2, 3, 1, 0).reshape(9, -1)
-        kernel = (torch.kron(rows.taps, columns.taps) @ taps).view(-1, in_channels, out_channels)
-        own_rows, own_columns = (
-            _Axis(*(matrix.to(weight) for matrix in (axis.evaluate, axis.taps, axis.interpolate)))
-            for axis in (rows, columns)
-        )
-        return cls(rows=own_rows, columns=own_columns, kernel=kernel.to(weight))
-
-
-@functools.cache
-def _axis(tile: int) -> _Axis:
-    points = torch.tensor(POINTS[tile], dtype=torch.float64)
-
-    def evaluation(terms: int) -> Tensor:
-        powers = torch.stack([points**power for power in range(terms)], 1)
-        at_infinity = torch.zeros(1, terms, dtype=torch.float64)
-        at_infinity[0, -1] = 1
-        return torch.cat([powers, at_infinity])
-
-    inputs, taps = evaluation(tile), evaluation(3)
-    coefficients = torch.linalg.inv(evaluation(tile + 2))
-    # Powers of two balance the magnitudes without rounding
-    for matrix in (inputs, taps):
-        scale = torch.exp2(torch.log2(matrix.abs().sum(1)).round())
-        matrix /= scale[:, None]
-        coefficients *= scale[None, :]
-    return _Axis(inputs, taps, coefficients)

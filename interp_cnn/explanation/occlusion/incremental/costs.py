@@ -1,6 +1,6 @@
 """What a step costs: multiply-adds, and nanoseconds of one core by a simple model.
 
-The model knows products, elementwise passes and calls (constants in `incremental_convolution`). Only the ratios
+The model knows products, elementwise passes and calls (`unit_costs`). Only the ratios
 matter: they decide what runs incrementally and how windows are batched, never what comes out.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-from interp_cnn.explanation.occlusion.incremental.convolution import CALL, CELL, PRODUCT
 from interp_cnn.explanation.occlusion.incremental.evaluation import Step
 from interp_cnn.explanation.occlusion.incremental.frames import Span, Spans
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.incremental.groups import Run
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
+from interp_cnn.explanation.occlusion.incremental.unit_costs import CALL, CELL, PRODUCT
 
 TYPICAL_WINDOWS = 32  # windows per batch that the model assumes
 

@@ -151,7 +151,7 @@ class Convolution(Operation):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, axes: Axes, groups: int = 1) -> None:
         self.weight, self.bias, self.reach, self.groups = weight, bias, axes, groups
-        self.largest_tile = 4  # larger tiles are faster and round more, see `incremental_convolution`
+        self.largest_tile = 4  # larger tiles are faster and round more, see `tiles`
         self._frames: dict[torch.dtype, FrameConvolution] = {}
 
     def forward(self, value: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp_cnn.explanation.occlusion.incremental.convolution import CELL
 from interp_cnn.explanation.occlusion.incremental.costs import (
     call_cost,
     dense_cost,
@@ -29,6 +28,7 @@ from interp_cnn.explanation.occlusion.incremental.frames import Chunk
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.incremental.groups import SETTLED, AxisWindows, Run, run_of, runs_of
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution
+from interp_cnn.explanation.occlusion.incremental.unit_costs import CELL
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
 LARGEST_BATCH = 256
