@@ -35,6 +35,7 @@ from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
 from interp_cnn.report.comparison.first_screen import headline, tiles
+from interp_cnn.report.comparison.overview import parts_tracked
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.comparison.verdict import verdict
 from interp_cnn.report.folder import replaced_folder
@@ -756,7 +757,7 @@ def test_the_headline_says_in_one_sentence_what_the_numbers_say():
     beyond = with_numbers(
         *measured,
         differences={
-            "accuracy": Number(-0.01, p=0.4),
+            "accuracy": Number(-0.004, -0.009, 0.002, p=0.4),
             "part_interpretability": Number(0.29, p=0.001),
         },
     )
@@ -776,6 +777,33 @@ def test_the_headline_says_in_one_sentence_what_the_numbers_say():
         "those of the plain one with −0.100, not tested." in headline(shifted)
         and headline(with_numbers({}, {})) == ""
     )
+
+
+def test_the_headline_calls_networks_equally_accurate_only_where_the_images_can_tell():
+    answers = {"accuracy": 0.833}, {"accuracy": 0.9}
+
+    def said(*interval: float, p: float) -> str:
+        text = headline(with_numbers(*answers, differences={"accuracy": Number(*interval, n=30, p=p)}))
+        return text.replace("\u00a0", " ")
+
+    few = said(-0.067, -0.22, 0.09, p=0.6)
+    assert few == (
+        "The masked network is right on 83.3 % of 30 images, the plain one on 90.0 %: too few to tell which is more "
+        "accurate (difference 6.7 points less, 95 % interval −22.0 to +9.0)."
+    )
+    assert "as accurate as" in said(-0.002, -0.01, 0.01, p=0.7)
+    assert "as accurate as" not in said(-0.002, -0.011, 0.01, p=0.7)
+    assert "30 images, the plain one on the same ones" in said(0.0, 0.0, 0.0, p=1.0)
+    assert "the plain one on 90.0 %: not tested" in said(-0.067, p=nan)
+
+
+def test_who_tracks_a_part_is_left_out_where_no_image_says_where_parts_are():
+    given = with_numbers({"accuracy": 0.9}, {"accuracy": 0.9})
+    table = pd.DataFrame({"filter": [0, 1], "part": [None, None], "tracks": [False, False]})
+    unknown = replace(given, networks=[replace(it, filters=table) for it in given.networks])
+    assert parts_tracked(unknown) == []
+    known = replace(unknown, networks=[replace(it, filters=table.assign(part="head")) for it in given.networks])
+    assert [words for _, _, words in parts_tracked(known)] == ["none (of 2 filters)"] * 2
 
 
 def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_measure():

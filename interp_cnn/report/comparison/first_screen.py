@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isfinite, nan
+from typing import Any
 
 from interp_cnn.report.comparison.contents import Contents, Network
 from interp_cnn.report.comparison.verdict import significance
@@ -11,6 +13,7 @@ from interp_cnn.report.numbers import is_known, value_of
 
 TILES = ("accuracy", "part_interpretability", "location_instability", "tracking_gain", "translation_gain")
 MOST_TILES = 4
+SAME = 0.01  # of accuracy: who says "as accurate as" must know the difference as well as that
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,31 @@ def _accuracy(contents: Contents) -> str:
     write = measure("accuracy").write
     if theirs is None:
         return f"The {first.name} network is right on {write(mine)} of the images"
-    gap = _gap(contents, "accuracy")
-    beyond = significance(contents.differences.get("accuracy"))
-    size = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate than"
-    how = size if beyond else "as accurate as"
-    second = contents.networks[1].name
-    return f"The {first.name} network is {how} the {second} one ({write(mine)} and {write(theirs)})"
+    gap, difference = _gap(contents, "accuracy"), contents.differences.get("accuracy")
+    size = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'}"
+    second, (low, high) = contents.networks[1].name, _ends(difference)
+    beyond, told_apart = significance(difference), max(-low, high) > SAME or low == high
+    if beyond or not told_apart:
+        how = f"{size} accurate than" if beyond else "as accurate as"
+        return f"The {first.name} network is {how} the {second} one ({write(mine)} and {write(theirs)})"
+    count = getattr(difference, "n", 0)
+    start = f"The {first.name} network is right on {write(mine)} of {f'{count:,}' if count else 'the'} images"
+    if beyond is None:
+        return f"{start}, the {second} one on {write(theirs)}: not tested"
+    if low == high:
+        return f"{start}, the {second} one on the same ones"
+    ends = " to ".join(f"{100 * end:+.1f}".replace("-", "\u2212") for end in (low, high))
+    interval = f", 95\u00a0% interval {ends}" if isfinite(low) else ""
+    return (
+        f"{start}, the {second} one on {write(theirs)}: too few to tell which is more accurate "
+        f"(difference {size}{interval})"
+    )
+
+
+def _ends(difference: Any) -> tuple[float, float]:
+    """Of a difference's interval; without ends where nobody knows them."""
+    low, high = (getattr(difference, end, nan) for end in ("low", "high"))
+    return (low, high) if is_known(low) and is_known(high) else (-inf, inf)
 
 
 def _filters(contents: Contents) -> str:

@@ -137,11 +137,11 @@ def more_measures(contents: Contents) -> list[MoreRow]:
 
 
 def parts_tracked(contents: Contents) -> list[tuple[int, str, str]]:
-    """Per network its place, its name and how many of its filters track which part, where that was tested."""
+    """Per network its place, its name and how many of its filters track which part, where images say where parts are."""
     found = []
     for place, network in enumerate(contents.networks):
         table = network.filters
-        if {"part", "tracks"} <= set(table.columns):
+        if {"part", "tracks"} <= set(table.columns) and table["part"].notna().any():
             counts = table.loc[table["tracks"].astype(bool), "part"].value_counts()
             words = ", ".join(f"{part} {count}" for part, count in counts.items()) or "none"
             found.append((place, network.name, f"{words} (of {len(table)} filters)"))
