@@ -55,6 +55,20 @@ def pictures(root: Path, count: int = 24) -> Path:
     return root
 
 
+def test_the_images_of_a_run_are_found_from_every_folder(tmp_path, monkeypatch):
+    pictures(tmp_path / "here" / "set")
+    monkeypatch.chdir(tmp_path / "here")
+    trained(Path("set"), tmp_path / "run")
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "run.json").unlink()
+    relative = kept.replace(str(tmp_path / "here" / "set"), "set")  # as earlier versions wrote it
+    assert relative != kept
+    (tmp_path / "run" / "config.yaml").write_text(relative)
+    trained(Path("set"), tmp_path / "run", resume=True)  # the same settings
+    monkeypatch.chdir(tmp_path)
+    assert len(load_run(tmp_path / "run").data.val_set) == 6
+
+
 def trained(root: Path, folder: Path, *more: str, **options) -> Path:
     return train(composed("train", "data=image_folder", f"data.root={root}", *TINY, *more), folder, **options)
 

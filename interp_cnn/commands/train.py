@@ -28,6 +28,7 @@ from interp_cnn.runs.epochs import run_record
 from interp_cnn.runs.filter_curves import FilterCurves
 from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
+from interp_cnn.runs.places import with_full_paths
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.trunk_maps import trunk_maps_for
 from interp_cnn.storage.files import write_text
@@ -92,7 +93,7 @@ def train(
     Returns:
         The run folder.
     """
-    resolved = choose_network(OmegaConf.create(plain(config)))
+    resolved = with_full_paths(choose_network(OmegaConf.create(plain(config))))
     arguments = trainer_arguments(plain(resolved.trainer), training_device(resolved.get("device", "auto")))
     resolved.trainer = arguments
     checkpoint = config.get("ckpt_path")

@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from interp_cnn.runs.folder import load_checkpoint, load_config
+from interp_cnn.runs.places import with_full_paths
 from interp_cnn.training.checkpoints import LAST, PREVIOUS, BestEpoch, finished_epochs, is_over
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ def check_same_run(config: DictConfig, checkpoint: Path) -> None:
     folder = checkpoint.resolve().parent.parent
     if not (folder / "config.yaml").is_file():
         return
-    before = _flat({key: load_config(folder).get(key) for key in COMPARED_ON_RESUME})
+    recorded = with_full_paths(load_config(folder))  # those of earlier versions are relative
+    before = _flat({key: recorded.get(key) for key in COMPARED_ON_RESUME})
     now = _flat({key: config.get(key) for key in COMPARED_ON_RESUME})
     keys = sorted({*before, *now}.difference(WITHOUT_EFFECT))
     different = [key for key in keys if before.get(key) != now.get(key)]

@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 CONFIG = "config.yaml"
+FILES = ("data.root", "data.annotations", "model.weights")  # read by later commands too, from other folders
 
 
 def run_folders(places: str | Path | int | Iterable[str | Path | int]) -> list[Path]:
@@ -38,6 +41,26 @@ def only_run(place: str | Path) -> Path:
         names = ", ".join(str(folder) for folder in folders)
         raise ValueError(f"{place} holds {len(folders)} runs; give one of them: {names}")
     return folders[0]
+
+
+def with_full_paths(config: DictConfig) -> DictConfig:
+    """A copy of a run's configuration whose files and folders are found from every folder.
+
+    Args:
+        config: of a training; paths in it are relative to the current folder. What is no path (`model.weights=DEFAULT`)
+            stays as it is.
+
+    Example:
+        >>> with_full_paths(OmegaConf.create({"data": {"root": "images"}})).data.root == str(Path.cwd() / "images")
+        True
+    """
+    found = config.copy()
+    for key in FILES:
+        value = OmegaConf.select(found, key)
+        named = key != "model.weights" or (isinstance(value, str) and Path(value).expanduser().is_file())
+        if isinstance(value, str) and named:
+            OmegaConf.update(found, key, str(Path.cwd() / Path(value).expanduser()))
+    return found
 
 
 def _runs_of(folder: Path) -> list[Path]:
