@@ -18,6 +18,8 @@ from interp_cnn.model.backbones import build_network, pretrained_parameters
 from interp_cnn.model.bodies import LITE, body_of, named
 from interp_cnn.model.trunk import Extended, cut_at, default_cut
 from interp_cnn.runs.choices import choose_network
+from interp_cnn.runs.inputs import count_of_classes
+from interp_cnn.runs.networks import image_channels, load_network
 from interp_cnn.training.finetuning import FineTuning, Freezing
 
 IMAGES = {"channels": 3, "image_size": (64, 64), "mean": (0.5,), "std": (0.25,)}
@@ -181,8 +183,17 @@ class Pair(nn.Module):
         self.body = flexible(num_classes)
     def forward(self, images):
         return self.body(images), 0
+class Named(Pair):
+    def forward(self, images):
+        return {"loss": None, "logits": self.body(images)}
 def alone(num_classes):
     return nn.Sequential(flexible(num_classes), nn.Flatten(0))
+def five_channels(num_classes=2):
+    return nn.Sequential(nn.Conv2d(5, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, num_classes))
+def grey(num_classes=2):
+    return nn.Sequential(nn.Conv2d(1, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, num_classes))
 """
 
 
@@ -211,7 +222,9 @@ def test_a_factory_of_ones_own_is_called_with_the_number_of_classes(factories, t
     "factory, words",
     [
         ("fixed", r"answers two images with \(2, 7\); expected \(2, 4\), one logit per class"),
-        ("Pair", "answers two images with a tuple"),
+        ("Pair", "answers two images with a tuple of 2 entries; .* model.output=0 takes its first entry"),
+        ("Named", "answers two images with a dictionary of 'loss', 'logits'; .* model.output=logits takes that"),
+        ("five_channels", r"does not take a batch of images \(2, 3, 64, 64\)"),
         ("alone", r"answers two images with \(8,\)"),
         ("missing", "has no 'missing'"),
     ],
@@ -219,6 +232,34 @@ def test_a_factory_of_ones_own_is_called_with_the_number_of_classes(factories, t
 def test_a_factory_that_does_not_fit_is_refused_in_one_sentence(factories, factory, words):
     with pytest.raises(ValueError, match=words):
         build_network(f"{factories}:{factory}", num_classes=4, layers=["1"], **IMAGES)
+
+
+@pytest.mark.parametrize("factory, output", [("Pair", 0), ("Named", "logits")])
+def test_logits_may_be_one_of_several_things_that_a_network_answers(factories, factory, output):
+    settings = {"num_classes": 4, "layers": ["body.1"], **IMAGES}
+    found = build_network(f"{factories}:{factory}", output=output, **settings)
+    images = torch.rand(2, 3, 64, 64)
+    assert found(images).shape == (2, 4)
+    spec = f"{factories}:{factory}"
+    for more in ({}, {"mean": 0.5, "std": 0.25}):
+        named_so = load_network(spec, num_classes=4, output=output, **more)
+        assert count_of_classes(named_so, spec, (3, 64, 64)) == 4
+        assert lrp(named_so, images, 1).shape == images.shape
+    with pytest.raises(ValueError, match="output is 'scores', but the network answers with a"):
+        count_of_classes(load_network(spec, num_classes=4, output="scores"), spec, (3, 64, 64))
+    with pytest.raises(ValueError, match=f"got a .*; output={output} takes"):
+        count_of_classes(load_network(spec, num_classes=4), spec, (3, 64, 64))
+
+
+@pytest.mark.parametrize("factory, channels", [("five_channels", 5), ("grey", 1)])
+def test_a_network_of_ones_own_takes_as_many_channels_as_it_likes(factories, factory, channels):
+    settings = {**IMAGES, "channels": channels, "num_classes": 2, "layers": ["1"]}
+    found = build_network(f"{factories}:{factory}", **settings)
+    images = torch.rand(2, channels, 64, 64)
+    assert found(images).shape == (2, 2) and lrp(found, images, 1).shape == images.shape
+    assert image_channels(load_network(f"{factories}:{factory}", mean=0.5, std=0.25)) == channels
+    cut = build_network(f"{factories}:{factory}", trunk="1", **{**settings, "layers": None})
+    assert cut(images).shape == (2, 2)
 
 
 @needs_timm

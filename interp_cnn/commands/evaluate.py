@@ -36,7 +36,7 @@ from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing
 from interp_cnn.runs.folder import build_data, load_run, plain, untrained, write_json
-from interp_cnn.runs.inputs import names_in
+from interp_cnn.runs.inputs import count_of_classes, names_in
 from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
@@ -134,9 +134,13 @@ def _measured_network(
             "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
         )
     data = build_data(config.data)
-    load = partial(load_network, config.network, mean=config.mean, std=config.std)
+    load = partial(
+        load_network, config.network, mean=config.mean, std=config.std, output=config.get("output")
+    )
     network = load(weights=config.weights).to(device)
-    blank = torch.zeros(1, data.channels, *data.image_size, device=device)
+    shape = (data.channels, *data.image_size)
+    count = count_of_classes(network, config.network, shape)
+    blank = torch.zeros(1, *shape, device=device)
     layer = _layer_of(network, config.layer, blank)
     measured = partial(
         measure_network,
@@ -154,9 +158,7 @@ def _measured_network(
         seed=config.seed,
     )
     before = None
-    with torch.no_grad():
-        count = network(blank).shape[1]
-    say_doubt(network, config.network, (data.channels, *data.image_size))
+    say_doubt(network, config.network, shape)
     names = (
         names_in(config.classes)
         if config.classes

@@ -36,7 +36,15 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subje
     else:
         weights = _weights(config)
         torch.manual_seed(config.seed)
-        networks = [network_subject(config.network, weights=weights, mean=config.mean, std=config.std)]
+        networks = [
+            network_subject(
+                config.network,
+                weights=weights,
+                mean=config.mean,
+                std=config.std,
+                output=config.get("output"),
+            )
+        ]
     first = networks[0]
     size, data = first.image_size or size_of(config.image_size), first.data
     if config.images is None:

@@ -225,6 +225,7 @@ def network_arguments(found: Run) -> dict[str, Any]:
         "std": list(map(float, data.std)),
         "trunk": built.trunk_layer if isinstance(built, Extended) else None,
         "filters": list(model.get("filters", (128,))),
+        "output": model.get("output"),
         **{name: model[name] for name in ("layers", "widths", "extra_conv", "mask")},
     }
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from interp_cnn.model.bodies import Named, Statistics, body_of, head_of, named
 from interp_cnn.model.interpretable_conv import make_interpretable
-from interp_cnn.model.trunk import Extended, cut_at, default_cut, width_of
+from interp_cnn.model.outputs import Output, described, hint, picked
+from interp_cnn.model.trunk import Extended, cut_at, default_cut, input_channels, width_of
 from interp_cnn.model.weights import load_state, state_of
 
 # The last layer whose map is still a grid of a useful size, and whether its output has passed a ReLU.
@@ -52,15 +53,18 @@ class Normalised(nn.Module):
         body: images of zero mean and unit variance (B, C, H, W) -> logits (B, K).
         mean: one number, or one per channel.
         std: likewise.
+        output: which entry of what the body answers are the logits.
     """
 
-    def __init__(self, body: nn.Module, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self, body: nn.Module, mean: Sequence[float], std: Sequence[float], output: Output = None
+    ) -> None:
         super().__init__()
-        self.normalise, self.body = Normalise(mean, std), body
+        self.normalise, self.body, self.output = Normalise(mean, std), body, output
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
-        return self.body(self.normalise(images))
+        return picked(self.body(self.normalise(images)), self.output)
 
 
 class SmallCNN(nn.Module):
@@ -124,13 +128,14 @@ def build_network(
     widths: Sequence[int] | None = None,
     extra_conv: bool = False,
     mask: dict | None = None,
+    output: Output = None,
 ) -> nn.Module:
     """A classifier with template masks behind its interpretable layers.
 
     Args:
         name: a network as in `bodies`.
         num_classes: number of logits K.
-        channels: image channels C; networks of others see a grey image three times.
+        channels: image channels C; networks of others see a grey image three times, unless they take one channel.
         image_size: (H, W) of the training images.
         mean: per channel, of pixels in [0, 1], for networks from scratch; weights come with their own.
         std: likewise.
@@ -144,9 +149,10 @@ def build_network(
         widths: filters of the small CNN's convolutions.
         extra_conv: see `make_interpretable`.
         mask: arguments of `TemplateMask`.
+        output: which entry of a tuple or dictionary that a network of one's own answers are the logits (`outputs`).
 
     Raises:
-        ValueError: an unknown network, layer, trunk or weights.
+        ValueError: an unknown network, layer, trunk or weights, or a network that does not answer with logits.
     """
     which = named(name)
     made = {"image_size": image_size, "channels": channels, "extra_conv": extra_conv, **(mask or {})}
@@ -158,10 +164,12 @@ def build_network(
             load_state(network, state_of(weights), weights, name)
         return make_interpretable(network, _listed(layers) or [TOP_LAYERS[name]], **made)
     body = body_of(which, num_classes, weights, load=load)
+    grey = channels == 1 and input_channels(body.module) != 1
+    seen = 3 if grey else channels
     if which.kind == "factory":
-        _check_logits(body.module, which.spec, num_classes, (channels, *image_size))
-    grey = channels == 1
-    normalise = Normalise(*(statistics or body.statistics or (_per_channel(mean, 3), _per_channel(std, 3))))
+        _check_logits(body.module, which.spec, num_classes, (seen, *image_size), output)
+    known = statistics or body.statistics or (_per_channel(mean, seen), _per_channel(std, seen))
+    normalise = Normalise(*(_per_channel(one, seen) if len(set(one)) == 1 else one for one in known))
     if trunk == "auto":
         trunk = None if weights is None or layers is not None else default_cut(body.module, image_size).layer
     if trunk is not None:
@@ -178,9 +186,10 @@ def build_network(
         )
         old = part if weights is not None else None
         return _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, made)
-    network = Classifier(body.module, normalise=normalise, grey=grey)
+    network = Classifier(body.module, normalise=normalise, grey=grey, output=output)
     chosen = _listed(layers) or [_top_layer(which, body.module, image_size)]
-    chosen = [layer if layer.startswith("body.") else f"body.{layer}" for layer in chosen]
+    names = dict(network.named_modules())  # a body may have a body of its own
+    chosen = [layer if layer in names else f"body.{layer}" for layer in chosen]
     return _interpretable(network, chosen, body.module if weights is not None else None, made)
 
 
@@ -205,38 +214,43 @@ class Classifier(nn.Module):
     """A network of somebody else behind its normalisation.
 
     Args:
-        body: normalised images (B, 3, H, W) -> logits (B, K).
+        body: normalised images (B, C, H, W) -> logits (B, K).
         normalise: images in [0, 1] -> what the body expects.
         grey: whether images have one channel, which the body then sees three times.
+        output: which entry of what the body answers are the logits.
     """
 
-    def __init__(self, body: nn.Module, *, normalise: nn.Module, grey: bool = False):
+    def __init__(
+        self, body: nn.Module, *, normalise: nn.Module, grey: bool = False, output: Output = None
+    ) -> None:
         super().__init__()
-        self.grey, self.normalise, self.body = grey, normalise, body
+        self.grey, self.normalise, self.body, self.output = grey, normalise, body, output
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
         if self.grey:
             images = images.expand(-1, 3, -1, -1)
-        return self.body(self.normalise(images))
+        return picked(self.body(self.normalise(images)), self.output)
 
 
 @torch.no_grad()
-def _check_logits(body: nn.Module, spec: str, num_classes: int, image: tuple[int, int, int]) -> None:
+def _check_logits(
+    body: nn.Module, spec: str, num_classes: int, image: tuple[int, int, int], output: Output
+) -> None:
     """Refuse a network of somebody's own that does not answer a batch of two images with K logits each."""
-    shape = (2, 3 if image[0] == 1 else image[0], *image[1:])
     was_training = body.training
     try:
-        found = body.eval()(torch.zeros(shape))
+        answer = body.eval()(torch.zeros(2, *image))
     except Exception as error:  # of somebody else's forward
-        raise ValueError(f"model.name={spec} does not take a batch of images {shape}: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"model.name={spec} does not take a batch of images {(2, *image)}: {reason}") from error
     finally:
         body.train(was_training)
+    found = picked(answer, output)
     if not isinstance(found, Tensor) or found.shape != (2, num_classes):
-        what = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(
-            f"model.name={spec} answers two images with {what}; expected (2, {num_classes}), one logit per class: "
-            "a factory is called with num_classes, where it takes it"
+            f"model.name={spec} answers two images with {described(found)}; expected (2, {num_classes}), one logit per "
+            f"class{hint(found).replace('; ', '; model.', 1)}: a factory is called with num_classes, where it takes it"
         )
 
 

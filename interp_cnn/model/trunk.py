@@ -32,7 +32,7 @@ def default_cut(body: nn.Module, image_size: tuple[int, int]) -> Cut:
     nothing from the last weighted layer on, which is the network's own head.
 
     Args:
-        body: images (1, 3, H, W) -> logits.
+        body: images (1, C, H, W) -> logits.
         image_size: (H, W) of the images.
 
     Raises:
@@ -63,7 +63,7 @@ def default_cut(body: nn.Module, image_size: tuple[int, int]) -> Cut:
             )
     was_training = body.training
     try:
-        body.eval()(torch.zeros(1, 3, *image_size))
+        body.eval()(torch.zeros(1, input_channels(body) or 3, *image_size))
     except Exception as error:  # of somebody else's forward
         raise ValueError(
             f"{type(body).__name__} does not take images of {image_size[0]} x {image_size[1]} pixels: {error}"
@@ -126,7 +126,7 @@ def width_of(trunk: nn.Module, layer: str, image_size: tuple[int, int]) -> int:
         ValueError: its layer gives no maps, or none of more than one cell.
     """
     was_training = trunk.training
-    maps = trunk.eval()(torch.zeros(1, 3, *image_size))
+    maps = trunk.eval()(torch.zeros(1, input_channels(trunk) or 3, *image_size))
     trunk.train(was_training)
     if not isinstance(maps, Tensor) or maps.dim() != 4 or min(maps.shape[2:]) < 2:
         shape = tuple(maps.shape[1:]) if isinstance(maps, Tensor) else type(maps).__name__
@@ -140,8 +140,8 @@ class Extended(nn.Module):
     """A trunk with new convolutions behind it, their average, and one linear layer.
 
     Args:
-        trunk: normalised images (B, 3, H, W) -> maps (B, C, h, w).
-        width: C.
+        trunk: normalised images (B, 3, H, W), or of as many channels as it takes -> maps (B, D, h, w).
+        width: D.
         num_classes: number of logits K.
         normalise: images in [0, 1] -> what the trunk expects.
         filters: of each new 3 x 3 convolution.
@@ -194,6 +194,12 @@ def _in_plain_sequences(body: nn.Module, name: str) -> bool:
             return False
         parent = parent.rpartition(".")[0]
     return True
+
+
+def input_channels(body: nn.Module) -> int | None:
+    """C of a network's images, by its first convolution; None without one."""
+    first = next((module for module in body.modules() if isinstance(module, nn.Conv2d)), None)
+    return None if first is None else first.in_channels
 
 
 def weighted_layers(body: nn.Module) -> list[str]:

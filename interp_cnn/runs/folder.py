@@ -255,6 +255,7 @@ def _network(config: DictConfig, data: PartDataModule, start: bool) -> nn.Module
         widths=config.widths,
         extra_conv=config.extra_conv,
         mask=plain(config.mask),
+        output=config.get("output"),
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.network.refusals import Refusal, refusing
+from interp_cnn.model.outputs import Output, described, hint
 from interp_cnn.runs.folder import Run, build_data, load_run
 from interp_cnn.runs.images import Seen, leave_out_trained_on, same_dataset
 from interp_cnn.runs.networks import class_names, image_channels, load_network, told_apart
@@ -131,10 +132,15 @@ def shown_data(networks: Sequence[Subject], config: DictConfig | None = None) ->
 
 
 def network_subject(
-    spec: str, *, weights: str | None = None, mean: Statistics = None, std: Statistics = None
+    spec: str,
+    *,
+    weights: str | None = None,
+    mean: Statistics = None,
+    std: Statistics = None,
+    output: Output = None,
 ) -> Subject:
     """A network by name, see `load_network`; its classes are not known yet."""
-    network = load_network(spec, weights=weights, mean=mean, std=std)
+    network = load_network(spec, weights=weights, mean=mean, std=std, output=output)
     return Subject(spec, network, (), image_channels(network))
 
 
@@ -152,7 +158,7 @@ def with_classes(
     count = len(subject.classes)
     if not count:
         height, width = size or (224, 224)
-        count = _count_of_classes(subject, (height, width))
+        count = count_of_classes(subject.network, subject.name, (subject.channels, height, width))
         say_doubt(subject.network, subject.name, (subject.channels, height, width))
     names = told_apart(names_in(file)) if file is not None else subject.classes
     names = names or class_names(subject.name, count, weights=weights)
@@ -203,23 +209,34 @@ def spread(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
     return [picture for picture, _ in zip(turns, range(limit), strict=False)]
 
 
-def _count_of_classes(subject: Subject, size: tuple[int, int]) -> int:
-    """K, from what the network makes of a grey image."""
+def count_of_classes(network: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
+    """K, from what a network makes of a grey image.
+
+    Args:
+        network: in evaluation mode, where its parameters lie.
+        name: as it is called.
+        shape: (C, H, W) of its images.
+
+    Raises:
+        ValueError: it takes no batch of such images, or answers with something else than logits.
+    """
+    place = next(network.parameters(), torch.empty(0)).device
     try:
-        with torch.no_grad(), refusing(subject.network):
-            logits = subject.network(torch.full((1, subject.channels, *size), 0.5))
+        with torch.no_grad(), refusing(network):
+            answer = network(torch.full((1, *shape), 0.5, device=place))
     except (
         Refusal,
         RuntimeError,
         TypeError,
     ) as error:  # a TypeError where forward takes more than the images
-        shape = f"({subject.channels}, {size[0]}, {size[1]})"
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{subject.name} does not take images of shape {shape}: {reason}") from error
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{subject.name} must return logits (1, K) for one image, got {kind}")
-    return logits.shape[1]
+        raise ValueError(
+            f"{name} does not take a batch of images {(1, *shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(answer, Tensor) or answer.dim() != 2 or len(answer) != 1:
+        raise ValueError(
+            f"{name} must return logits (1, K) for one image, got {described(answer)}{hint(answer)}"
+        )
+    return answer.shape[1]
 
 
 def _shape(subject: Subject) -> str:

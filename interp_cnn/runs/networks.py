@@ -30,6 +30,8 @@ from interp_cnn.model.bodies import (
     statistics_of_weights,
     torchvision_names,
 )
+from interp_cnn.model.outputs import Output, Picked
+from interp_cnn.model.trunk import input_channels
 from interp_cnn.runs.normalisation import Statistics, checked_statistics
 
 
@@ -40,6 +42,7 @@ def load_network(
     num_classes: int | None = None,
     mean: Statistics = None,
     std: Statistics = None,
+    output: Output = None,
 ) -> nn.Module:
     """A classifier in evaluation mode: images (B, C, H, W) in [0, 1] -> logits (B, K).
 
@@ -51,9 +54,10 @@ def load_network(
         mean: of the pixels in [0, 1] that the network was trained on, one number or one per channel: it is put behind
             (images - mean) / std. None: networks of libraries see what their weights expect, others bare pixels.
         std: likewise.
+        output: which entry of a tuple (a number) or dictionary (its key) that a factory's network answers are the logits.
 
     Raises:
-        ValueError: an unknown network, module or factory, or weights or a mean that do not fit.
+        ValueError: an unknown network, module or factory, or weights, a mean or an output that do not fit.
         FileNotFoundError: no such weights file.
 
     Example:
@@ -74,7 +78,11 @@ def load_network(
         network = body_of(which, num_classes, weights).module
         statistics = checked_statistics(mean, std, image_channels(network))
         if statistics is not None:
-            network = Normalised(network, *statistics)
+            network = Normalised(network, *statistics, output)
+        elif output is not None:
+            network = Picked(network, output)
+    elif output is not None:
+        raise ValueError(f"output={output}, but {spec} answers with logits alone; expected null")
     else:
         if weights is not None and not is_file(weights) and num_classes not in (None, IMAGENET_CLASSES):
             raise ValueError(
@@ -92,9 +100,8 @@ def load_network(
 
 
 def image_channels(network: nn.Module) -> int:
-    """C of a network's images: 1 where its first convolution takes grey ones, else 3."""
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    return 1 if first is not None and first.in_channels == 1 else 3
+    """C of a network's images: as many as its first convolution takes, 3 without one."""
+    return input_channels(network) or 3
 
 
 def class_names(spec: str, count: int, *, weights: str | None = None) -> tuple[str, ...]:

@@ -85,6 +85,7 @@ def trunk_maps_for(
 @torch.no_grad()
 def _bytes_of_maps(network: Extended, data: PartDataModule) -> int:
     was_training = network.trunk.training
-    maps = network.trunk.eval()(torch.zeros(1, 3, *data.image_size))
+    channels = 3 if network.grey else data.channels
+    maps = network.trunk.eval()(torch.zeros(1, channels, *data.image_size))
     network.trunk.train(was_training)
     return maps.numel() * maps.element_size()
