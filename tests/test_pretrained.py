@@ -10,6 +10,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from interp_cnn.commands.compare import sample_count
 from interp_cnn.commands.export import network_arguments
 from interp_cnn.commands.train import board_maps
 from interp_cnn.explanation.propagation.lrp import lrp
@@ -223,7 +224,10 @@ def test_a_factory_of_ones_own_is_called_with_the_number_of_classes(factories, t
     [
         ("fixed", r"answers two images with \(2, 7\); expected \(2, 4\), one logit per class"),
         ("Pair", "answers two images with a tuple of 2 entries; .* model.output=0 takes its first entry"),
-        ("Named", "answers two images with a dictionary of 'loss', 'logits'; .* model.output=logits takes that"),
+        (
+            "Named",
+            "answers two images with a dictionary of 'loss', 'logits'; .* model.output=logits takes that",
+        ),
         ("five_channels", r"does not take a batch of images \(2, 3, 64, 64\)"),
         ("alone", r"answers two images with \(8,\)"),
         ("missing", "has no 'missing'"),
@@ -312,6 +316,15 @@ def test_photographs_of_ones_own_start_from_pretrained_weights(caplog):
 def test_no_maps_that_take_minutes_are_drawn_while_a_network_from_weights_learns(weights):
     assert board_maps(build_network("resnet18", num_classes=3, weights=weights[0], **IMAGES)) == {}
     assert board_maps(build_network("small_cnn", num_classes=3, **IMAGES)).keys() == {"occlusion"}
+
+
+def test_fewer_images_of_a_network_from_weights_are_explained_unless_one_says_how_many(weights):
+    file, _ = weights
+    started = SimpleNamespace(network=build_network("resnet18", num_classes=3, weights=file, **IMAGES))
+    for given, expected in ((None, 8), (3, 3)):
+        assert sample_count(started, OmegaConf.create({"sample_images": given})) == expected
+    scratch = SimpleNamespace(network=build_network("resnet18", num_classes=3, layers=["layer3"], **IMAGES))
+    assert sample_count(scratch, OmegaConf.create({"sample_images": None})) == 20
 
 
 @pytest.mark.parametrize("settings", [{}, {"filters": [16, 8]}, {"trunk": None}, {"trunk": "layer1"}])

@@ -802,7 +802,9 @@ def test_who_tracks_a_part_is_left_out_where_no_image_says_where_parts_are():
     table = pd.DataFrame({"filter": [0, 1], "part": [None, None], "tracks": [False, False]})
     unknown = replace(given, networks=[replace(it, filters=table) for it in given.networks])
     assert parts_tracked(unknown) == []
-    known = replace(unknown, networks=[replace(it, filters=table.assign(part="head")) for it in given.networks])
+    known = replace(
+        unknown, networks=[replace(it, filters=table.assign(part="head")) for it in given.networks]
+    )
     assert [words for _, _, words in parts_tracked(known)] == ["none (of 2 filters)"] * 2
 
 

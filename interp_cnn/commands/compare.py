@@ -52,7 +52,8 @@ from interp_cnn.runs.twins import twins
 from interp_cnn.storage.progress import stage, stages
 from interp_cnn.training.mask_board import add_measures
 
-OF_DEEP = 96  # gradients for one image
+OF_DEEP = 96  # gradients for one image of a network from weights
+IMAGES, IMAGES_OF_DEEP = 20, 8  # whose maps are shown; of a network from weights those of one take 15 to 60 s
 
 
 def run(config: DictConfig) -> None:
@@ -141,7 +142,7 @@ def report_on(
     )
     settings = MapSettings(methods, options, target="true", tolerant=True)
     answers = [measured.observations.predictions for measured in measures]
-    shown = contested_first(runs[0].data, answers, config.sample_images)
+    shown = contested_first(runs[0].data, answers, sample_count(runs[0], config))
     first, second = runs[0].kind, runs[1].kind
     with stage(f"explaining {len(shown)} images"):
         samples = sample_images(runs, networks, folder / "maps", pictures=shown, settings=settings)
@@ -179,6 +180,13 @@ def _gradients(found: Run, config: DictConfig) -> int:
     if config.gradients is not None:
         return config.gradients
     return OF_DEEP if pretrained_parameters(found.network) else Options.gradients
+
+
+def sample_count(found: Run, config: DictConfig) -> int:
+    """How many images have their maps shown."""
+    if config.sample_images is not None:
+        return config.sample_images
+    return IMAGES_OF_DEEP if pretrained_parameters(found.network) else IMAGES
 
 
 def _facts(found: Run, config: DictConfig) -> dict[str, str]:

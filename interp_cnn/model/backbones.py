@@ -243,7 +243,9 @@ def _check_logits(
         answer = body.eval()(torch.zeros(2, *image))
     except Exception as error:  # of somebody else's forward
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"model.name={spec} does not take a batch of images {(2, *image)}: {reason}") from error
+        raise ValueError(
+            f"model.name={spec} does not take a batch of images {(2, *image)}: {reason}"
+        ) from error
     finally:
         body.train(was_training)
     found = picked(answer, output)

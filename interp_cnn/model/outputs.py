@@ -1,6 +1,6 @@
 """Which of several things that a network answers are its logits.
 
-Networks of others hand back tuples (logits and features), dictionaries (`{"logits": ..., "loss": ...}`) or named tuples.
+Networks of others hand back tuples (logits and features), dictionaries (`{"logits": ..., "loss": ...}`), named tuples.
 `output=` says which entry is meant: a number for a place, a name for a key.
 """
 

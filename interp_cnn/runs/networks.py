@@ -54,7 +54,7 @@ def load_network(
         mean: of the pixels in [0, 1] that the network was trained on, one number or one per channel: it is put behind
             (images - mean) / std. None: networks of libraries see what their weights expect, others bare pixels.
         std: likewise.
-        output: which entry of a tuple (a number) or dictionary (its key) that a factory's network answers are the logits.
+        output: which entry of a tuple (a number) or dictionary (a key) that a factory's network answers are the logits.
 
     Raises:
         ValueError: an unknown network, module or factory, or weights, a mean or an output that do not fit.

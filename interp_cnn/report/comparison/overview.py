@@ -137,7 +137,7 @@ def more_measures(contents: Contents) -> list[MoreRow]:
 
 
 def parts_tracked(contents: Contents) -> list[tuple[int, str, str]]:
-    """Per network its place, its name and how many of its filters track which part, where images say where parts are."""
+    """Per network its place, its name and how many filters track which part, where images say where parts are."""
     found = []
     for place, network in enumerate(contents.networks):
         table = network.filters
