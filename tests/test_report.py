@@ -35,7 +35,7 @@ from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
 from interp_cnn.report.comparison.first_screen import headline, tiles
-from interp_cnn.report.comparison.overview import parts_tracked
+from interp_cnn.report.comparison.overview import measure_table, more_measures, parts_tracked
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.comparison.verdict import verdict
 from interp_cnn.report.folder import replaced_folder
@@ -806,6 +806,18 @@ def test_who_tracks_a_part_is_left_out_where_no_image_says_where_parts_are():
         unknown, networks=[replace(it, filters=table.assign(part="head")) for it in given.networks]
     )
     assert [words for _, _, words in parts_tracked(known)] == ["none (of 2 filters)"] * 2
+
+
+def test_measures_that_no_network_knows_are_left_out_and_it_is_said_why(tmp_path):
+    unknown = {"location_instability": nan, "tracking_gain": nan, "instability_minimum": nan}
+    given = with_numbers({"accuracy": 0.9, **unknown}, {"accuracy": 0.8, **unknown})
+    table = measure_table(given)
+    assert table is not None and [it.name for it in table.measures] == ["accuracy"]
+    assert more_measures(given) == []
+    said = "no image says where parts are"
+    assert said in write_report(tmp_path / "without", given).read_text("utf-8")
+    located = with_numbers({"accuracy": 0.9, "location_instability": 0.1}, {"accuracy": 0.9, **unknown})
+    assert said not in write_report(tmp_path / "with", located).read_text("utf-8")
 
 
 def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_measure():

@@ -149,7 +149,20 @@ def parts_tracked(contents: Contents) -> list[tuple[int, str, str]]:
 
 
 def _known_measures(contents: Contents) -> list[str]:
-    return in_order(list(dict.fromkeys(name for network in contents.networks for name in network.summary)))
+    """Measures of which some network has a number; those of parts have none where no image says where parts are."""
+    known = (
+        name
+        for network in contents.networks
+        for name, estimate in network.summary.items()
+        if is_known(value_of(estimate))
+    )
+    return in_order(list(dict.fromkeys(known)))
+
+
+def without_parts(contents: Contents) -> bool:
+    """Whether parts were asked about, and no image says where they are."""
+    asked = [network.summary for network in contents.networks if "location_instability" in network.summary]
+    return bool(asked) and not any(is_known(value_of(one["location_instability"])) for one in asked)
 
 
 def spread_charts(contents: Contents, album: Album) -> list[Chart]:

@@ -27,6 +27,7 @@ from interp_cnn.report.comparison.overview import (
     reproduction_rows,
     spread_charts,
     training_table,
+    without_parts,
 )
 from interp_cnn.report.comparison.pair import pair_view
 from interp_cnn.report.comparison.samples import SampleView, sample_pages, sample_views
@@ -132,6 +133,7 @@ def _write_overview(
         table=measure_table(contents),
         more=more_measures(contents),
         tracked=parts_tracked(contents),
+        without_parts=without_parts(contents),
         spreads=spread_charts(contents, album),
         choices={slug: groups for slug, (_, groups) in chosen.items() if groups},
         ranking=measure(ranked_by),
