@@ -69,6 +69,15 @@ def test_the_images_of_a_run_are_found_from_every_folder(tmp_path, monkeypatch):
     assert len(load_run(tmp_path / "run").data.val_set) == 6
 
 
+def test_a_training_keeps_the_average_of_its_weights_where_it_is_asked_for(tmp_path):
+    pictures(tmp_path / "set")
+    last, average = (
+        load_run(trained(tmp_path / "set", tmp_path / name, *more)).network.state_dict()
+        for name, more in (("last", ()), ("average", ("training.average=0.9",)))
+    )
+    assert not torch.equal(last["conv1.0.weight"], average["conv1.0.weight"])
+
+
 def trained(root: Path, folder: Path, *more: str, **options) -> Path:
     return train(composed("train", "data=image_folder", f"data.root={root}", *TINY, *more), folder, **options)
 

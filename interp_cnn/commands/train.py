@@ -32,6 +32,7 @@ from interp_cnn.runs.places import with_full_paths
 from interp_cnn.runs.provenance import leave_to_the_first, provenance
 from interp_cnn.runs.trunk_maps import trunk_maps_for
 from interp_cnn.storage.files import write_text
+from interp_cnn.training.averaging import MovingAverage
 from interp_cnn.training.checkpoints import LAST, PREVIOUS
 from interp_cnn.training.classification import Classification
 from interp_cnn.training.confusion_board import Answers
@@ -149,6 +150,7 @@ def train(
             Answers(),
             FilterCurves(),
             Freezing(network, module.fine_tuning, arguments["accelerator"]),
+            *([] if training.get("average") is None else [MovingAverage(network, training.average)]),
         ],
         trainer=arguments,
     )
