@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small_trainings import BATCHES, Counter, train
+from pytorch_lightning import LightningModule
+from small_trainings import BATCHES, train
 from torch import nn
 
 from interp_cnn.runs.folder import load_checkpoint
@@ -11,12 +12,11 @@ from interp_cnn.training.averaging import MovingAverage
 DECAY = 0.6
 
 
-class Averaged(Counter):
-    """Counts its steps in a part of its own, and notes what is validated."""
+class Averaged(LightningModule):
+    """Counts its steps in the one weight of its network, and notes what is validated."""
 
-    def __init__(self, losses):
-        super().__init__(losses)
-        del self.weight
+    def __init__(self):
+        super().__init__()
         self.network = nn.ParameterDict({"weight": nn.Parameter(torch.zeros(()))})
         self.validated = []
 
@@ -24,13 +24,19 @@ class Averaged(Counter):
     def weight(self):
         return self.network["weight"]
 
+    def training_step(self, batch, batch_index):
+        return -self.weight
+
     def validation_step(self, batch, batch_index):
         self.validated.append(self.weight.item())
-        super().validation_step(batch, batch_index)
+        self.log("val/task_loss", torch.tensor(1.0))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
 def averaged(folder, epochs, module=None, **options):
-    module = module or Averaged([1.0] * 9)
+    module = module or Averaged()
     train(folder, [1.0] * epochs, module, callbacks=[MovingAverage(module.network, DECAY)], **options)
     return module
 
@@ -43,7 +49,9 @@ def expected(steps: int) -> float:
     return average
 
 
-def test_what_is_validated_saved_and_handed_out_is_the_average_and_the_training_goes_on_with_its_own(tmp_path):
+def test_what_is_validated_saved_and_handed_out_is_the_average_and_the_training_goes_on_with_its_own(
+    tmp_path,
+):
     module = averaged(tmp_path, 2)
     ends = [expected(BATCHES), expected(2 * BATCHES)]
     assert module.validated == pytest.approx(ends) and module.weight.item() == pytest.approx(ends[1])
@@ -57,7 +65,7 @@ def test_what_is_validated_saved_and_handed_out_is_the_average_and_the_training_
 
 def test_a_training_that_is_gone_on_with_ends_with_the_same_average(tmp_path):
     whole = averaged(tmp_path / "whole", 3)
-    first = Averaged([1.0] * 9)
+    first = Averaged()
     averaged(tmp_path / "first", 2, first)
     gone_on = averaged(tmp_path / "more", 3, ckpt_path=tmp_path / "first" / "checkpoints" / "last.ckpt")
     assert gone_on.weight.item() == whole.weight.item() == pytest.approx(expected(3 * BATCHES))
@@ -65,5 +73,5 @@ def test_a_training_that_is_gone_on_with_ends_with_the_same_average(tmp_path):
 
 @pytest.mark.parametrize("decay", [0, 1, -0.1, True, "much"])
 def test_a_decay_that_is_none_is_refused(decay):
-    with pytest.raises(ValueError, match="training.average is"):
+    with pytest.raises(ValueError, match=r"training\.average is"):
         MovingAverage(nn.Linear(1, 1), decay)

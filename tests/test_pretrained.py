@@ -17,8 +17,9 @@ from interp_cnn.explanation.propagation.lrp import lrp
 from interp_cnn.exports.network import built as rebuilt
 from interp_cnn.model.backbones import build_network, pretrained_parameters
 from interp_cnn.model.bodies import LITE, body_of, named
+from interp_cnn.model.pixels import torchvision_pixels
 from interp_cnn.model.trunk import Extended, cut_at, default_cut
-from interp_cnn.runs.choices import choose_network
+from interp_cnn.runs.choices import choose_network, pixels_record, say_pixels
 from interp_cnn.runs.inputs import count_of_classes
 from interp_cnn.runs.networks import image_channels, load_network
 from interp_cnn.training.finetuning import FineTuning, Freezing
@@ -169,6 +170,28 @@ def test_pixels_are_normalised_as_the_weights_expect_or_as_one_says(weights):
     assert told.normalise.std.flatten().tolist() == pytest.approx([0.2] * 3)
     scratch = build_network("resnet18", num_classes=3, **IMAGES)
     assert scratch.normalise.mean.flatten().tolist() == pytest.approx([0.5] * 3)
+
+
+def test_pixels_are_those_that_the_library_of_the_weights_names(weights, caplog):
+    """efficientnet_v2_l is the one of torchvision's that is not normalised by ImageNet's mean."""
+    assert torchvision_pixels("efficientnet_v2_l").statistics == ((0.5,) * 3, (0.5,) * 3)
+    assert torchvision_pixels("googlenet").statistics == ((0.5,) * 3, (0.5,) * 3)
+    old, new = (torchvision_pixels("resnet50", f"IMAGENET1K_V{version}") for version in (1, 2))
+    assert (old.image_size, old.interpolation, old.mean) == (224, "bilinear", new.mean)
+    found = build_network("resnet18", num_classes=3, weights=weights[0], **IMAGES)
+    record = pixels_record(found, (64, 64))
+    assert record["mean"] == pytest.approx([0.485, 0.456, 0.406]) and record["image_size"] == [64, 64]
+    assert record["weights_expect"]["image_size"] == 224
+    say_pixels(found, OmegaConf.create({"model": {"name": "resnet18"}}), (64, 64))
+    assert (
+        "64 x 64 pixels; the weights of resnet18 were trained for 224 x 224: data.image_size=224"
+        in caplog.text
+    )
+    own = build_network(
+        "resnet18", num_classes=3, weights=weights[0], statistics=((0.1,) * 3, (0.2,) * 3), **IMAGES
+    )
+    assert pixels_record(own, (64, 64))["weights_expect"] is None
+    assert pixels_record(own, (64, 64))["std"] == pytest.approx([0.2] * 3)
 
 
 FACTORIES = """

@@ -21,7 +21,7 @@ from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.model.backbones import pretrained_parameters
-from interp_cnn.runs.choices import choose_network, say_trunk
+from interp_cnn.runs.choices import choose_network, pixels_record, say_pixels, say_trunk
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
 from interp_cnn.runs.epochs import run_record
@@ -125,6 +125,7 @@ def train(
     network = network_for(resolved.model, data)
     _check_batch(network, resolved, data)
     say_trunk(network, resolved)
+    say_pixels(network, resolved, data.image_size)
     module = classification(network, resolved, data)
     module.trunk_maps = _trunk_maps(module, resolved, data, folder=folder, known=known)
     if checkpoint is not None:
@@ -165,6 +166,7 @@ def train(
                 "epochs": trainer.current_epoch,
                 "seconds": round(seconds, 2),
                 "parameters": parameters,
+                "pixels": pixels_record(network, data.image_size),
             },
         )
     return folder

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.model.bodies import Named, Statistics, body_of, head_of, named
+from interp_cnn.model.bodies import Named, body_of, head_of, named
 from interp_cnn.model.interpretable_conv import make_interpretable
 from interp_cnn.model.outputs import Output, described, hint, picked
+from interp_cnn.model.pixels import Pixels, Statistics
 from interp_cnn.model.trunk import Extended, cut_at, default_cut, input_channels, width_of
 from interp_cnn.model.weights import load_state, state_of
 
@@ -172,6 +173,7 @@ def build_network(
     normalise = Normalise(*(_per_channel(one, seen) if len(set(one)) == 1 else one for one in known))
     if trunk == "auto":
         trunk = None if weights is None or layers is not None else default_cut(body.module, image_size).layer
+    pixels = None if statistics is not None else body.pixels
     if trunk is not None:
         part = cut_at(body.module, trunk)
         width = width_of(part, trunk, image_size)
@@ -185,12 +187,12 @@ def build_network(
             trunk_layer=trunk,
         )
         old = part if weights is not None else None
-        return _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, made)
+        return _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, pixels, made)
     network = Classifier(body.module, normalise=normalise, grey=grey, output=output)
     chosen = _listed(layers) or [_top_layer(which, body.module, image_size)]
     names = dict(network.named_modules())  # a body may have a body of its own
     chosen = [layer if layer in names else f"body.{layer}" for layer in chosen]
-    return _interpretable(network, chosen, body.module if weights is not None else None, made)
+    return _interpretable(network, chosen, body.module if weights is not None else None, pixels, made)
 
 
 def pretrained_parameters(network: nn.Module) -> frozenset[str]:
@@ -198,14 +200,24 @@ def pretrained_parameters(network: nn.Module) -> frozenset[str]:
     return getattr(network, "_pretrained", frozenset())
 
 
-def _interpretable(network: nn.Module, layers: list[str], old: nn.Module | None, made: dict) -> nn.Module:
-    """With masks, and with a note on which parameters are those of `old`, but for the head that was put on it."""
+def pixels_expected(network: nn.Module) -> Pixels | None:
+    """What pixels the weights that a network started from were trained to see; None where no library says."""
+    return getattr(network, "_pixels", None)
+
+
+def _interpretable(
+    network: nn.Module, layers: list[str], old: nn.Module | None, pixels: Pixels | None, made: dict
+) -> nn.Module:
+    """With masks, and with notes: which parameters are those of `old`, but for the head that was put on it, and what
+    pixels they expect.
+    """
     parameters = [] if old is None else list(old.parameters())
     if isinstance(network, Classifier) and old is not None:
         new = {id(it) for it in head_of(old).parameters()}
         parameters = [it for it in parameters if id(it) not in new]
     kept = {id(it) for it in parameters}
     network = make_interpretable(network, layers, **made)
+    network._pixels = pixels if old is not None else None  # pyright: ignore[reportArgumentType]
     network._pretrained = frozenset(name for name, it in network.named_parameters() if id(it) in kept)  # pyright: ignore
     return network
 

@@ -20,18 +20,19 @@ import torchvision
 from torch import Tensor, nn
 
 from interp_cnn.model.factories import built, nearest
+from interp_cnn.model.pixels import (
+    LITE_PIXELS,
+    SYMMETRIC,
+    Pixels,
+    Statistics,
+    timm_pixels,
+    torchvision_pixels,
+)
 from interp_cnn.model.trunk import weighted_layers
 from interp_cnn.model.weights import load_state, state_of, without_prefix
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# torchvision's weights of these networks see pixels from -1 to 1; torchvision normalises them as for ImageNet and
-# takes that back inside (`transform_input`), which no file of weights says.
-SYMMETRIC = ("googlenet", "inception_v3")
 IMAGENET_CLASSES = 1000
 LITE = "efficientnet_lite0"
-LITE_STATISTICS = ((0.498,) * 3, (0.502,) * 3)
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Named(NamedTuple):
@@ -47,13 +48,18 @@ class Named(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A network of K logits on normalised images, and mean and standard deviation of the pixels that it expects.
+    """A network of K logits on normalised images, and the pixels that it expects.
 
-    `statistics` is None where nobody but the user knows them.
+    `pixels` is None where nobody but the user knows them.
     """
 
     module: nn.Module
-    statistics: Statistics | None
+    pixels: Pixels | None
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation of the pixels."""
+        return None if self.pixels is None else self.pixels.statistics
 
 
 def named(name: str) -> Named:
@@ -82,13 +88,6 @@ def torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def statistics_of_weights(name: str) -> Statistics:
-    """Mean and standard deviation per channel that torchvision's weights of a network expect, and those tuned from
-    them.
-    """
-    return ((0.5,) * 3, (0.5,) * 3) if name in SYMMETRIC else (IMAGENET_MEAN, IMAGENET_STD)
-
-
 def body_of(which: Named, num_classes: int | None, weights: str | None, *, load: bool = True) -> Body:
     """A network with the weights asked for, its last layer new where it is to tell other classes apart.
 
@@ -104,7 +103,7 @@ def body_of(which: Named, num_classes: int | None, weights: str | None, *, load:
     """
     source = weights if load else None
     if which.kind == "torchvision":
-        return _torchvision(which.name, num_classes, source, statistics=weights is not None)
+        return _torchvision(which.name, num_classes, source, started_from=weights)
     if which.kind == "timm":
         return _timm(which.name, num_classes, source)
     if which.kind == "lite":
@@ -112,7 +111,9 @@ def body_of(which: Named, num_classes: int | None, weights: str | None, *, load:
     return _factory(which.name, num_classes, source)
 
 
-def _torchvision(name: str, num_classes: int | None, weights: str | None, *, statistics: bool) -> Body:
+def _torchvision(
+    name: str, num_classes: int | None, weights: str | None, *, started_from: str | None
+) -> Body:
     if name not in torchvision_names():
         raise ValueError(f"torchvision has no classifier {name!r}{nearest(name, torchvision_names())}")
     options = {"aux_logits": False, "init_weights": True} if name in SYMMETRIC else {}
@@ -141,7 +142,7 @@ def _torchvision(name: str, num_classes: int | None, weights: str | None, *, sta
     if isinstance(body, torchvision.models.GoogLeNet | torchvision.models.Inception3):
         body.transform_input = False  # the normalisation in front has it
     replace_head(body, num_classes)
-    return Body(body, statistics_of_weights(name) if statistics else None)
+    return Body(body, None if started_from is None else torchvision_pixels(name, started_from))
 
 
 def _timm(name: str, num_classes: int | None, weights: str | None) -> Body:
@@ -158,8 +159,7 @@ def _timm(name: str, num_classes: int | None, weights: str | None) -> Body:
         load_state(body, state, weights, f"timm:{name}")
     if num_classes not in (None, body.num_classes):
         body.reset_classifier(num_classes)
-    known = body.pretrained_cfg
-    return Body(body, (tuple(known["mean"]), tuple(known["std"])))
+    return Body(body, timm_pixels(body.pretrained_cfg, name))
 
 
 def _lite(num_classes: int | None, weights: str | None) -> Body:
@@ -175,7 +175,7 @@ def _lite(num_classes: int | None, weights: str | None) -> Body:
         replace_head(network, _classes_in(state, network))
         load_state(network, state, weights, LITE)
     replace_head(network, num_classes)
-    return Body(network, LITE_STATISTICS)
+    return Body(network, LITE_PIXELS)
 
 
 def _factory(spec: str, num_classes: int | None, weights: str | None) -> Body:

@@ -1,10 +1,12 @@
 """What a training takes where the user leaves the choice to it, and one line that says what and why."""
 
 import logging
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from interp_cnn.model.backbones import pixels_expected
 from interp_cnn.model.bodies import LITE, installed_extra
 from interp_cnn.model.trunk import Extended
 
@@ -60,3 +62,32 @@ def say_trunk(network: nn.Module, config: DictConfig) -> None:
             config.model.name,
             network.trunk_layer,
         )
+
+
+def say_pixels(network: nn.Module, config: DictConfig, image_size: tuple[int, int]) -> None:
+    """One line where weights were trained on images of another size than the training's."""
+    known = pixels_expected(network)
+    if known is not None and known.image_size not in (None, *image_size):
+        log.warning(
+            "images: %d x %d pixels; %s were trained for %d x %d: data.image_size=%d, if there is time for it",
+            *image_size,
+            f"the weights of {config.model.name}",
+            *(known.image_size,) * 3,
+        )
+
+
+def pixels_record(network: nn.Module, image_size: tuple[int, int]) -> dict[str, Any]:
+    """What pixels a network sees, for `run.json`: as it normalises them, at which size, and what its weights expect."""
+    known = pixels_expected(network)
+    normalise = getattr(network, "normalise", None)
+    seen = (
+        {}
+        if normalise is None
+        else {name: getattr(normalise, name).flatten().tolist() for name in ("mean", "std")}
+    )
+    return {
+        **seen,
+        "image_size": list(image_size),
+        "interpolation": "bilinear",  # of every data set
+        "weights_expect": None if known is None else known._asdict(),
+    }

@@ -27,10 +27,10 @@ from interp_cnn.model.bodies import (
     classes_of,
     is_file,
     named,
-    statistics_of_weights,
     torchvision_names,
 )
 from interp_cnn.model.outputs import Output, Picked
+from interp_cnn.model.pixels import torchvision_pixels
 from interp_cnn.model.trunk import input_channels
 from interp_cnn.runs.normalisation import Statistics, checked_statistics
 
@@ -92,7 +92,7 @@ def load_network(
         own = classes_of(body.module)
         if num_classes not in (None, own):
             raise ValueError(f"num_classes={num_classes}, but weights={weights} of {spec} know {own} classes")
-        known = body.statistics or statistics_of_weights(which.name)
+        known = body.statistics or torchvision_pixels(which.name).statistics
         network = Classifier(body.module, normalise=Normalise(*(checked_statistics(mean, std, 3) or known)))
     with suppress(NotImplementedError):  # what torch.export made is in evaluation mode for good
         network.eval()

@@ -30,7 +30,9 @@ class MovingAverage(Callback):
 
     def __init__(self, network: nn.Module, decay: float, *, name: str = "network") -> None:
         if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1:
-            raise ValueError(f"training.average is {decay}; expected a decay between 0 and 1, or null for none")
+            raise ValueError(
+                f"training.average is {decay}; expected a decay between 0 and 1, or null for none"
+            )
         self.network, self.decay, self.name = network, decay, name
         self.steps = 0
         self.average: dict[str, Tensor] = {}
