@@ -3,13 +3,17 @@
 import itertools
 import subprocess
 import sys
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from report_example import drawn_images
 
 from interp_cnn import figures
+from interp_cnn.figures.png import png_bytes
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
@@ -306,3 +310,17 @@ def test_a_confusion_matrix_is_bright_where_a_row_has_its_images_and_refuses_oth
     assert min(many.shape[:2]) > 1000
     with pytest.raises(ValueError, match=r"shape \(2, 2\); expected 3 x 3"):
         figures.confusion_matrix(counts, ["a", "b", "c"])
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def test_the_palette_of_a_large_photograph_is_chosen_from_few_pixels_and_hardly_worse():
+    image = drawn_images(4, side=90)
+    rgb = (torch.cat([*image], 2).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)  # (90, 360, 3)
+    rgb = np.concatenate([rgb, rgb[::-1], rgb[:, ::-1]]).repeat(2, 0).repeat(2, 1)
+    found = np.asarray(Image.open(BytesIO(png_bytes(rgb, colours=128))).convert("RGB"))
+    palette = Image.fromarray(rgb).quantize(128, method=Image.Quantize.MEDIANCUT)
+    best = np.asarray(Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB"))
+    error, least = (np.square(one.astype(float) - rgb).mean() ** 0.5 for one in (found, best))
+    assert error < 1.1 * least + 0.5  # of 255
