@@ -88,7 +88,9 @@ def trained(tmp_path):
 
 
 def asked(trained, *, freeze="trunk", count=100, network=None, **training):
-    data = SimpleNamespace(train_set=range(count), val_set=range(20), image_size=(64, 64), views=None)
+    data = SimpleNamespace(
+        train_set=range(count), val_set=range(20), image_size=(64, 64), channels=3, views=None
+    )
     config = OmegaConf.create({"cache": "memory", "cached_views": 3, "epochs": 5, "views": 2, **training})
     settings = FineTuning(trained[1], freeze=freeze)
     return trunk_maps_for(
