@@ -343,8 +343,9 @@ def test_no_maps_that_take_minutes_are_drawn_while_a_network_from_weights_learns
 
 def test_fewer_images_of_a_network_from_weights_are_explained_unless_one_says_how_many(weights):
     file, _ = weights
-    started = SimpleNamespace(network=build_network("resnet18", num_classes=3, weights=file, **IMAGES))
-    for given, expected in ((None, 8), (3, 3)):
+    network = build_network("resnet18", num_classes=3, weights=file, **IMAGES)
+    for given, side, expected in ((None, 128, 8), (None, 224, 4), (3, 224, 3)):
+        started = SimpleNamespace(network=network, data=SimpleNamespace(image_size=(side, side)))
         assert sample_count(started, OmegaConf.create({"sample_images": given})) == expected
     scratch = SimpleNamespace(network=build_network("resnet18", num_classes=3, layers=["layer3"], **IMAGES))
     assert sample_count(scratch, OmegaConf.create({"sample_images": None})) == 20

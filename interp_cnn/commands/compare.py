@@ -53,7 +53,12 @@ from interp_cnn.storage.progress import stage, stages
 from interp_cnn.training.mask_board import add_measures
 
 OF_DEEP = 96  # gradients for one image of a network from weights
-IMAGES, IMAGES_OF_DEEP = 20, 8  # whose maps are shown; of a network from weights those of one take 15 to 60 s
+IMAGES = 20  # whose maps are shown
+IMAGES_OF_DEEP, IMAGES_OF_LARGE = (
+    8,
+    4,
+)  # of networks from weights: those of one take a core 17 s at 128, 70 s at 224 pixels
+LARGE = 160**2  # pixels
 
 
 def run(config: DictConfig) -> None:
@@ -186,7 +191,10 @@ def sample_count(found: Run, config: DictConfig) -> int:
     """How many images have their maps shown."""
     if config.sample_images is not None:
         return config.sample_images
-    return IMAGES_OF_DEEP if pretrained_parameters(found.network) else IMAGES
+    if not pretrained_parameters(found.network):
+        return IMAGES
+    height, width = found.data.image_size
+    return IMAGES_OF_LARGE if height * width > LARGE else IMAGES_OF_DEEP
 
 
 def _facts(found: Run, config: DictConfig) -> dict[str, str]:
