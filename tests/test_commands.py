@@ -244,6 +244,7 @@ REFUSED = [
     (["seed=1"], "no command 'seed=1'; the command comes first: (compare, "),
     (["-m", "train"], "the command comes first"),
     (["train", "seeed=1"], "no setting 'seeed'; did you mean seed?"),
+    (["evaluate", "trainer=cpu"], "evaluate takes no 'trainer', which is a choice of compare, study, train"),
     (["train", "datta=digits"], "no setting 'datta'; did you mean data?"),
     (["train", "data.distractor=1"], "no setting 'data.distractor'; did you mean data.distractors?"),
     (["train", "distractors=1"], "no setting 'distractors'; did you mean data.distractors?"),

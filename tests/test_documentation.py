@@ -89,6 +89,6 @@ def test_a_measure_is_added_as_its_page_says(monkeypatch):
     assert measured.filters["border_peaks"][2] == pytest.approx(float(literal))
     assert measured.filters["border_peaks"][1] == 0
     comparison = compare([measured])
-    assert " border peaks |" in markdown(comparison).splitlines()[0]
+    assert "| Peaks at the border ↓ |" in markdown(comparison).splitlines()[0]
     assert "border_peaks" in dict(measure_figures(comparison))
     assert measure("border_peaks").write(0.25) == "25.0\u00a0%"

@@ -46,7 +46,7 @@ def test_every_figure_of_the_table_has_its_interval_and_n(comparison):
     text = markdown(comparison)
     rows = [line for line in text.splitlines() if line.startswith("| ") and "[" in line]
     assert any(row.startswith("| package.module:net |") for row in rows)
-    assert any(row.startswith("| untrained |") for row in rows)
+    assert any(row.startswith("| untrained network |") for row in rows)
     for row in rows:
         for cell in row.split("|")[2:-1]:
             assert not cell.strip() or ("[" in cell and ", n = " in cell), row

@@ -75,6 +75,9 @@ def test_latest_is_the_run_that_was_begun_last_finished_or_not_but_no_folder_of_
     for word in ("latest", "run=latest"):
         [found] = overrides("export", [word])
         assert read(found) == newest
+    for word in ("latest", "runs=latest", "runs=[latest]"):
+        [found] = overrides("evaluate", [word])
+        assert found.startswith("runs=[") and newest in found
 
 
 def test_lists_need_no_brackets_unless_a_sweep_is_meant():

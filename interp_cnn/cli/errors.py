@@ -123,6 +123,10 @@ def _choices(group: str) -> str:
 
 def _key(key: str, command: str, overrides: list[str]) -> str:
     """Answer a key that does not exist, with the keys that do."""
+    if key in config_text.groups():
+        commands = sorted(file.stem for file in config_text.config_folder().glob("*.yaml"))
+        takers = [other for other in commands if key in config_text.chosen(other)]
+        return f"{command} takes no {key!r}, which is a choice of {', '.join(takers)}"
     known = list(_known_keys(command, overrides, hydra=key.startswith("hydra")))
     hint = nearest(key, [name for name in known if not key.startswith(f"{name}.")])
     parent = key
@@ -138,7 +142,7 @@ def _known_keys(command: str, overrides: list[str], hydra: bool) -> Iterator[str
     from hydra import compose, initialize_config_dir
 
     groups = config_text.groups()
-    yield from groups
+    yield from (group for group in groups if group in config_text.chosen(command))
     pairs = [word.lstrip("+").partition("=") for word in overrides if not word.startswith("~")]
     chosen = {key: value.split(",")[0] for key, _, value in pairs if key in groups}
     valid = [f"{key}={value}" for key, value in chosen.items() if value in groups[key]]

@@ -51,8 +51,9 @@ def overrides(command: str, words: Sequence[str]) -> list[str]:
     for word in words:
         if key and _is_folder(word) and before not in _WITH_VALUE:
             folders.append(word)
-        elif key and word == f"{key}={LATEST}":
-            found.append(f"{key}={_quoted(latest())}")
+        elif key and word in (f"{key}={LATEST}", f"{key}=[{LATEST}]"):
+            newest = _quoted(latest())
+            found.append(f"{key}=[{newest}]" if key == "runs" else f"{key}={newest}")
         else:
             found.append(_as_list(word) if word.partition("=")[0] in lists else word)
         before = word

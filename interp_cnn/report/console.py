@@ -10,14 +10,15 @@ from interp_cnn.report.measures import measure, shown_in
 
 
 def summary_table(comparison: Comparison) -> Table:
-    """The few numbers that are printed at the end, with 95 % intervals and the images behind them; fits 80
-    columns.
+    """The few numbers that are printed at the end, with 95 % intervals and the images behind them. Three of them fit
+    80 columns; with more, figures are folded before names are.
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("", max_width=17, overflow="fold")
+    table.add_column("", min_width=8, max_width=17, overflow="fold")
     for name in shown_in("terminal"):
-        words = name.replace("_", " ")
-        table.add_column(words, justify="right", width=19 if measure(name).signed else 16, overflow="fold")
+        table.add_column(
+            measure(name).heading, justify="right", width=19 if measure(name).signed else 16, overflow="fold"
+        )
     table.add_column("images", justify="right", width=7, overflow="fold")
     for one in comparison.networks:
         table.add_row(one.name, *_cells(one.summary), style="bold")

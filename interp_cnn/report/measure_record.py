@@ -86,6 +86,11 @@ class Measure:
         return f"{number(low, digits=self.digits)} to {number(high, digits=self.digits)}"
 
     @property
+    def heading(self) -> str:
+        """The title with an arrow towards better, for the head of a column."""
+        return self.title + {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
+
+    @property
     def direction(self) -> str:
         """`lower is better`, `higher is better` or nothing."""
         return f"{self.better} is better" if self.better else ""

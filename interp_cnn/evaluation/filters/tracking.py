@@ -1,4 +1,4 @@
-"""Part-tracking gain: how much steadier a filter is than the best fixed spot, on the very same images.
+"""Tracking gain: how much steadier a filter is than the best fixed spot, on the very same images.
 
     gain_f = 1 - instability(f) / min_c instability(c, the images on which f is judged)
 
@@ -43,7 +43,7 @@ def tracking_gain(
     diagonal: float,
     top_images: int = 100,
 ) -> Tensor:
-    """Part-tracking gain (D,) of each filter, float64.
+    """Tracking gain (D,) of each filter, float64.
 
     The arguments are those of `location_instability`, and `cells` (M, 2), in pixels, are the constant answers
     to compare with: `ReceptiveField.cell_centres()`. NaN for a filter without an instability, and where a

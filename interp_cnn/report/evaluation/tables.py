@@ -61,14 +61,14 @@ def write_measures(
 def markdown(comparison: Comparison) -> str:
     """The table of networks and baselines, and the differences; every figure with its interval and n."""
     columns = shown_in("table")
-    lines = ["| | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
+    lines = ["| | " + " | ".join(measure(name).heading for name in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     rows = [(one.name, one.summary) for one in comparison.networks]
-    rows += [(name.replace("_", " "), row) for name, row in comparison.baselines.items()]
+    rows += [(baseline(name), row) for name, row in comparison.baselines.items()]
     for name, row in rows:
         cells = [_figure(row[column]) if column in row else "" for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    notes = ["", "95 % intervals by resampling the n images.", ""]
+    notes = ["", "95 % intervals by resampling the n images; ↑ higher, ↓ lower is better.", ""]
     notes += [f"- {one.name}: {coverage_line(one)}" for one in comparison.networks if one.coverage]
     for one in comparison.differences:
         p = p_value(one).replace("\u00a0", " ")
@@ -76,7 +76,7 @@ def markdown(comparison: Comparison) -> str:
             f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, {p or 'p unknown'} ({one.test})"
         )
         note = f"; {one.note}" if one.note else ""
-        notes.append(f"- {one.measure.replace('_', ' ')}: {one.first} - {one.second} = {size}{note}")
+        notes.append(f"- {measure(one.measure).title}: {one.first} - {one.second} = {size}{note}")
     return "\n".join(lines + notes) + "\n"
 
 
