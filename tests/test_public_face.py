@@ -27,7 +27,7 @@ FACES = [
     f"explanation.{room}"
     for room in (
         *("concepts", "decisions", "filters", "gradients"),
-        *("methods", "occlusion", "propagation", "receptive_field"),
+        *("occlusion", "propagation", "receptive_field"),
     )
 ]
 
