@@ -1,6 +1,7 @@
 """DeepLIFT: complete where the usual libraries are not, and equal to captum where captum is exact."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -514,8 +515,7 @@ def test_where_float32_keeps_no_sum_the_map_is_that_of_double_precision(baseline
 
 
 def test_a_miss_of_float32_beyond_any_promise_is_mended_where_double_precision_mends_it(monkeypatch):
-    from interp_cnn.explanation.propagation import deeplift as module
-
+    module = importlib.import_module(deeplift.__module__)
     network, (images, targets) = prepared(Sequence()), images_and_targets(count=3)
     wanted, honest = deeplift(network, images, targets), module._walked
 

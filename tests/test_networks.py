@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from interp_cnn.model.backbones import build_network
-from interp_cnn.model.bodies import IMAGENET_MEAN, IMAGENET_STD
+from interp_cnn.model.pixels import IMAGENET_MEAN, IMAGENET_STD
 from interp_cnn.runs.networks import class_names, load_network, told_apart
 
 NETWORK = """
