@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp_cnn.attribution.request import MapSettings
 from interp_cnn.explanation.network.contrast import LogitDifferences
-from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
+from interp_cnn.explanation.network.logits import check_logits, checked_evaluation
 from interp_cnn.report.maps.records import Answer, ClassScore
 from interp_cnn.runs.inputs import Picture, Subject
 
@@ -33,7 +33,7 @@ def resolve_targets(
         A network images -> logits; the output to explain for each image (B,); for each image the answer,
         still without maps.
     """
-    with evaluation_mode(subject.network), torch.no_grad():
+    with checked_evaluation(subject.network), torch.no_grad():
         logits = check_logits(subject.network(images), len(images)).cpu()
     if settings.against_runner_up and logits.shape[1] < 2:
         raise ValueError(f"against=runner_up: {subject.name} knows one class only")

@@ -22,7 +22,7 @@ from interp_cnn.explanation.network.logits import (
     check_logits,
     check_positive,
     check_question,
-    evaluation_mode,
+    checked_evaluation,
     target_logits,
 )
 from interp_cnn.explanation.network.precision import chosen_precision
@@ -123,7 +123,7 @@ def shapley_estimate(
     seed = drawn_seed(generator)
     count = int(features.max()) + 1
     estimates = []
-    with evaluation_mode(network, images), torch.no_grad():
+    with checked_evaluation(network, images), torch.no_grad():
         logits = check_logits(network(images[:1]), 1)
         target_logits(logits.expand(len(images), -1), targets)  # refuses what is no class before the long run
         for number, reference in enumerate(reference_images(images, baseline)):

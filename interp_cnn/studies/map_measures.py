@@ -35,7 +35,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
 )
 from interp_cnn.evaluation.maps.randomisation import layers_from_the_top, randomisation_check
 from interp_cnn.explanation.methods.options import Options
-from interp_cnn.explanation.network.logits import being_tried, evaluation_mode
+from interp_cnn.explanation.network.logits import being_tried, checked_evaluation
 from interp_cnn.studies.shared import answers, map_of, paper
 
 SUBSETS, SUBSET_SHARE, STEPS, REGION, PIXEL_STEPS = 40, 0.1, 6, 2, 14
@@ -81,7 +81,7 @@ class MapJudge:
             removals(network, images, targets, sets, fill=paper()) for sets in (pixels, squares)
         )
         some = images[:1].expand(32, -1, -1, -1).contiguous()
-        with evaluation_mode(network, some):  # tries the network, so that nothing but the pass is timed
+        with checked_evaluation(network, some):  # tries the network, so that nothing but the pass is timed
             start = time.perf_counter()
             answers(network, some)
             seconds = (time.perf_counter() - start) / len(some)

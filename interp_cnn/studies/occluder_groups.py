@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.evaluation.maps.completeness import removals
-from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.logits import checked_evaluation
 from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.job import OcclusionJob
@@ -67,7 +67,7 @@ def cost_wall(network: nn.Module, image: Tensor, sides: Sequence[int]) -> list[d
             pass
         engine = time.perf_counter() - start
         some = images.expand(32, -1, -1, -1).contiguous()
-        with evaluation_mode(network, some):  # tries the network, so that nothing but the passes is timed
+        with checked_evaluation(network, some):  # tries the network, so that nothing but the passes is timed
             answers(network, some)
             start = time.perf_counter()
             for _ in range(3):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import Maps, explain_images
-from interp_cnn.explanation.network.logits import evaluation_mode, logits_of_images
+from interp_cnn.explanation.network.logits import checked_evaluation, logits_of_images
 from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion import fills
 from interp_cnn.explanation.occlusion.fills import Fill
@@ -86,7 +86,7 @@ def check_share(**settings: float) -> None:
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor) -> Tensor:
     """(B, K) logits in evaluation mode, where the images lie."""
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         return logits_of_images(network, images)
 
 

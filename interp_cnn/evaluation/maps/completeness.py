@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, scores
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, scores
 from interp_cnn.explanation.occlusion.fills import Fill
 
 
@@ -94,7 +94,7 @@ def removals(
     images, targets = check_question(images, targets)
     pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(subsets)))
     left = []
-    with evaluation_mode(network, images):
+    with checked_evaluation(network, images):
         whole = scores(network, images, targets).double()
         for image, subset in (part.unbind(1) for part in pairs.split(batch_size)):
             hidden = subsets[subset][:, None]
@@ -150,7 +150,7 @@ def slope_infidelity(
     images, targets = check_question(images, targets)
     generator = generator or torch.Generator().manual_seed(0)
     error = images.new_zeros(len(images), dtype=torch.float64)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         whole = scores(network, images, targets).double()
         for _ in range(samples):
             noise = sigma * torch.randn(images.shape[1:], generator=generator, dtype=torch.float64).to(images)

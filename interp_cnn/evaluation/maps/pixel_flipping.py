@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network.logits import (
     check_count,
     check_question,
-    evaluation_mode,
+    checked_evaluation,
     logits_of_images,
     target_logits,
 )
@@ -149,7 +149,7 @@ def score_curves(
     asked = new.nonzero()  # (order, image, step)
     logits, chances = torch.zeros(2, len(asked), dtype=torch.float64, device=images.device)
     of_pixel = regions.of_pixel.to(orders.device)
-    with evaluation_mode(network, images):
+    with checked_evaluation(network, images):
         for start in range(0, len(asked), batch_size):
             number, image, step = asked[start : start + batch_size].unbind(1)
             hidden = replaced[number, image, step][:, of_pixel][:, None].to(images.device)

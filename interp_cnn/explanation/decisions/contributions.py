@@ -28,7 +28,7 @@ from interp_cnn.explanation.baselines import Baseline, reference_images
 from interp_cnn.explanation.decisions.head import Head, chosen_layer
 from interp_cnn.explanation.gradients.gradients import integrated_gradients_with_error
 from interp_cnn.explanation.network.feature_maps import named_layer
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
@@ -132,7 +132,7 @@ def filter_contributions(
         raise ValueError(f"baseline={baseline!r}: method={method} compares with silence")
     check_plain(network)
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+    with checked_evaluation(network, images, alone=True), torch.no_grad():
         name = chosen_layer(network, images, layer)
         head = Head(network, images, name)
         found = _shared(network, images, targets, head, method, baseline, rule)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.decisions.contributions import head_walk
 from interp_cnn.explanation.decisions.head import Head, chosen_layer
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.propagation.composites import RuleChoice
@@ -64,7 +64,7 @@ def filter_relevance(
     """
     check_plain(network)
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+    with checked_evaluation(network, images, alone=True), torch.no_grad():
         head = Head(network, images, chosen_layer(network, images, layer))
         target_logits(head.logits, targets)
         walk = head_walk(head, rule)

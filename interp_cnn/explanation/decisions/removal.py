@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.decisions.contributions import Contributions
 from interp_cnn.explanation.decisions.head import Head
-from interp_cnn.explanation.network.logits import check_images, evaluation_mode, seeded
+from interp_cnn.explanation.network.logits import check_images, checked_evaluation, seeded
 from interp_cnn.explanation.network.precision import precision
 
 EVIDENCE = 0.9
@@ -97,7 +97,7 @@ def removal(
         torch.Size([5, 5])
     """
     images = check_images(image)
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+    with checked_evaluation(network, images, alone=True), torch.no_grad():
         head = Head(network, images, found.layer)
         depth, place = head.maps.shape[1], head.maps.device
         order, draws = found.order(number).cpu(), seeded(generator)

@@ -18,7 +18,7 @@ from interp_cnn.explanation.network.logits import (
     check_logits,
     check_positive,
     check_question,
-    evaluation_mode,
+    checked_evaluation,
     seeded,
     target_logits,
 )
@@ -78,7 +78,7 @@ def single_pixel(
     B, C, H, W = images.shape
     parts = C if colours == "each" else 1
     entries = torch.arange(parts * H * W, device=images.device)
-    with evaluation_mode(network, images), torch.no_grad():
+    with checked_evaluation(network, images), torch.no_grad():
         logits = check_logits(network(images), B)
         if targets is None:
             moved = _moved_scores(network, images, None, entries, step, parts, batch_size)  # (B, N, K)
@@ -132,7 +132,7 @@ def _slopes(
     network: nn.Module, images: Tensor, targets: Tensor, entries: Tensor, step: float, batch_size: int
 ) -> Tensor:
     parts = images.shape[1]
-    with evaluation_mode(network, images), torch.no_grad():
+    with checked_evaluation(network, images), torch.no_grad():
         target_logits(network(images[:1]), targets[:1])
         up, down = (
             _moved_scores(network, images, targets, entries, signed, parts, batch_size)

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.layers import layer_name
-from interp_cnn.explanation.network.logits import check_logits, check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import (
+    check_logits,
+    check_question,
+    checked_evaluation,
+    target_logits,
+)
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.refusals import Refusal
 
@@ -47,7 +52,7 @@ def grad_cam(
         torch.Size([1, 8, 8])
     """
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         run = None
         if layer is None:
             layer, run = _last_run_with_maps(network, images[:1])

@@ -27,7 +27,7 @@ from interp_cnn.explanation.network.logits import (
     check_count,
     check_positive,
     check_question,
-    evaluation_mode,
+    checked_evaluation,
     target_logits,
 )
 from interp_cnn.explanation.network.precision import chosen_precision
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Squared gradient (df/dx)^2, (B, C, H, W): where a small change matters most. Sum over C for a map."""
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         return _gradient(network, images, targets).square()
 
 
@@ -61,7 +61,7 @@ def sensitivity_analysis(network: nn.Module, images: Tensor, targets: Tensor | i
 def saliency(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Absolute gradient |df/dx|, (B, C, H, W)."""
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         return _gradient(network, images, targets).abs()
 
 
@@ -70,7 +70,7 @@ def saliency(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tenso
 def gradient_x_input(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     """Gradient times input x * df/dx, (B, C, H, W). Sums to the logit in a ReLU network without biases."""
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         return _gradient(network, images, targets) * images
 
 
@@ -106,7 +106,7 @@ def smooth_grad(
     check_count(samples=samples, batch_size=batch_size)
     check_positive(noise=noise)
     seed, maps = drawn_seed(generator), []
-    with evaluation_mode(network, images):
+    with checked_evaluation(network, images):
         for some, classes in zip(images.split(batch_size), targets.split(batch_size), strict=True):
             generators, copies = image_generators(some, seed), max(1, batch_size // len(some))
             deviation = noise * (some.amax((1, 2, 3), keepdim=True) - some.amin((1, 2, 3), keepdim=True))
@@ -175,7 +175,7 @@ def integrated_gradients(
     places = [(k + 0.5) / steps for k in range(steps)]
     total = torch.zeros_like(images)
     references = reference_images(images, baseline)
-    with evaluation_mode(network, images):
+    with checked_evaluation(network, images):
         for reference in references:
             difference = images - reference
             total += difference * _slopes(network, images, difference, targets, places, batch_size) / steps
@@ -210,7 +210,7 @@ def integrated_gradients_with_error(
     batch_size = gradient_batch(images) if batch_size is None else batch_size
     check_count(max_steps=max_steps, batch_size=batch_size)
     check_positive(tolerance=tolerance)
-    with evaluation_mode(network, images):
+    with checked_evaluation(network, images):
         found = [
             path_integral(
                 network,
@@ -260,7 +260,7 @@ def _gradient(
     network: nn.Module, images: Tensor, targets: Tensor, rectifiers: GuidedRectifiers | None = None
 ) -> Tensor:
     """df/dx (B, C, H, W). Only the images' gradient is computed, never the weights'."""
-    with evaluation_mode(network), torch.enable_grad():
+    with checked_evaluation(network), torch.enable_grad():
         images = images.clone().requires_grad_()
         with rectifiers or nullcontext():
             score = target_logits(network(images), targets)
@@ -276,7 +276,7 @@ def _rectified_gradient(
     network: nn.Module, images: Tensor, targets: Tensor | int, rectifiers: GuidedRectifiers
 ) -> Tensor:
     images, targets = check_question(images, targets)
-    with evaluation_mode(network, images, alone=True):
+    with checked_evaluation(network, images, alone=True):
         return _gradient(network, images, targets, rectifiers)
 
 

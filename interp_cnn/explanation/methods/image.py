@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import methods_of
 from interp_cnn.explanation.methods.run import ImageMap, asked
-from interp_cnn.explanation.network.logits import evaluation_mode
+from interp_cnn.explanation.network.logits import checked_evaluation
 
 
 def explain_image(
@@ -47,7 +47,7 @@ def explain_image(
     if images.dim() != 4 or len(images) != 1:
         raise ValueError(f"image has shape {tuple(image.shape)}; expected one image (C, H, W)")
     if target is None:
-        with evaluation_mode(network), torch.no_grad():
+        with checked_evaluation(network), torch.no_grad():
             target = int(network(images).argmax(1))
     targets = torch.tensor([target], device=images.device)
     options = options or Options()

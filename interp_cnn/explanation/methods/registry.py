@@ -31,7 +31,7 @@ from interp_cnn.explanation.methods.occlusion import (
     worth,
 )
 from interp_cnn.explanation.methods.options import Options, each_window, occluder_of
-from interp_cnn.explanation.network.logits import check_logits, evaluation_mode, scores
+from interp_cnn.explanation.network.logits import check_logits, checked_evaluation, scores
 from interp_cnn.explanation.propagation.deeplift import deeplift_with_doubts
 from interp_cnn.explanation.propagation.lrp import WORTH_SAYING, lrp_with_missing
 from interp_cnn.explanation.shapley import default_windows, shapley_values
@@ -83,7 +83,7 @@ def _path_integral(network: nn.Module, images: Tensor, targets: Tensor, options:
 
 def _integrated_gradients_passes(network: nn.Module, images: Tensor, options: Options) -> float:
     """The passes of an image's map, counted on the first image: how many it takes depends on network and image."""
-    with evaluation_mode(network), torch.no_grad():
+    with checked_evaluation(network), torch.no_grad():
         targets = check_logits(network(images[:1]), 1).argmax(1)
     return float(_path_integral(network, images[:1], targets, options).passes)
 

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named
-from interp_cnn.explanation.network.logits import being_tried, evaluation_mode
+from interp_cnn.explanation.network.logits import being_tried, checked_evaluation
 from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.refusals import Refusal, is_full_memory
@@ -91,7 +91,7 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
         seconds = time.perf_counter() - start
     expected = None
     if method.total is not None:
-        with evaluation_mode(network):
+        with checked_evaluation(network):
             expected = method.total(network, images, targets, options).cpu()
     count = sum(passes) if found.passes is None else found.passes
     notes = found.notes or ("",) * len(images)
@@ -112,7 +112,7 @@ def estimated(name: str, network: nn.Module, image: Tensor, options: Options) ->
         passes = method.cost((image.shape[1], image.shape[2]), options)
     else:
         passes = method.worth(network, image[None], options)
-    with evaluation_mode(network), torch.no_grad():
+    with checked_evaluation(network), torch.no_grad():
         network(some)
         start = time.perf_counter()
         network(some)
@@ -219,7 +219,7 @@ def fitting_batch(network: nn.Module, image: Tensor, *, most: int = 32) -> int:
     leaves = [module for module in modules if not any(module.children())]
     handles = [module.register_forward_hook(note) for module in leaves]
     try:
-        with evaluation_mode(network), torch.no_grad():
+        with checked_evaluation(network), torch.no_grad():
             network(image[None])
     finally:
         for handle in handles:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 
 
 class LogitDifferences(nn.Module):
@@ -66,7 +66,7 @@ def for_and_against(
         (B, C, H, W): above zero for the target, below zero for the rival.
     """
     images, targets = check_question(images, targets)
-    with evaluation_mode(network), torch.no_grad():
+    with checked_evaluation(network), torch.no_grad():
         logits = network(images)
         target_logits(logits, targets)
     against = rivals(logits, targets) if against is None else check_question(images, against)[1]

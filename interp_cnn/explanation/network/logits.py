@@ -45,7 +45,7 @@ _visits = _Visits()
 
 
 @contextmanager
-def evaluation_mode(
+def checked_evaluation(
     network: nn.Module, images: Tensor | None = None, *, alone: bool = False
 ) -> Iterator[nn.Module]:
     """The network in evaluation mode, in the chosen precision; afterwards each module is back in its own mode.
@@ -107,7 +107,7 @@ def _try_once(visit: _Visit, network: nn.Module, images: Tensor | None, alone: b
 
 
 def being_tried() -> bool:
-    """Whether the pass that runs now is one of those that `evaluation_mode` tries a network with."""
+    """Whether the pass that runs now is one of those that `checked_evaluation` tries a network with."""
     return _visits.trying
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network import feature_maps as activations
-from interp_cnn.explanation.network.logits import check_logits, evaluation_mode
+from interp_cnn.explanation.network.logits import check_logits, checked_evaluation
 from interp_cnn.explanation.network.precision import precision as precision_of
 from interp_cnn.explanation.network.precision import precision_now, rounding
 from interp_cnn.explanation.occlusion.checks import (
@@ -98,7 +98,7 @@ class OcclusionJob:
         self.wanted = wanted
         self.known = torch.zeros(everywhere, dtype=torch.bool)
         self.done = 0  # batches finished
-        with torch.no_grad(), evaluation_mode(network, self.images), PlainWork(network) as work:
+        with torch.no_grad(), checked_evaluation(network, self.images), PlainWork(network) as work:
             logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network.logits import (
     check_count,
     check_question,
-    evaluation_mode,
+    checked_evaluation,
     seeded,
     target_logits,
 )
@@ -76,7 +76,7 @@ class SampledOcclusion:
         self.masks, self.fill, self.score = masks, as_fill(fill), score
         self.seed = int(torch.randint(2**40, (1,), generator=seeded(generator)))
         self.done = torch.zeros(len(self.images), dtype=torch.long)  # blocks of each image
-        with evaluation_mode(network, self.images), torch.no_grad():
+        with checked_evaluation(network, self.images), torch.no_grad():
             self.clean = self._scores(self.images, self.targets)  # (B,)
         B, _, H, W = images.shape
         # sums over masks of h^a d^b at every pixel, [a - 1, b]; and of d^b
@@ -110,7 +110,7 @@ class SampledOcclusion:
                 return
             block = int(self.done[going].min())
             some = going & (self.done == block)
-            with evaluation_mode(self.network), torch.no_grad():  # without the yield
+            with checked_evaluation(self.network), torch.no_grad():  # without the yield
                 self._add(block, some.nonzero()[:, 0].tolist())
             self.done[some] += 1
             yield Progress(block + 1 - begun, blocks - begun, time.perf_counter() - start)

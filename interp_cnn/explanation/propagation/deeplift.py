@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.baselines import Baseline, reference_images
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.network.refusals import gathered_refusals, refuse_where
 from interp_cnn.explanation.propagation.deeplift_steps import propagate_multipliers
@@ -136,7 +136,7 @@ def _walked(network: nn.Module, images: Tensor, targets: Tensor, baseline: Basel
             parts += [contributions, score - baseline_score[:, 0]]
         return tape.logits.tensor, _largest_value(tape), refused, *parts
 
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+    with checked_evaluation(network, images, alone=True), torch.no_grad():
         found = None
         if isinstance(baseline, str | float | int):
             found = _recordings.run(way, network, images, targets, baseline)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.logits import check_question, evaluation_mode, target_logits
+from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 from interp_cnn.explanation.network.precision import precision
 from interp_cnn.explanation.propagation.composites import RuleChoice, chosen_rules
 from interp_cnn.explanation.propagation.in_double import KEPT, is_same, walked_in_double
@@ -195,7 +195,7 @@ def _walked(
             result, _ = walk.to_pixels(start, score)
         return tape.logits.tensor, score, result, walk.lost, chosen
 
-    with evaluation_mode(network, images, alone=True), torch.no_grad():
+    with checked_evaluation(network, images, alone=True), torch.no_grad():
         found = None
         if ledger is None and given is None and not isinstance(rule, Mapping):
             found = _recordings.run(way, network, images, targets, (rule, biases))
