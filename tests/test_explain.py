@@ -35,7 +35,7 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.run import ImageMap, explain_images
 from interp_cnn.report.maps import records as explained
 from interp_cnn.runs.folder import build_data, load_run, network_for
-from interp_cnn.runs.inputs import Picture, Subject, folder_pictures, spread
+from interp_cnn.runs.inputs import InputPicture, Subject, folder_pictures, spread
 from interp_cnn.storage.names import folder_name
 
 NETWORK = """
@@ -680,7 +680,9 @@ def test_the_command_line_explains_refuses_and_says_where_to_look(place, capsys)
 
 
 def test_images_are_chosen_from_all_classes_in_turn():
-    pictures = [Picture(f"{label}{number}", label, lambda: None) for label in "ab" for number in range(3)]
+    pictures = [
+        InputPicture(f"{label}{number}", label, lambda: None) for label in "ab" for number in range(3)
+    ]
     assert [picture.name for picture in spread(pictures, 3)] == ["a0", "b0", "a1"]
     assert spread(pictures, None) == pictures and spread(pictures, 6) == pictures
 
@@ -692,7 +694,7 @@ def test_images_of_one_name_keep_folders_of_their_own(tmp_path):
     images = [torch.rand(3, 8, 8) for _ in range(3)]
     for _ in range(2):
         kept = Explanations(tmp_path, [subject], MapSettings(("gradient_x_input",), Options()))
-        kept.add([Picture("same", "", lambda one=one: one) for one in images])
+        kept.add([InputPicture("same", "", lambda one=one: one) for one in images])
         assert len(set(kept.names)) == 3
     for name, image in zip(kept.names, images, strict=True):
         target = network(image[None]).argmax()

@@ -17,7 +17,7 @@ from report_example import drawn_images, seen_by_a_random_network
 from interp_cnn.cli import config_text
 from interp_cnn.commands import export
 from interp_cnn.exports import network as networks
-from interp_cnn.exports.card import Card, markdown
+from interp_cnn.exports.card import ModelCard, markdown
 from interp_cnn.exports.filters import filter_files
 from interp_cnn.exports.manifest import MANIFEST, ExportFolder
 from interp_cnn.exports.maps import SeenImages, map_files
@@ -236,7 +236,9 @@ def test_a_format_that_nothing_installed_can_write_names_its_extra(monkeypatch):
 
 
 def test_a_card_escapes_what_a_run_says():
-    card = Card("<b>", "a|b", {"x": "[y]"}, ["fox", "*dog*"], {}, {"network.pt2": 1e-7}, "interp-cnn export")
+    card = ModelCard(
+        "<b>", "a|b", {"x": "[y]"}, ["fox", "*dog*"], {}, {"network.pt2": 1e-7}, "interp-cnn export"
+    )
     text = markdown(card)
     assert "&lt;b&gt;" in text and "a\\|b" in text and "\\*dog\\*" in text and "\\[y\\]" in text
     assert "torch.export.load" in text and "## Measures" not in text

@@ -33,7 +33,7 @@ from interp_cnn.report.maps import records as explained
 from interp_cnn.report.maps.records import Answer, ImageRecord, Look, MapRecord
 from interp_cnn.report.numbers import duration
 from interp_cnn.runs.devices import frozen
-from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.runs.inputs import InputPicture, Subject
 from interp_cnn.storage.files import written_table
 from interp_cnn.storage.fingerprints import code_of, fingerprint
 from interp_cnn.storage.names import folder_name
@@ -49,7 +49,7 @@ class _Waiting:
     """An image whose turn it is."""
 
     name: str
-    picture: Picture
+    picture: InputPicture
     pixels: Tensor
     fingerprint: str
     done: bool
@@ -88,11 +88,11 @@ class Explanations:
         self._asks = "\n".join(
             [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.settings)), *networks]
         )
-        self._pictures: dict[str, Picture] = {}
+        self._pictures: dict[str, InputPicture] = {}
         self._sizes: dict[tuple[int, ...], int] = {}  # images that go together, by their shape
 
     def add(
-        self, pictures: Sequence[Picture], *, batch_size: int | None = None, look: Look | None = None
+        self, pictures: Sequence[InputPicture], *, batch_size: int | None = None, look: Look | None = None
     ) -> None:
         """Explain images; those that are explained already are only counted.
 
@@ -140,7 +140,7 @@ class Explanations:
             "(the reasons stand above and on the pages); all others are written"
         )
 
-    def estimate(self, pictures: Sequence[Picture]) -> list[str]:
+    def estimate(self, pictures: Sequence[InputPicture]) -> list[str]:
         """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
         lines, total, image = [], 0.0, pictures[0].pixels().to(self.device)
         for one in self.networks:
@@ -174,9 +174,9 @@ class Explanations:
                 scales[one.method] = max(scales.get(one.method, 0.0), one.scale)
         return scales
 
-    def _blocks(self, pictures: Sequence[Picture], size: int) -> list[list[tuple[str, Picture]]]:
+    def _blocks(self, pictures: Sequence[InputPicture], size: int) -> list[list[tuple[str, InputPicture]]]:
         """This share's images with their folders; images of one name are told apart by their turn."""
-        folders: dict[str, Picture] = {}
+        folders: dict[str, InputPicture] = {}
         for picture in pictures:
             folder, turn = folder_name(picture.name), 1
             while folder in folders:
@@ -187,7 +187,7 @@ class Explanations:
         return [named[start : start + size] for start in range(first * size, len(named), every * size)]
 
     def _batches(
-        self, block: Sequence[tuple[str, Picture]], batch_size: int | None
+        self, block: Sequence[tuple[str, InputPicture]], batch_size: int | None
     ) -> Iterator[list[_Waiting]]:
         """Images of one size, as many as go together; the same ones whatever is explained already.
 
@@ -215,7 +215,7 @@ class Explanations:
             self._sizes[shape] = batch_size or min(fitting_batch(it.network, pixels) for it in self.networks)
         return self._sizes[shape]
 
-    def _looked_at(self, name: str, picture: Picture) -> _Waiting | None:
+    def _looked_at(self, name: str, picture: InputPicture) -> _Waiting | None:
         """An image, and whether it is explained already; None for one that cannot be read."""
         try:
             pixels = picture.pixels()

@@ -9,7 +9,7 @@ import torch
 
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.report.maps.records import Look
-from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.runs.inputs import InputPicture, Subject
 
 SCALES = {
     "none": "one per method and image",
@@ -63,7 +63,7 @@ class MapRequest:
     """
 
     networks: Sequence[Subject]
-    images: Sequence[Picture]
+    images: Sequence[InputPicture]
     settings: MapSettings
     look: Look = field(default_factory=Look)
     device: torch.device | str = "cpu"

@@ -13,13 +13,13 @@ from interp_cnn.attribution.request import MapSettings
 from interp_cnn.explanation.network.contrast import LogitDifferences
 from interp_cnn.explanation.network.logits import check_logits, checked_evaluation
 from interp_cnn.report.maps.records import Answer, ClassScore
-from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.runs.inputs import InputPicture, Subject
 
 CLASSES_SHOWN = 5
 
 
 def resolve_targets(
-    settings: MapSettings, subject: Subject, images: Tensor, pictures: Sequence[Picture]
+    settings: MapSettings, subject: Subject, images: Tensor, pictures: Sequence[InputPicture]
 ) -> tuple[nn.Module, Tensor, list[Answer]]:
     """The outputs to explain, and what the network says about each image.
 
@@ -64,7 +64,7 @@ def resolve_targets(
     return network, torch.tensor(outputs, device=images.device), answers
 
 
-def _target(target: str, subject: Subject, logits: Tensor, picture: Picture) -> int:
+def _target(target: str, subject: Subject, logits: Tensor, picture: InputPicture) -> int:
     if target == "predicted":
         return int(logits.argmax())
     name = picture.label if target == "true" else target

@@ -30,7 +30,7 @@ from interp_cnn.report.folder import GENERATOR
 from interp_cnn.report.maps.records import read_maps, read_record
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.folder import Run
-from interp_cnn.runs.inputs import Picture, run_subject, set_pictures, spread
+from interp_cnn.runs.inputs import InputPicture, run_subject, set_pictures, spread
 
 BATCH = 64
 MOST_MISTAKEN = 240  # pictures of images that a network gets wrong
@@ -114,7 +114,7 @@ def sample_images(
     networks: Sequence[Network],
     folder: Path,
     *,
-    pictures: Sequence[Picture],
+    pictures: Sequence[InputPicture],
     settings: MapSettings,
 ) -> list[SampleImage]:
     """Validation images with every method's map of every network, and why each decides as it does.
@@ -153,7 +153,7 @@ def sample_images(
     return samples
 
 
-def contested_first(data: PartDataModule, answers: Sequence[Tensor], count: int) -> list[Picture]:
+def contested_first(data: PartDataModule, answers: Sequence[Tensor], count: int) -> list[InputPicture]:
     """Validation images to look at: at most half of them are such that a network is wrong, or the networks disagree;
     these come first, others from all classes in turn.
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.runs.inputs import (
-    Picture,
+    InputPicture,
     Subject,
     folder_pictures,
     network_subject,
@@ -20,7 +20,7 @@ from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
 
 
-def pictures_and_networks(config: DictConfig) -> tuple[list[Picture], list[Subject]]:
+def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[Subject]]:
     """All images, and the networks with names for their classes."""
     if (config.run is None) == (config.network is None):
         raise ValueError("whose decisions are to be explained? give run=FOLDER or network=NAME, not both")

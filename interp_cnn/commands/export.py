@@ -230,7 +230,7 @@ def network_arguments(found: Run) -> dict[str, Any]:
     }
 
 
-def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.Card:
+def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.ModelCard:
     data, config = found.data, found.config
     parameters = sum(p.numel() for p in found.network.parameters())
     height, width = data.image_size
@@ -241,7 +241,7 @@ def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.Card:
         "training": f"{found.epochs} epochs, seed {config.seed}",
     }
     idea = f"{found.kind}: {DESCRIPTIONS.get(found.kind, 'a network of its own kind')}."
-    return card.Card(
+    return card.ModelCard(
         title=f"{found.kind} {config.model.name}",
         idea=idea,
         facts=facts,

@@ -17,7 +17,7 @@ from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.report.decisions.class_views import sentence
 from interp_cnn.report.decisions.pages import DecidedImage, write_classes, write_decisions
 from interp_cnn.runs.devices import frozen
-from interp_cnn.runs.inputs import Picture, Subject
+from interp_cnn.runs.inputs import InputPicture, Subject
 from interp_cnn.storage.progress import progress_bar
 
 
@@ -36,7 +36,7 @@ class DecisionRequest:
     """
 
     networks: Sequence[Subject]
-    images: Sequence[Picture]
+    images: Sequence[InputPicture]
     device: torch.device
     layer: str | None
     first: str

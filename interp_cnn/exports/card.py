@@ -20,7 +20,7 @@ _WAYS = {
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a card says.
 
     Attributes:
@@ -42,7 +42,7 @@ class Card:
     command: str
 
 
-def markdown(card: Card) -> str:
+def markdown(card: ModelCard) -> str:
     """The card's text; everything that a run folder says is escaped."""
     lines = ["---", "library_name: pytorch", "pipeline_tag: image-classification", "---", ""]
     lines += [f"# {_plain(card.title)}", "", _plain(card.idea), "", *_table(card.facts, "", ""), ""]

@@ -51,7 +51,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputPicture:
     """An image to explain: its name, its class where that is known, and how to get its pixels (C, H, W)."""
 
     name: str
@@ -171,10 +171,10 @@ def with_classes(
 
 def folder_pictures(
     place: str, classes: Sequence[str], *, size: tuple[int, int] | None, channels: int, crop: bool = False
-) -> list[Picture]:
+) -> list[InputPicture]:
     """The pictures of a folder, labelled where their folder has the name of a class; see `Photograph.pixels`."""
     return [
-        Picture(
+        InputPicture(
             one.name,
             one.label(classes) or "",
             lambda one=one: one.pixels(size, channels=channels, crop=crop),
@@ -183,24 +183,24 @@ def folder_pictures(
     ]
 
 
-def set_pictures(data: PartDataModule) -> list[Picture]:
+def set_pictures(data: PartDataModule) -> list[InputPicture]:
     """The validation images of a data set."""
     held_out = data.val_set
     labels = held_out.labels.tolist()
     names = getattr(held_out, "names", None) or [f"validation image {index}" for index in range(len(labels))]
     return [
-        Picture(names[index], data.classes[label], lambda index=index: held_out[index].image)
+        InputPicture(names[index], data.classes[label], lambda index=index: held_out[index].image)
         for index, label in enumerate(labels)
     ]
 
 
-def spread(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
+def spread(pictures: Sequence[InputPicture], limit: int | None) -> list[InputPicture]:
     """The first picture of each class in turn, then the second, up to the limit; without one all in their order."""
     if limit is None or limit >= len(pictures):
         return list(pictures)
     if limit < 1:
         raise ValueError(f"limit={limit}: expected 1 image or more, or null for all")
-    groups: dict[str, list[Picture]] = defaultdict(list)
+    groups: dict[str, list[InputPicture]] = defaultdict(list)
     for picture in pictures:
         groups[picture.label].append(picture)
     ordered = [groups[label] for label in sorted(groups)]

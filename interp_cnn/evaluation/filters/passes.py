@@ -24,7 +24,7 @@ from interp_cnn.evaluation.filters.part_interpretability import GROUPS, PartInte
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.selectivity import concentration
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
-from interp_cnn.evaluation.filters.translation import View, random_views
+from interp_cnn.evaluation.filters.translation import ShiftedView, random_views
 from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
@@ -58,11 +58,11 @@ class PassResult:
     thresholds: Tensor | None
     mean_image: Tensor
 
-    def views(self, images: slice) -> View:
+    def views(self, images: slice) -> ShiftedView:
         """The geometry of some images' views, without pixels."""
         height, width = self.images.field.image_size
         offset, scale = self.offset[images], self.scale[images]
-        return View(torch.empty(len(offset), 0, height, width), offset, scale)
+        return ShiftedView(torch.empty(len(offset), 0, height, width), offset, scale)
 
 
 class Reader:

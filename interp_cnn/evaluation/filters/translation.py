@@ -26,7 +26,7 @@ from interp_cnn.evaluation.statistics import Resampling
 
 
 @dataclass(frozen=True)
-class View:
+class ShiftedView:
     """Transformed images, and where their points have gone.
 
     Attributes:
@@ -49,7 +49,7 @@ class View:
 
 def random_views(
     images: Tensor, generator: torch.Generator, *, shift: float = 0.15, crop: float = 0.85
-) -> View:
+) -> ShiftedView:
     """Random crops and shifts, one per image.
 
     Args:
@@ -70,7 +70,7 @@ def random_views(
     return view_of(images, offset.to(images.device), scale.to(images.device))
 
 
-def view_of(images: Tensor, offset: Tensor, scale: Tensor) -> View:
+def view_of(images: Tensor, offset: Tensor, scale: Tensor) -> ShiftedView:
     """The view with pixel q from image pixel offset + scale * q, bilinear; `offset` (B, 2), `scale` (B,
     1).
     """
@@ -82,7 +82,7 @@ def view_of(images: Tensor, offset: Tensor, scale: Tensor) -> View:
     moved = F.grid_sample(
         images, grid.to(images.dtype), mode="bilinear", padding_mode="border", align_corners=False
     )
-    return View(moved, offset, scale)
+    return ShiftedView(moved, offset, scale)
 
 
 class TranslationTest:
@@ -95,7 +95,9 @@ class TranslationTest:
         )
         self.seen = 0
 
-    def update(self, before: Tensor, after: Tensor, active: Tensor, labels: Tensor, view: View) -> None:
+    def update(
+        self, before: Tensor, after: Tensor, active: Tensor, labels: Tensor, view: ShiftedView
+    ) -> None:
         """Add a batch.
 
         Args:

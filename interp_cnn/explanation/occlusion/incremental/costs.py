@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.frames import Span, Spans
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
-from interp_cnn.explanation.occlusion.incremental.groups import Run
+from interp_cnn.explanation.occlusion.incremental.groups import WindowRun
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
 from interp_cnn.explanation.occlusion.incremental.unit_costs import CALL, CELL, PRODUCT
 
 TYPICAL_WINDOWS = 32  # windows per batch that the model assumes
 
 
-def dense_products(step: Step) -> int:
+def dense_products(step: GraphStep) -> int:
     """Multiply-adds of a step on whole maps."""
     if isinstance(step.operation, Convolution):
         return step.operation.weight.numel() * math.prod(step.shape[2:])
@@ -27,7 +27,7 @@ def dense_products(step: Step) -> int:
     return 0
 
 
-def frame_products(step: Step, rows: Run, columns: Run) -> int:
+def frame_products(step: GraphStep, rows: WindowRun, columns: WindowRun) -> int:
     """Multiply-adds of one window's frame."""
     spans = (rows.spans[step.name], columns.spans[step.name])
     if isinstance(step.operation, Convolution):
@@ -39,7 +39,7 @@ def frame_products(step: Step, rows: Run, columns: Run) -> int:
     return 0
 
 
-def frame_costs(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> dict[str, float]:
+def frame_costs(graph: Graph, names: list[str], probe: tuple[WindowRun, WindowRun]) -> dict[str, float]:
     """Nanoseconds per window of each moving step."""
     costs = {}
     for name in names[1:]:
@@ -50,7 +50,7 @@ def frame_costs(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> dict[
     return costs
 
 
-def whole_cost(step: Step) -> float:
+def whole_cost(step: GraphStep) -> float:
     rows, columns = step.size
     spans = source = Span(0, 0, rows, rows), Span(0, 0, columns, columns)
     if isinstance(step.operation, Convolution):
@@ -62,7 +62,7 @@ def whole_cost(step: Step) -> float:
     return _cost(step, source, spans)
 
 
-def _cost(step: Step, source: Spans, spans: Spans) -> float:
+def _cost(step: GraphStep, source: Spans, spans: Spans) -> float:
     operation, number = step.rule, TYPICAL_WINDOWS
     cells = spans[0].size * spans[1].size * step.channels
     cost = operation.passes * cells * CELL + CALL * (operation.passes + 2) / number
@@ -75,14 +75,14 @@ def _cost(step: Step, source: Spans, spans: Spans) -> float:
     return cost
 
 
-def dense_cost(step: Step) -> float:
+def dense_cost(step: GraphStep) -> float:
     """Nanoseconds per window of a step on whole maps, as the network does it."""
     cells = math.prod(step.shape[1:]) if step.shape else 0
     slow = isinstance(step.operation, Convolution) and step.operation.groups > 1
     return dense_products(step) * PRODUCT * (4 if slow else 1) + 2 * cells * CELL + CALL / TYPICAL_WINDOWS
 
 
-def call_cost(step: Step) -> float:
+def call_cost(step: GraphStep) -> float:
     """What one batch costs however small it is: calls, and the weights that have to be read."""
     if isinstance(step.operation, Convolution):
         return 30 * CALL + 4 * step.operation.weight.numel() * CELL

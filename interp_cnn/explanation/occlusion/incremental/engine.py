@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.placement import free_memory
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
-from interp_cnn.explanation.occlusion.incremental.groups import Run
+from interp_cnn.explanation.occlusion.incremental.groups import WindowRun
 from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
-from interp_cnn.explanation.occlusion.incremental.operations import Site
+from interp_cnn.explanation.occlusion.incremental.operations import CallSite
 from interp_cnn.explanation.occlusion.incremental.plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.windows import WindowGrid
@@ -55,8 +55,8 @@ class Clean:
 class Piece:
     """Windows whose frames move together."""
 
-    rows: Run
-    columns: Run
+    rows: WindowRun
+    columns: WindowRun
     chunk: Chunk
 
     @property
@@ -235,7 +235,7 @@ class IncrementalOcclusion:
         kept: set[str],
         chunk: Chunk,
         maps: CleanMaps,
-        runs: tuple[Run, Run] | None = None,
+        runs: tuple[WindowRun, WindowRun] | None = None,
         undecided: list[Tensor] | None = None,
     ) -> None:
         """Send deltas through the named steps; without runs all frames are whole maps."""
@@ -270,7 +270,7 @@ class IncrementalOcclusion:
                     del deltas[source]
             # a rule may overwrite memory that no other delta, by whatever name, lies in
             reusable = _is_owned(inputs[0], [*inputs[1:], *deltas.values(), *foreign])
-            site = Site(name, step.inputs, sources, spans, chunk, maps, reusable, undecided)
+            site = CallSite(name, step.inputs, sources, spans, chunk, maps, reusable, undecided)
             deltas[name] = step.rule.delta(site, *inputs)
             del inputs
 
@@ -303,11 +303,11 @@ class IncrementalOcclusion:
         return clean.logits[images.start : images.stop, None] - occluded, torch.stack(doubts).any(0)
 
 
-def _whole_spans(step: Step) -> Spans:
+def _whole_spans(step: GraphStep) -> Spans:
     return Span(0, 0, step.size[0], step.size[0]), Span(0, 0, step.size[1], step.size[1])
 
 
-def _written(value: Tensor, step: Step) -> Tensor:
+def _written(value: Tensor, step: GraphStep) -> Tensor:
     """(N, h, w, C) in the axes the network uses at this step."""
     return as_written(value, step.form, step.shape)
 

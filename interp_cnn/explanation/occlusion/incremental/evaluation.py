@@ -15,7 +15,7 @@ from interp_cnn.explanation.occlusion.incremental.tracing import call, varying_i
 
 
 @dataclass
-class Step:
+class GraphStep:
     """One operation of the network on values that depend on the image."""
 
     name: str
@@ -48,7 +48,7 @@ class Evaluation:
     def __init__(
         self,
         module: fx.GraphModule,
-        steps: dict[str, Step],
+        steps: dict[str, GraphStep],
         dtype: torch.dtype,
         known: dict[str, Tensor],
         wanted: set[str],
@@ -92,7 +92,7 @@ class Evaluation:
                         del values[used]
         return values
 
-    def _value(self, step: Step, values: dict[str, Tensor]) -> Tensor:
+    def _value(self, step: GraphStep, values: dict[str, Tensor]) -> Tensor:
         mask = self._module_of(step)
         if self.undecided is not None and isinstance(mask, PartMask) and mask.enabled:
             self.undecided.append(undecided_masks(mask, values[step.inputs[0]]))
@@ -114,7 +114,7 @@ class Evaluation:
         own_type = isinstance(result, Tensor) and result.dtype == self.own
         return result.to(self.dtype) if own_type else result
 
-    def _module_of(self, step: Step) -> nn.Module | None:
+    def _module_of(self, step: GraphStep) -> nn.Module | None:
         """The module that a step calls, with or without a rule."""
         return self.module.get_submodule(str(step.node.target)) if step.node.op == "call_module" else None
 

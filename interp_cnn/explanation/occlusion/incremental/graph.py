@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from interp_cnn.explanation.occlusion.incremental.calls import Call
-from interp_cnn.explanation.occlusion.incremental.evaluation import Evaluation, Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import Evaluation, GraphStep
 from interp_cnn.explanation.occlusion.incremental.operations import (
     Affine,
     Chain,
@@ -48,7 +48,7 @@ class Graph:
     """Steps in order; the first is the image, `output` names the logits."""
 
     module: fx.GraphModule
-    steps: dict[str, Step]
+    steps: dict[str, GraphStep]
     output: str
     dtype: torch.dtype
 
@@ -140,11 +140,11 @@ def graph_of(network: nn.Module, images: Tensor, careful: bool = False) -> Graph
     return graph
 
 
-def _step(module: fx.GraphModule, node: fx.Node, steps: dict[str, Step], careful: bool) -> Step:
+def _step(module: fx.GraphModule, node: fx.Node, steps: dict[str, GraphStep], careful: bool) -> GraphStep:
     """The step of a node, with its operation if a rule knows it."""
     value, sources = node.meta["value"], varying_inputs(node)
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-    step = Step(node.name, node, tuple(source.name for source in sources), "other", shape)
+    step = GraphStep(node.name, node, tuple(source.name for source in sources), "other", shape)
     step.form = _form(step, steps)
     if not sources or not isinstance(value, Tensor):
         return step
@@ -167,17 +167,17 @@ def _step(module: fx.GraphModule, node: fx.Node, steps: dict[str, Step], careful
     return step
 
 
-def _steps_of(step: Step) -> list[Step]:
+def _steps_of(step: GraphStep) -> list[GraphStep]:
     """Two steps for two operations in one call."""
     chain = step.operation
     if not isinstance(chain, Chain):
         return [step]
-    first = Step(f"{step.name}:before", step.node, step.inputs, "map", chain.between, chain.first)
+    first = GraphStep(f"{step.name}:before", step.node, step.inputs, "map", chain.between, chain.first)
     step.operation, step.inputs = chain.second, (first.name,)
     return [first, step]
 
 
-def _read(steps: dict[str, Step], output: str) -> dict[str, Step]:
+def _read(steps: dict[str, GraphStep], output: str) -> dict[str, GraphStep]:
     """The steps that the output depends on, in order, and the image."""
     needed, stack = {next(iter(steps))}, [output]
     while stack:
@@ -188,7 +188,7 @@ def _read(steps: dict[str, Step], output: str) -> dict[str, Step]:
     return {name: step for name, step in steps.items() if name in needed}
 
 
-def _form(step: Step, steps: dict[str, Step]) -> str:
+def _form(step: GraphStep, steps: dict[str, GraphStep]) -> str:
     """Which axes the value has; a permutation is recognised by its call, everything else keeps its input's form."""
     if not isinstance(step.node.meta["value"], Tensor):
         return "other"

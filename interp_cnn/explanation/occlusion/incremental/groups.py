@@ -23,7 +23,7 @@ SETTLED = 0.9  # a frame of at least this share of the map becomes the whole map
 
 
 @dataclass
-class Run:
+class WindowRun:
     """Windows along one axis that share their frames' geometry, equally spaced in the grid."""
 
     windows: tuple[int, ...]
@@ -83,11 +83,11 @@ def _exact(graph: Graph, names: list[str], windows: AxisWindows) -> dict[str, tu
     return exact
 
 
-def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) -> Run:
+def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) -> WindowRun:
     """Frames of windows whose starts are equally spaced by `pixels` (0 for a single window)."""
     axis = windows.axis
     exact = _exact(graph, names, windows)
-    run = Run(windows.numbers)
+    run = WindowRun(windows.numbers)
     steps = np.arange(len(windows.intervals))
 
     def union(name: str, step: int) -> tuple[int, int] | None:
@@ -140,8 +140,13 @@ def _frame(
 
 
 def runs_of(
-    graph: Graph, names: list[str], windows: AxisWindows, probe: Run, costs: dict[str, float], price: float
-) -> list[Run]:
+    graph: Graph,
+    names: list[str],
+    windows: AxisWindows,
+    probe: WindowRun,
+    costs: dict[str, float],
+    price: float,
+) -> list[WindowRun]:
     """Group the windows of one axis.
 
     Args:
@@ -172,7 +177,12 @@ def runs_of(
 
 
 def _parts(
-    graph: Graph, group: AxisWindows, steps: dict[str, int], probe: Run, costs: dict[str, float], price: float
+    graph: Graph,
+    group: AxisWindows,
+    steps: dict[str, int],
+    probe: WindowRun,
+    costs: dict[str, float],
+    price: float,
 ) -> list[slice]:
     """Cut a group into runs: dynamic programming over the cells computed and a price per run."""
     names = list(steps)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.frames import place, trim
-from interp_cnn.explanation.occlusion.incremental.operations import Operation, Site
+from interp_cnn.explanation.occlusion.incremental.operations import CallSite, Operation
 
 
 class Joined(Operation):
@@ -25,7 +25,7 @@ class Joined(Operation):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return self.function(first, second)
 
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
+    def delta(self, site: CallSite, *deltas: Tensor) -> Tensor:
         placed = (place(d, s, site.spans, site.chunk) for d, s in zip(deltas, site.sources, strict=True))
         first, second = (delta + site.before(number) for number, delta in enumerate(placed))
         before = site.clean.view(
@@ -49,7 +49,7 @@ class Add(Operation):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return first + self.sign * second if self.sign != 1 else first + second
 
-    def delta(self, site: Site, first: Tensor, second: Tensor) -> Tensor:
+    def delta(self, site: CallSite, first: Tensor, second: Tensor) -> Tensor:
         if site.sources[0] == site.spans and site.reusable:
             total = first
         else:
@@ -77,7 +77,7 @@ class Multiply(Operation):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return first * second
 
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
+    def delta(self, site: CallSite, *deltas: Tensor) -> Tensor:
         one_cell = [
             all(a.length == 1 < b.length for a, b in zip(source, site.spans, strict=True))
             for source in site.sources
@@ -102,6 +102,6 @@ class Concatenate(Operation):
     def forward(self, *values: Tensor) -> Tensor:
         return torch.cat([values[number] for number in self.order], self.axis)
 
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
+    def delta(self, site: CallSite, *deltas: Tensor) -> Tensor:
         placed = [place(d, s, site.spans, site.chunk) for d, s in zip(deltas, site.sources, strict=True)]
         return torch.cat([placed[number] for number in self.order], -1)

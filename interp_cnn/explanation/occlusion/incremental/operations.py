@@ -36,7 +36,7 @@ Axes = tuple[Reach, Reach]
 
 
 @dataclass(frozen=True)
-class Site:
+class CallSite:
     """Where an operation works: its frames, its inputs' frames, the windows and the clean maps."""
 
     name: str
@@ -78,7 +78,7 @@ class Operation:
     passes = 3
     form: str | None = None  # the axes of the output, where they are not those of the input, see `layouts`
 
-    def delta(self, site: Site, *deltas: Tensor) -> Tensor:
+    def delta(self, site: CallSite, *deltas: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -90,7 +90,7 @@ class Passing(Operation):
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.forward = forward
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         return delta
 
 
@@ -100,7 +100,7 @@ class Relu(Operation):
     def forward(self, value: Tensor) -> Tensor:
         return F.relu(value)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         below = site.before(derived="below", make=lambda z: z.clamp(max=0))
         above = site.before(derived="above", make=lambda z: -z.clamp(min=0))
         delta = delta.add_(below) if site.reusable else delta + below
@@ -118,7 +118,7 @@ class Pointwise(Operation):
         """Keep the function on (..., C), and as the network writes it where that differs."""
         self.function, self.forward = function, forward or function
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         changed = delta.add_(site.before()) if site.reusable else delta + site.before()
         # the function need not send 0 to 0, so cells outside the map are reset
         return trim(self.function(changed).sub_(site.after(self.function)), site.spans, site.chunk)
@@ -141,7 +141,7 @@ class Affine(Operation):
         per_channel = (1, -1) + (1,) * (value.ndim - 2)
         return value * self.scale.view(per_channel) + self.shift.view(per_channel)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         scale = self.scale.to(delta)
         return delta.mul_(scale) if site.reusable else delta * scale
 
@@ -183,7 +183,7 @@ class Convolution(Operation):
             pads.append((inner.start - first, last - inner.start - inner.size))
         return pads[0], pads[1]
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         lead = delta.shape[:3]
         out = self.frames(delta.dtype)(delta.flatten(0, 2), self.pads(site.sources[0], site.spans))
         return trim(out.unflatten(0, lead), site.spans, site.chunk)
@@ -208,7 +208,7 @@ class Flatten(Operation):
     def forward(self, value: Tensor) -> Tensor:
         return value.flatten(1)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         return delta.permute(0, 1, 2, 5, 3, 4).flatten(3)[:, :, :, None, None]
 
 
@@ -222,7 +222,7 @@ class Linear(Operation):
         # in the weight's own type: a copy of VGG's largest matrix in double precision would take 800 MB
         return F.linear(value.to(self.weight), self.weight, self.bias).to(value)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         return F.linear(delta, self.weight.to(delta))
 
 
@@ -236,7 +236,7 @@ class WholeMap(Operation):
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.forward = forward
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         before = site.before(spans=(whole(site.sources[0][0]), whole(site.sources[0][1])))
         changed = self.changed(delta, before).flatten(0, 2)
         return self._last(changed).unflatten(0, delta.shape[:3]) - site.after(self._last)
@@ -267,7 +267,7 @@ class PeakMask(WholeMap):
         super().__init__(mask)
         self.mask = mask
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         if site.undecided is not None:
             before = site.before(spans=(whole(site.sources[0][0]), whole(site.sources[0][1])))
             maps, moved = (v.flatten(0, 2).permute(0, 3, 1, 2) for v in (delta + before, delta != 0))

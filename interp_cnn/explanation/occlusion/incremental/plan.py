@@ -26,7 +26,13 @@ from interp_cnn.explanation.occlusion.incremental.costs import (
 )
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
-from interp_cnn.explanation.occlusion.incremental.groups import SETTLED, AxisWindows, Run, run_of, runs_of
+from interp_cnn.explanation.occlusion.incremental.groups import (
+    SETTLED,
+    AxisWindows,
+    WindowRun,
+    run_of,
+    runs_of,
+)
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution
 from interp_cnn.explanation.occlusion.incremental.unit_costs import CELL
 from interp_cnn.explanation.occlusion.windows import WindowGrid
@@ -43,7 +49,7 @@ class Plan:
     grid: WindowGrid
     moving: list[str]  # the image first
     joint: list[str]
-    runs: tuple[list[Run], list[Run]]
+    runs: tuple[list[WindowRun], list[WindowRun]]
 
     def __post_init__(self) -> None:
         incremental = {*self.moving, *self.joint}
@@ -74,7 +80,7 @@ class Plan:
         """The same in units of one forward pass."""
         return self.products() / max(sum(dense_products(step) for step in self.graph.steps.values()), 1)
 
-    def moving_bytes(self, rows: Run, columns: Run, item: int) -> int:
+    def moving_bytes(self, rows: WindowRun, columns: WindowRun, item: int) -> int:
         """Rough peak of one window's moving frames."""
         peak = 1
         for name in self.moving[1:]:
@@ -119,7 +125,7 @@ def plan_of(graph: Graph, grid: WindowGrid, every_step: bool = False) -> Plan:
     return Plan(graph, grid, moving, [name for name in capable[:count] if name in joint], (rows, columns))
 
 
-def _joint(graph: Graph, names: list[str], probe: tuple[Run, Run]) -> set[str]:
+def _joint(graph: Graph, names: list[str], probe: tuple[WindowRun, WindowRun]) -> set[str]:
     joint: set[str] = set()
     settled = {
         name
@@ -153,7 +159,7 @@ def _cheapest_prefix(graph: Graph, names: list[str], costs: dict[str, float]) ->
 
 def chunks_of(
     plan: Plan, images: int, item: int, budget: int, wanted: np.ndarray | None = None
-) -> list[tuple[Run, Run, Chunk]]:
+) -> list[tuple[WindowRun, WindowRun, Chunk]]:
     """Batches of windows whose frames fit into the budget (bytes); images outermost, always in the same order.
 
     Args:
@@ -179,7 +185,7 @@ def chunks_of(
     return chunks
 
 
-def _boxes(wanted: np.ndarray | None, rows: Run, columns: Run) -> list[tuple[range, range]]:
+def _boxes(wanted: np.ndarray | None, rows: WindowRun, columns: WindowRun) -> list[tuple[range, range]]:
     """Boxes of a group's windows that hold all that are wanted, and not many others."""
     everything = range(len(rows.windows)), range(len(columns.windows))
     if wanted is None:

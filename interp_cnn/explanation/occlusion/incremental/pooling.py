@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.frames import Spans, place, trim
-from interp_cnn.explanation.occlusion.incremental.operations import Axes, Operation, Site
+from interp_cnn.explanation.occlusion.incremental.operations import Axes, CallSite, Operation
 
 
 class MaxPool(Operation):
@@ -43,7 +43,7 @@ class MaxPool(Operation):
         gap[:, :height, :width] = value[:, :height, :width] - pooled[:, :height, :width]
         return gap
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         field = inputs_of(self.reach, site.sources[0], site.spans)
         if self.tiling:
             clean = site.before(spans=field, derived="gap", make=self._gap, margin_value=-math.inf)
@@ -64,7 +64,7 @@ class AveragePool(Operation):
         self.reach, self.forward = axes, forward
         self.share = share  # (1, h, w, 1): one over the divisor of each output
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         field = inputs_of(self.reach, site.sources[0], site.spans)
         summed = _slide(place(delta, site.sources[0], field, site.chunk), self.reach, site.spans, torch.add)
         share = self.share.expand(len(site.clean.values[site.name]), -1, -1, -1)
@@ -92,7 +92,7 @@ class Mean(Operation):
             self.reach = None
             self.needs_whole = not ("h" in over and "w" in over)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         for letter, axis in (("h", 3), ("w", 4), ("c", 5)):
             if letter in self.over:
                 delta = delta.sum(axis, keepdim=True)  # one axis after the other: several times faster
@@ -108,7 +108,7 @@ class Resample(Operation):
     def __init__(self, rows: Tensor, columns: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
         self.rows, self.columns, self.forward = rows, columns, forward  # (h', h), (w', w)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         rows, columns = self.rows.to(delta), self.columns.to(delta)
         return torch.einsum("yh,xw,iabhwc->iabyxc", rows, columns, delta)
 

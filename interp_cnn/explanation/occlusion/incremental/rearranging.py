@@ -24,7 +24,7 @@ from interp_cnn.explanation.occlusion.incremental.layouts import (
     form_of,
     letters_of,
 )
-from interp_cnn.explanation.occlusion.incremental.operations import Operation, Site
+from interp_cnn.explanation.occlusion.incremental.operations import CallSite, Operation
 
 MODULES = (
     *(nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.Upsample, nn.ConstantPad2d, nn.ReflectionPad2d),
@@ -78,7 +78,7 @@ class Rearranged(Operation):
             moved = _picked(moved, 3, self.channels, self.constant)
         return as_written(moved, self.forms[1], self.shape)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         windows = site.chunk.rows, site.chunk.columns
         for number, axis in enumerate(self.reach):
             wanted = _wanted(axis, site.sources[0][number], site.spans[number], windows[number])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental.frames import Reach, Span, Spans, Spread, place, trim
-from interp_cnn.explanation.occlusion.incremental.operations import Axes, Operation, Site
+from interp_cnn.explanation.occlusion.incremental.operations import Axes, CallSite, Operation
 from interp_cnn.explanation.occlusion.incremental.pooling import inputs_of
 
 
@@ -38,7 +38,7 @@ class TransposedConvolution(Operation):
         weight, more = self.weight.to(value), self.output_padding
         return F.conv_transpose2d(value, weight, bias, stride, padding, more, self.groups, dilation)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         frames = delta.flatten(0, 2).permute(0, 3, 1, 2)
         stride, dilation = (
             tuple(getattr(axis, name) for axis in self.reach) for name in ("rate", "dilation")
@@ -64,7 +64,7 @@ class PixelShuffle(Operation):
     def forward(self, value: Tensor) -> Tensor:
         return F.pixel_shuffle(value, self.factor)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         side = self.factor
         blocks = delta.unflatten(5, (-1, side, side)).permute(0, 1, 2, 3, 6, 4, 7, 5)
         out = blocks.flatten(3, 4).flatten(4, 5)
@@ -84,7 +84,7 @@ class PixelUnshuffle(Operation):
     def forward(self, value: Tensor) -> Tensor:
         return F.pixel_unshuffle(value, self.factor)
 
-    def delta(self, site: Site, delta: Tensor) -> Tensor:
+    def delta(self, site: CallSite, delta: Tensor) -> Tensor:
         side = self.factor
         field = inputs_of(self.reach, site.sources[0], site.spans)
         delta = place(delta, site.sources[0], field, site.chunk)
@@ -92,7 +92,7 @@ class PixelUnshuffle(Operation):
         return trim(blocks.permute(0, 1, 2, 3, 5, 7, 4, 6).flatten(5), site.spans, site.chunk)
 
 
-def _spread(axes: tuple[Spread, Spread], site: Site) -> Spans:
+def _spread(axes: tuple[Spread, Spread], site: CallSite) -> Spans:
     """The frames that the input frames reach in the output, not cut."""
     spans = []
     for axis, inner, outer in zip(axes, site.sources[0], site.spans, strict=True):

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.one_batch.frames import Frame
 from interp_cnn.explanation.occlusion.one_batch.tables import (
     Batch,
@@ -29,7 +29,7 @@ Run = Callable[
 class Rule(Protocol):
     """Frame and computation of one step's delta."""
 
-    def __call__(self, layout: Layout, step: Step) -> tuple[Frame, Run]: ...
+    def __call__(self, layout: Layout, step: GraphStep) -> tuple[Frame, Run]: ...
 
 
 @dataclass
@@ -101,6 +101,6 @@ class Layout:
         )
         return lambda batch, delta: delta.masked_fill(outside(batch), 0)
 
-    def inputs(self, step: Step) -> list[Frame]:
+    def inputs(self, step: GraphStep) -> list[Frame]:
         """The frames of what a step reads."""
         return [self.frames[name] for name in step.inputs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.joining import Add, Concatenate
 from interp_cnn.explanation.occlusion.incremental.operations import Affine, Linear, Pointwise
 from interp_cnn.explanation.occlusion.one_batch import kernels
@@ -19,12 +19,12 @@ from interp_cnn.explanation.occlusion.one_batch.tables import Batch, constant_pa
 FAR = 1e30  # minus a clean value so small that no delta switches the rectifier on: outside the map
 
 
-def passing(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def passing(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     return layout.frames[step.inputs[0]], lambda batch, deltas, owned: deltas[0]
 
 
-def relu(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def relu(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     """The change is max(d, -z) - max(-z, 0): nothing is lost to rounding, and outside the map it is 0."""
     (frame,) = layout.inputs(step)
     negated = layout.fetch((step.inputs[0], "negated"), lambda value: -value, frame, margin_value=FAR)
@@ -42,7 +42,7 @@ def relu(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def pointwise(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def pointwise(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     """f(z + d) - f(z), both in one number type, so that an unchanged cell gets exactly 0."""
     (frame,), (name,) = layout.inputs(step), step.inputs
     assert isinstance(step.operation, Pointwise)
@@ -61,7 +61,7 @@ def pointwise(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def affine(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def affine(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     assert isinstance(step.operation, Affine)
     scale = step.operation.scale
@@ -79,7 +79,7 @@ def affine(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return layout.frames[step.inputs[0]], run
 
 
-def linear(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def linear(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     assert isinstance(step.operation, Linear)
     weight = step.operation.weight.to(layout.dtype)
@@ -90,7 +90,7 @@ def linear(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return layout.frames[step.inputs[0]], run
 
 
-def add(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def add(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     first, second = layout.inputs(step)
     assert isinstance(step.operation, Add)
@@ -121,7 +121,7 @@ def add(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run_placed
 
 
-def multiply(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
+def multiply(layout: Layout, step: GraphStep) -> tuple[Frame, Run] | None:
     """(a + da)(b + db) - a b = da (b + db) + a db; None if one is a single cell that scales a map."""
     sources = layout.inputs(step)
     if len({(source[0].length, source[1].length) for source in sources}) > 1:
@@ -139,7 +139,7 @@ def multiply(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
     return frame, run
 
 
-def concatenate(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def concatenate(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     _stays_unclean(layout, step)
     sources = layout.inputs(step)
     frame = settled(union(sources))
@@ -154,7 +154,7 @@ def concatenate(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def flatten(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def flatten(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     (source,) = layout.inputs(step)
     put = layout.place(source, whole(source))
 
@@ -164,7 +164,7 @@ def flatten(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return whole(source, (1, 1)), run
 
 
-def _stays_unclean(layout: Layout, step: Step) -> None:
+def _stays_unclean(layout: Layout, step: GraphStep) -> None:
     """What lies outside the map in an input still lies there in the output."""
     if not layout.unclean.isdisjoint(step.inputs):
         layout.unclean.add(step.name)

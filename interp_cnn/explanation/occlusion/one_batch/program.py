@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.explanation.occlusion.incremental import joining, operations, pooling
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.incremental.layouts import as_written
 from interp_cnn.explanation.occlusion.one_batch import pointwise, sliding
@@ -25,7 +25,7 @@ from interp_cnn.explanation.occlusion.one_batch.layout import Layout, Run
 from interp_cnn.explanation.occlusion.one_batch.tables import Batch
 from interp_cnn.explanation.occlusion.windows import WindowGrid
 
-RULES: dict[type, Callable[[Layout, Step], tuple[Frame, Run] | None]] = {
+RULES: dict[type, Callable[[Layout, GraphStep], tuple[Frame, Run] | None]] = {
     operations.Passing: pointwise.passing,
     operations.Relu: pointwise.relu,
     operations.Pointwise: pointwise.pointwise,

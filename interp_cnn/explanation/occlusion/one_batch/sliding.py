@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp_cnn.explanation.occlusion.incremental.evaluation import Step
+from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span
-from interp_cnn.explanation.occlusion.incremental.operations import Axes, Convolution, Site
+from interp_cnn.explanation.occlusion.incremental.operations import Axes, CallSite, Convolution
 from interp_cnn.explanation.occlusion.incremental.pooling import AveragePool, MaxPool, Mean, Resample
 from interp_cnn.explanation.occlusion.one_batch.frames import (
     Frame,
@@ -28,7 +28,7 @@ from interp_cnn.explanation.occlusion.one_batch.layout import Layout, Run
 from interp_cnn.explanation.occlusion.one_batch.tables import Batch, constant_pads
 
 
-def convolution(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def convolution(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     operation, (name,) = step.operation, step.inputs
     assert isinstance(operation, Convolution)
     source, reach = layout.frames[name], operation.reach
@@ -55,7 +55,7 @@ def convolution(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def max_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def max_pool(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     """Tiles: the maximum of (z - clean maximum) + d. Overlapping windows: maximum of z + d, minus the clean one."""
     operation, (name,) = step.operation, step.inputs
     assert isinstance(operation, MaxPool)
@@ -92,7 +92,7 @@ def max_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def average_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def average_pool(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     operation, (name,) = step.operation, step.inputs
     assert isinstance(operation, AveragePool)
     source, reach = layout.frames[name], operation.reach
@@ -111,7 +111,7 @@ def average_pool(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def global_average(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
+def global_average(layout: Layout, step: GraphStep) -> tuple[Frame, Run] | None:
     """Mean or sum over rows and columns; None over other axes."""
     assert isinstance(step.operation, Mean)
     if step.operation.over != "hw":
@@ -125,7 +125,7 @@ def global_average(layout: Layout, step: Step) -> tuple[Frame, Run] | None:
     return whole(layout.frames[name], (1, 1)), run
 
 
-def resample(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def resample(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     (source,), operation = layout.inputs(step), step.operation
     assert isinstance(operation, Resample)
     put, matrices = layout.place(source, whole(source)), [operation.rows, operation.columns]
@@ -138,7 +138,7 @@ def resample(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return whole(source, step.size), run
 
 
-def on_whole_maps(layout: Layout, step: Step) -> tuple[Frame, Run]:
+def on_whole_maps(layout: Layout, step: GraphStep) -> tuple[Frame, Run]:
     """The incremental engine's own rule of any operation, on deltas that are made whole maps."""
     places = [layout.place(source, whole(source)) for source in layout.inputs(step)]
     spans = tuple(_spans(whole(source)) for source in layout.inputs(step))
@@ -150,7 +150,7 @@ def on_whole_maps(layout: Layout, step: Step) -> tuple[Frame, Run]:
     def run(batch: Batch, deltas: list[Tensor], owned: list[bool]) -> Tensor:
         known = {name: batch.values[name].to(exact) for name in names}
         chunk = Chunk(range(batch.images), range(batch.windows), range(1))
-        site = Site(
+        site = CallSite(
             step.name, step.inputs, spans, _spans(frame), chunk, CleanMaps(known, exact), reusable=False
         )
         given = [put(batch, d)[:, :, None].to(exact) for put, d in zip(places, deltas, strict=True)]
@@ -159,13 +159,13 @@ def on_whole_maps(layout: Layout, step: Step) -> tuple[Frame, Run]:
     return frame, run
 
 
-def _axes(step: Step) -> Axes:
+def _axes(step: GraphStep) -> Axes:
     """Rows and columns of a step whose windows slide."""
     assert isinstance(step.operation, Convolution | MaxPool | AveragePool)
     return step.operation.reach
 
 
-def _slid(source: Frame, step: Step, *, cut: bool = False) -> Frame:
+def _slid(source: Frame, step: GraphStep, *, cut: bool = False) -> Frame:
     rows, columns = (
         slid(axis, reach, length, cut=cut)
         for axis, reach, length in zip(source, _axes(step), step.size, strict=True)
@@ -173,7 +173,7 @@ def _slid(source: Frame, step: Step, *, cut: bool = False) -> Frame:
     return settled((rows, columns))
 
 
-def _regions(source: Frame, frame: Frame, step: Step) -> Frame:
+def _regions(source: Frame, frame: Frame, step: GraphStep) -> Frame:
     """The cells of the input that the output frames read."""
     rows, columns = (
         region(axis, reach, before.length)
@@ -183,7 +183,7 @@ def _regions(source: Frame, frame: Frame, step: Step) -> Frame:
 
 
 def _room(
-    layout: Layout, source: Frame, frame: Frame, step: Step
+    layout: Layout, source: Frame, frame: Frame, step: GraphStep
 ) -> tuple[Callable[[Batch, Tensor], Tensor], tuple[int, int]]:
     """How the input is brought into the cells that the output frames read: by a function, and a padding."""
     target = _regions(source, frame, step)
