@@ -37,7 +37,7 @@ def test_compare_writes_what_it_promises_and_the_same_seed_gives_the_same_bits(t
     found = interp_cnn("compare", *SMALL, *DIGITS, f"hydra.run.dir={first}", folder=tmp_path)
     assert found.returncode == 0, found.stderr
     words = " ".join(found.stdout.split())
-    assert "accuracy" in words and "best fixed spot" in words and "report:" in words
+    assert "Accuracy" in words and "best fixed spot" in words and "report:" in words
     assert max(map(len, found.stdout.splitlines())) <= 80
     assert "Tip:" not in found.stdout + found.stderr
     monkeypatch.chdir(tmp_path)
