@@ -123,7 +123,7 @@ def _choices(group: str) -> str:
 
 def _key(key: str, command: str, overrides: list[str]) -> str:
     """Answer a key that does not exist, with the keys that do."""
-    if key in config_text.groups():
+    if key in config_text.groups() and key not in config_text.chosen(command):
         commands = sorted(file.stem for file in config_text.config_folder().glob("*.yaml"))
         takers = [other for other in commands if key in config_text.chosen(other)]
         return f"{command} takes no {key!r}, which is a choice of {', '.join(takers)}"

@@ -54,10 +54,8 @@ from interp_cnn.training.mask_board import add_measures
 
 OF_DEEP = 96  # gradients for one image of a network from weights
 IMAGES = 20  # whose maps are shown
-IMAGES_OF_DEEP, IMAGES_OF_LARGE = (
-    8,
-    4,
-)  # of networks from weights: those of one take a core 17 s at 128, 70 s at 224 pixels
+# of networks from weights: those of one image take a core 17 s at 128 pixels, 70 s at 224
+IMAGES_OF_DEEP, IMAGES_OF_LARGE = 8, 4
 LARGE = 160**2  # pixels
 
 

@@ -134,9 +134,7 @@ def _measured_network(
             "data is missing; a network is measured on images with landmarks, such as data=animal_parts"
         )
     data = build_data(config.data)
-    load = partial(
-        load_network, config.network, mean=config.mean, std=config.std, output=config.get("output")
-    )
+    load = partial(load_network, config.network, mean=config.mean, std=config.std, output=config.output)
     network = load(weights=config.weights).to(device)
     shape = (data.channels, *data.image_size)
     count = count_of_classes(network, config.network, shape)

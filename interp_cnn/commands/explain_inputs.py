@@ -42,7 +42,7 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
                 weights=weights,
                 mean=config.mean,
                 std=config.std,
-                output=config.get("output"),
+                output=config.output,
             )
         ]
     first = networks[0]

@@ -108,9 +108,8 @@ def train(
         check_same_run(resolved, checkpoint)
         _say_another_device(resolved, checkpoint)
         if checkpoint == folder / "checkpoints" / PREVIOUS:
-            checkpoint.with_name(LAST).unlink(
-                missing_ok=True
-            )  # damaged; it would be kept as the previous one
+            # damaged; it would be kept as the previous one
+            checkpoint.with_name(LAST).unlink(missing_ok=True)
     if resume and run_record(folder) is not None and (folder / "checkpoints" / LAST).is_file():
         return folder
     if checkpoint is not None and checkpoint.resolve().parent.parent != folder.resolve():

@@ -193,10 +193,8 @@ class PartDataModule(LightningDataModule):
         except (ValueError, OSError):
             if self.options.get("on_error") != "raise":
                 raise
-        sets, known = (
-            self._sets({**self.options, "on_error": "skip"}),
-            {*record.train.names, *record.val.names},
-        )
+        sets = self._sets({**self.options, "on_error": "skip"})
+        known = {*record.train.names, *record.val.names}
         for bad in self._skipped:
             if any(bad.path.endswith(f"/{name}") for name in known):
                 raise ValueError(bad.reason)

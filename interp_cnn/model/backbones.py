@@ -264,7 +264,7 @@ def _check_logits(
     if not isinstance(found, Tensor) or found.shape != (2, num_classes):
         raise ValueError(
             f"model.name={spec} answers two images with {described(found)}; expected (2, {num_classes}), one logit per "
-            f"class{hint(found).replace('; ', '; model.', 1)}: a factory is called with num_classes, where it takes it"
+            f"class{hint(found, 'model.output')}: a factory is called with num_classes, where it takes it"
         )
 
 

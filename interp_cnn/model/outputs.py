@@ -54,8 +54,8 @@ def described(answer: object) -> str:
     return f"a {type(answer).__name__}"
 
 
-def hint(answer: object) -> str:
-    """How to name the logits among what a network answers; empty for what has no entries.
+def hint(answer: object, setting: str = "output") -> str:
+    """How to name the logits among what a network answers, by a setting; empty for what has no entries.
 
     Example:
         >>> hint({"loss": 1, "logits": 2})
@@ -63,8 +63,8 @@ def hint(answer: object) -> str:
     """
     if isinstance(answer, Mapping) and answer:
         key = next((one for one in answer if "logit" in str(one).lower()), next(iter(answer)))
-        return f"; output={key} takes that entry"
-    return "; output=0 takes its first entry" if isinstance(answer, tuple | list) and answer else ""
+        return f"; {setting}={key} takes that entry"
+    return f"; {setting}=0 takes its first entry" if isinstance(answer, tuple | list) and answer else ""
 
 
 class Picked(nn.Module):

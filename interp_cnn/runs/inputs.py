@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
+from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal, refusing
 from interp_cnn.model.outputs import Output, described, hint
 from interp_cnn.runs.folder import Run, build_data, load_run
@@ -220,10 +221,9 @@ def count_of_classes(network: nn.Module, name: str, shape: tuple[int, int, int])
     Raises:
         ValueError: it takes no batch of such images, or answers with something else than logits.
     """
-    place = next(network.parameters(), torch.empty(0)).device
     try:
         with torch.no_grad(), refusing(network):
-            answer = network(torch.full((1, *shape), 0.5, device=place))
+            answer = network(torch.full((1, *shape), 0.5, device=device_of(network)))
     except (
         Refusal,
         RuntimeError,

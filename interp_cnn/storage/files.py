@@ -124,9 +124,7 @@ def read_npz(path: Path) -> dict[str, NDArray] | None:
     try:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (
-        Exception
-    ):  # damaged ones bring about almost any: zlib.error, BadZipFile, SyntaxError, tokenize.TokenError
+    except Exception:  # of a damaged one almost any: zlib.error, BadZipFile, SyntaxError, tokenize.TokenError
         return None
 
 

@@ -40,9 +40,8 @@ from interp_cnn.explanation.propagation.tape import check_plain, record
 log = logging.getLogger(__name__)
 _recordings = Recordings("lrp")
 
-LOST = (
-    1e-4  # of the logit, or of a tenth of the map's absolute sum, on the way: behind more a map is rounding
-)
+# of the logit, or of a tenth of the map's absolute sum, on the way: behind more a map is rounding
+LOST = 1e-4
 WORTH_SAYING = 1e-3  # share of the logit that a map misses
 
 

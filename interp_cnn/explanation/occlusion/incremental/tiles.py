@@ -7,10 +7,10 @@ m = 4 the points are those of B. Barabasz et al., "Error analysis and improving 
 1.5e-6 for m = 4, 3e-6 for m = 5, 6e-6 for m = 6 (direct: 3e-7); deep networks get tiles of at most 3, those of more
 than 30 convolutions of 2.
 
-What they buy (time without them over time with them, one thread of an AMD EPYC, interleaved): 1.4 on the default
-network of the digits at 48 px, 1.2 on resnet18 at 224 px, 1.05 on the default network at 64 px; on five wide
-convolutions at 64 px they cost up to a fifth. So they stay, in this file alone: `FrameConvolution.tiles = None` is the
-engine without them.
+What they buy (time without them over time with them, one thread of an AMD EPYC, interleaved, beside other work, code
+86f084e): 1.4 on the default network of the digits at 48 px, 1.2 on resnet18 at 224 px, 1.05 on the default network at
+64 px; on five wide convolutions at 64 px they cost up to a fifth. So they stay, in this file alone:
+`FrameConvolution.tiles = None` is the engine without them.
 """
 
 from __future__ import annotations
