@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bird_drawings import drawn_birds
 from PIL import Image
 
 from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.augmentation import Augmentation
 from interp_cnn.data.car_parts import CarParts
+from interp_cnn.data.cub200 import Cub200
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.data.image_folder import ImageFolderParts
@@ -42,7 +44,7 @@ def photographs(root: Path) -> Path:
     return root
 
 
-QUICK = ("guide", "digits", "folder", "uncached", "mnist")
+QUICK = ("guide", "digits", "folder", "uncached", "birds", "mnist")
 SETS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("animals", "cars", "fashion"))]
 
 
@@ -57,6 +59,9 @@ def made(request, tmp_path_factory):
         root = photographs(tmp_path_factory.mktemp("folder"))
         cache = "none" if request.param == "uncached" else "memory"
         return ImageFolderParts, {"root": root, "annotations": "marks.csv", "image_size": 16, "cache": cache}
+    if request.param == "birds":
+        root = drawn_birds(tmp_path_factory.mktemp("birds"))
+        return Cub200, {"root": root, "image_size": 24}
     data_root = request.getfixturevalue("data_root")
     return {
         "animals": (

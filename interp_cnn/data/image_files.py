@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp_cnn.data.images import decoded_rgb, read_rgb
+from interp_cnn.data.images import Box, decoded_rgb, read_rgb
 from interp_cnn.data.looks import look_of
 from interp_cnn.data.memory import cores, free_memory, in_words
 from interp_cnn.storage.files import written_table
@@ -49,6 +49,7 @@ class ImageFiles:
         cache: "memory": all pixels stay in memory as bytes; "none": files are decoded whenever they are asked for;
             "auto": memory where they take at most 40 % of what is free.
         crop: keep the proportions and cut out the largest middle part; else the whole is squeezed.
+        boxes: for each file what is cut out before; None: nothing.
 
     Attributes:
         kept: indices of the files that are not left out.
@@ -68,8 +69,10 @@ class ImageFiles:
         skip_bad: bool = False,
         cache: str = "auto",
         crop: bool = False,
+        boxes: Sequence[Box] | None = None,
     ) -> None:
         self.size, self.crop = size, crop
+        self.boxes = list(boxes) if boxes is not None else None
         self.paths = list(paths)
         self.where = list(where) if where is not None else None
         self.kept = list(range(len(paths)))
@@ -87,6 +90,8 @@ class ImageFiles:
             self.paths = [self.paths[index] for index in self.kept]
             if self.where is not None:
                 self.where = [self.where[index] for index in self.kept]
+            if self.boxes is not None:
+                self.boxes = [self.boxes[index] for index in self.kept]
         whole = len(self.kept) == len(paths)
         self.pixels = pixels if pixels is None or whole else pixels[self.kept]
 
@@ -115,8 +120,9 @@ class ImageFiles:
         return [""] * len(self) if self.pixels is None else [look_of(image) for image in self.pixels]
 
     def _decoded(self, index: int, read: Callable[..., NDArray[np.uint8]] = read_rgb) -> NDArray[np.uint8]:
+        box = None if self.boxes is None else self.boxes[index]
         try:
-            return read(self.paths[index], self.size, crop=self.crop)
+            return read(self.paths[index], self.size, crop=self.crop, box=box)
         except (ValueError, OSError) as error:
             if self.where is None:
                 raise

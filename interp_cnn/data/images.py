@@ -43,6 +43,7 @@ if find_spec("PIL._avif") is not None:  # Pillow 11.3 and later, where they were
     FORMATS += ("AVIF",)
     SUFFIXES += (".avif", ".avifs")
 MAX_PIXELS = 50_000_000
+Box = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels, inside the picture
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,20 +77,30 @@ def read_image(
 
 
 def read_rgb(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    crop: bool = False,
+    box: Box | None = None,
 ) -> NDArray[np.uint8]:
-    """The same pixels as (H, W, 3) uint8; see `read_image`."""
+    """The same pixels as (H, W, 3) uint8; see `read_image`. A `box` is cut out first."""
     with _without_warnings():
-        return decoded_rgb(path, size, crop=crop)
+        return decoded_rgb(path, size, crop=crop, box=box)
 
 
 def decoded_rgb(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, crop: bool = False
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    crop: bool = False,
+    box: Box | None = None,
 ) -> NDArray[np.uint8]:
     """`read_rgb` for threads: they share their warnings, so whoever starts them silences Pillow's."""
     with _opened(path) as image:
         image.load()
         rgb = _rgb(image, printable(os.fspath(path)))
+        if box is not None:
+            rgb = rgb.crop(box)
         if size is not None and rgb.size != (size[1], size[0]):
             resized = ImageOps.fit if crop else Image.Image.resize
             rgb = resized(rgb, (size[1], size[0]), Image.Resampling.BILINEAR)
