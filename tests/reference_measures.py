@@ -181,3 +181,41 @@ def dissection_iou(maps: Tensor, masks: Tensor, image_size: tuple[int, int], tai
             row.append(both / either if either else 0.0)
         result.append(row)
     return result
+
+
+def parts_in_window(position, landmarks: Tensor, height: int, width: int, window: float) -> list[bool]:
+    """Which parts lie in a window of the image's sides times `window` around a position."""
+    return [
+        abs(float(mark[0]) - float(position[0])) <= window * height / 2 + 1e-4
+        and abs(float(mark[1]) - float(position[1])) <= window * width / 2 + 1e-4
+        for mark in landmarks
+    ]
+
+
+def presences(positions, scores, landmarks, drawn: list[int], f: int, size, window: float) -> list[float]:
+    """Huang et al. 2023: of the drawn images that show part k, the share with k in the window."""
+    found = []
+    for k in range(landmarks.shape[1]):
+        having = [i for i in drawn if not torch.isnan(landmarks[i, k]).any()]
+        hits = [
+            float(scores[i, f]) > 0 and parts_in_window(positions[i, f], landmarks[i], *size, window)[k]
+            for i in having
+        ]
+        found.append(sum(hits) / len(hits) if hits else math.nan)
+    return found
+
+
+def purities(
+    positions, scores, landmarks, kinds: list[int], drawn: list[int], f: int, size, window: float, top: int
+):
+    """PIP-Net: among the strongest drawn images with any landmark, the share with each kind of part in the patch."""
+    annotated = [i for i in drawn if not torch.isnan(landmarks[i]).any(dim=1).all()]
+    best = [i for i in strongest(scores[:, f], annotated, top) if float(scores[i, f]) > 0]
+    found = {}
+    for kind in sorted(set(kinds)):
+        hits = 0
+        for i in best:
+            inside = parts_in_window(positions[i, f], landmarks[i], *size, window)
+            hits += any(inside[k] for k in range(len(kinds)) if kinds[k] == kind)
+        found[kind] = hits / len(best) if best else math.nan
+    return found

@@ -4,6 +4,7 @@ import torch
 from interp_cnn.evaluation.filters.judge import Judge
 from interp_cnn.evaluation.statistics import Sampled, resampling
 
+SIZE = (90, 0)  # a diagonal of 90 pixels
 CELLS = torch.cartesian_prod(torch.arange(4.0, 64, 8), torch.arange(4.0, 64, 8))
 
 
@@ -17,7 +18,7 @@ def noisy_trackers(categories, images, seed):
     heads = 32 + 8 * torch.randn(count, 1, 2, generator=generator)
     noise = 4 * torch.randn(count, 2 * categories, 2, generator=generator)
     positions = heads + torch.tensor([30.0, 0.0]) + noise
-    judge = Judge(heads, labels, CELLS, diagonal=90.0)
+    judge = Judge(heads, labels, CELLS, image_size=SIZE)
     scores = torch.rand(count, 2 * categories, generator=generator)
     return judge, positions, scores, torch.arange(categories).repeat_interleave(2)
 
@@ -61,7 +62,7 @@ def test_intervals_of_a_network_hold_the_truth_at_their_level(images, least):
 def test_each_filter_is_judged_on_its_own_category():
     judge, positions, scores, owners = noisy_trackers(3, 20, seed=0)
     whole = judge.measure(positions, scores, owners)
-    alone = Judge(judge.landmarks[20:40], judge.labels[20:40], CELLS, 90.0)
+    alone = Judge(judge.landmarks[20:40], judge.labels[20:40], CELLS, SIZE)
     part = alone.measure(positions[20:40, 2:4], scores[20:40, 2:4], owners[2:4])
     assert torch.equal(whole.instability[:, 2:4], part.instability)
     assert torch.equal(whole.best_constant[:, 2:4], part.best_constant)
@@ -82,11 +83,11 @@ def test_the_steadiest_category_is_one_with_landmarks():
     judge, positions, scores, _ = noisy_trackers(3, 20, seed=2)
     landmarks = judge.landmarks.clone()
     landmarks[judge.labels == 0] = torch.nan
-    judge = Judge(landmarks, judge.labels, CELLS, 90.0)
+    judge = Judge(landmarks, judge.labels, CELLS, SIZE)
     assert judge.categories() == [1, 2]
     each = torch.stack([judge.instability(positions, scores, torch.full((6,), k))[0] for k in (1, 2)])
     assert torch.equal(judge.steadiest_category(positions, scores), 1 + each.argmin(dim=0))
-    unknown = Judge(landmarks * torch.nan, judge.labels, CELLS, 90.0)
+    unknown = Judge(landmarks * torch.nan, judge.labels, CELLS, SIZE)
     assert unknown.steadiest_category(positions, scores).tolist() == [-1] * 6
 
 
@@ -119,7 +120,7 @@ def test_constants_far_to_the_side_win_distances_but_not_offsets():
     """A head that moves along the rows only, seen from the far left, hardly changes its distance."""
     generator = torch.Generator().manual_seed(0)
     heads = torch.stack((64 * torch.rand(100, 1, generator=generator), torch.full((100, 1), 60.0)), dim=2)
-    judge = Judge(heads, torch.zeros(100, dtype=torch.int64), torch.tensor([[31.5, -3000.0]]), 90.0)
+    judge = Judge(heads, torch.zeros(100, dtype=torch.int64), torch.tensor([[31.5, -3000.0]]), SIZE)
     noisy = heads + 3 * torch.randn(100, 1, 2, generator=generator)
     judgement = judge.measure(noisy, torch.rand(100, 1), torch.tensor([0]))
     assert judgement.gain.item() < 0 and judgement.offset_gain.item() > 0.7

@@ -10,6 +10,7 @@ BASELINES = {
     "oracle": "oracle",
     "oracle_other_part": "oracle, other part",
     "oracle_jitter": "oracle with noise",
+    "mean_place": "mean place",
     "shuffled_images": "shuffled images",
     "untrained": "untrained network",
 }
@@ -22,6 +23,7 @@ MEANINGS = {
     "oracle": "a filter that always points at an annotated part itself",
     "oracle_other_part": "the same, judged by the other parts only",
     "oracle_jitter": "the same, off by 5 % of the image diagonal at random",
+    "mean_place": "every part where it lies on average on other images of the class",
     "shuffled_images": "the network's own positions, dealt to other images of the class",
     "untrained": "the same layers with random weights and without masks",
 }

@@ -6,7 +6,9 @@ from rich.table import Table
 
 from interp_cnn.evaluation.filters.comparison import Comparison, Estimate
 from interp_cnn.report.baselines import baseline
-from interp_cnn.report.measures import measure, shown_in
+from interp_cnn.report.measures import known_in, measure
+
+COLUMNS = 3  # of figures with their intervals fit 80 letters
 
 
 def summary_table(comparison: Comparison) -> Table:
@@ -15,22 +17,22 @@ def summary_table(comparison: Comparison) -> Table:
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", min_width=8, max_width=17, overflow="fold")
-    for name in shown_in("terminal"):
+    names = known_in("terminal", [one.summary for one in comparison.networks], COLUMNS)
+    for name in names:
         table.add_column(
             measure(name).heading, justify="right", width=19 if measure(name).signed else 16, overflow="fold"
         )
     table.add_column("images", justify="right", width=7, overflow="fold")
     for one in comparison.networks:
-        table.add_row(one.name, *_cells(one.summary), style="bold")
+        table.add_row(one.name, *_cells(one.summary, names), style="bold")
     for name, row in comparison.baselines.items():
-        if not name.startswith("shuffled"):
-            table.add_row(baseline(name), *_cells(row))
+        if not name.startswith("shuffled") and any(column in row for column in names):
+            table.add_row(baseline(name), *_cells(row, names))
     return table
 
 
-def _cells(row: Mapping[str, Estimate]) -> list[str]:
+def _cells(row: Mapping[str, Estimate], names: list[str]) -> list[str]:
     """A figure per measure, and the numbers of images behind them, where they differ all of them."""
-    names = shown_in("terminal")
     counts = dict.fromkeys(str(row[name].n) for name in names if name in row)
     figures = [
         _cell(row[name], ".2f" if measure(name).signed else ".3f") if name in row else "" for name in names

@@ -7,11 +7,14 @@ the lists of names are `shown_in(PLACE)`, in the order of the records. A measure
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from interp_cnn.report.measure_record import Measure, Place
+from interp_cnn.report.numbers import is_known
 
-__all__ = ["MEASURES", "NULL", "Measure", "in_order", "measure", "ranking_measures", "shown_in"]
+__all__ = ["MEASURES", "NULL", "Measure", "in_order", "known_in", "measure", "ranking_measures", "shown_in"]
 NULL = "_null"
 
 _RECORDS = (
@@ -70,7 +73,7 @@ _RECORDS = (
         "1 when the position moves exactly with shifted content, 0 for any fixed spot; needs no annotation",
         short="shift gain",
         signed=True,
-        shown=("front", "table", "spread"),
+        shown=("front", "table", "terminal", "spread"),
     ),
     Measure(
         "part_interpretability",
@@ -81,6 +84,63 @@ _RECORDS = (
         percent=True,
         shown=("front", "table", "spread"),
         ranks=4,
+    ),
+    Measure(
+        "class_purity",
+        "Class purity",
+        "higher",
+        "among a filter's ten strongest images, those of the class that is most frequent there; needs no annotation",
+        short="class",
+        percent=True,
+        shown=("front", "table", "terminal"),
+    ),
+    Measure(
+        "label_agreement",
+        "Label agrees",
+        "higher",
+        "filters whose class is the one that most of their ten strongest images show",
+        percent=True,
+        shown=("front", "table"),
+    ),
+    Measure(
+        "consistency",
+        "Consistent filters",
+        "higher",
+        "filters with one and the same part within a third of the image around the peak in 80 % or more of the images "
+        "that show it",
+        percent=True,
+        shown=("table",),
+    ),
+    Measure(
+        "part_presence",
+        "Same part in sight",
+        "higher",
+        "images that show the part which a filter has most often within a third of the image around its peak, with it "
+        "there",
+        percent=True,
+        shown=("table",),
+    ),
+    Measure(
+        "part_purity",
+        "Part purity",
+        "higher",
+        "among a filter's ten strongest images, those with its most frequent part in a small patch around the peak",
+        percent=True,
+        shown=("table",),
+    ),
+    Measure(
+        "landmark_error",
+        "Landmark error",
+        "lower",
+        "how far parts are from where the positions of all filters together place them, learnt on other images, in "
+        "image diagonals",
+        shown=("table",),
+    ),
+    Measure(
+        "landmark_error_few",
+        "Landmark error, few filters",
+        "lower",
+        "the same from at most 16 filters",
     ),
     Measure(
         "tracking_filters",
@@ -124,6 +184,13 @@ _RECORDS = (
         "Stable under noise",
         "higher",
         "images whose peak stays within one cell under a little noise",
+        percent=True,
+    ),
+    Measure(
+        "part_stability",
+        "Same parts under noise",
+        "higher",
+        "images with the same parts around the peak under a little noise: any fixed spot has 100 %",
         percent=True,
     ),
     Measure(
@@ -242,6 +309,19 @@ MEASURES = {record.name: record for record in _RECORDS}
 def shown_in(place: Place) -> list[str]:
     """Names of the measures that a place shows, in the order of the records."""
     return [record.name for record in MEASURES.values() if place in record.shown]
+
+
+def known_in(place: Place, summaries: Iterable[Mapping[str, Any]], most: int) -> list[str]:
+    """The first `most` measures of a place that some of `summaries` (measure -> estimate) knows: those that need
+    annotations come first, and where there are none those that need none take their place.
+    """
+    rows = list(summaries)
+    known = [
+        name
+        for name in shown_in(place)
+        if any(is_known(getattr(row.get(name), "value", None)) for row in rows)
+    ]
+    return known[:most]
 
 
 def ranking_measures() -> list[str]:

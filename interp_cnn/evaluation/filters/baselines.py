@@ -7,6 +7,7 @@
 - oracle: the true place of one landmark; judged, like a filter, by all of them.
 - oracle, other part: the same, judged by the other landmarks only: what tracking one part says about another.
 - oracle, jitter: the true place with Gaussian noise.
+- mean place: where landmarks lie on average, on other images, for the regression of landmarks.
 
 Every baseline is a set of imaginary filters, judged per category on as many images as a filter (drawn at
 random). Networks give more baselines: their positions with the images shuffled (`shuffled_images`), and
@@ -22,10 +23,18 @@ import torch
 from torch import Tensor
 
 from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
+from interp_cnn.evaluation.filters.landmark_regression import (
+    LandmarkErrors,
+    images_to_learn_from,
+    landmark_errors,
+)
+from interp_cnn.evaluation.filters.part_windows import best_presence, consistency
+from interp_cnn.evaluation.filters.replicates import error_figure
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
 
 # Imaginary filters per category: averages out which images and cells chance picks.
 ANSWERS = 8
+RANDOM_FILTERS = 64  # whose random cells landmarks are regressed on
 JITTER = 0.05
 
 # Images at a time for which the answers of all categories are drawn.
@@ -50,13 +59,21 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
     chosen = _own(judge, lambda n: torch.randint(len(judge.cells), (n, *shape), generator=generator))
     wandering = _judged(judge, categories, judge.cells[chosen], scores, draws.rows)
     fixed = _judged(judge, categories, judge.centre.expand(len(scores), ANSWERS, 2), scores, draws.rows)
-    best = replace(fixed, instability=fixed.best_constant, part_instability=fixed.part_constant)
+    best = replace(
+        fixed,
+        instability=fixed.best_constant,
+        part_instability=fixed.part_constant,
+        presence=fixed.spot_presence,
+    )
     rows = {
         "random_cell": judged_row(wandering, judge, draws),
         "centre": judged_row(fixed, judge, draws),
         "best_constant": judged_row(best, judge, draws),
     }
-    return rows | _oracles(judge, draws, generator)
+    rows |= _oracles(judge, draws, generator)
+    for name, row in _regressed(judge, draws, generator).items():
+        rows[name] = rows.get(name, {}) | row
+    return rows
 
 
 def shuffled_images(labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,8 +109,7 @@ def annotation_baselines(
         seed: of resampling and random answers.
     """
     spaced = [(torch.arange(n) + 0.5) * size / n - 0.5 for n, size in zip(grid, image_size, strict=True)]
-    diagonal = float(torch.tensor(image_size, dtype=torch.float64).square().sum().sqrt())
-    judge = Judge(landmarks, labels, torch.cartesian_prod(*spaced).reshape(-1, 2), diagonal, top_images)
+    judge = Judge(landmarks, labels, torch.cartesian_prod(*spaced).reshape(-1, 2), image_size, top_images)
     draws = resampling(len(labels), resamples=resamples, seed=seed, strata=labels)
     return baselines(judge, draws, torch.Generator().manual_seed(seed))
 
@@ -124,6 +140,29 @@ def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dic
     if other:
         rows["oracle_other_part"] = row(other)
     return rows | {"oracle_jitter": row(jittered)}
+
+
+def _regressed(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
+    """Errors of landmarks predicted without a network: from random cells, by their mean place, from themselves."""
+    chosen = images_to_learn_from(judge.landmarks, judge.labels, draws.seed)
+    landmarks, labels = judge.landmarks[chosen], judge.labels[chosen]
+    known = landmarks.isfinite().all(dim=2)
+    cells = judge.cells[torch.randint(len(judge.cells), (len(chosen), RANDOM_FILTERS), generator=generator)]
+
+    def errors(places: Tensor, fires: Tensor) -> LandmarkErrors:
+        return landmark_errors(places, fires, landmarks, labels, diagonal=judge.diagonal, seed=draws.seed)
+
+    def row(every: Tensor, few: Tensor) -> Row:
+        found = {"landmark_error": every, "landmark_error_few": few}
+        return {name: error_figure(values, chosen, draws).estimate() for name, values in found.items()}
+
+    wandering = errors(cells, torch.ones(cells.shape[:2], dtype=torch.bool))
+    true = errors(landmarks.nan_to_num(), known)
+    return {
+        "random_cell": row(wandering.every, wandering.few),
+        "mean_place": row(wandering.constant, wandering.constant),
+        "oracle": row(true.every, true.few),
+    }
 
 
 def _own(judge: Judge, draw: Callable[[int], Tensor]) -> Tensor:
@@ -160,6 +199,8 @@ def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
         "tracking_gain": judgement.gain,
         "part_gain": best_part(judgement.part_gain)[0],
         "offset_gain": best_part(judgement.offset_gain)[0],
+        "consistency": consistency(judgement.presence),
+        "part_presence": best_presence(judgement.presence),
     }
     return {key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in found.items()}
 

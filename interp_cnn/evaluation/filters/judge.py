@@ -8,6 +8,7 @@ in pairs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from interp_cnn.evaluation.filters.location_instability import (
     mean_over_parts,
 )
 from interp_cnn.evaluation.filters.observations import Observations
+from interp_cnn.evaluation.filters.part_windows import part_presence, presence_of_spots
 from interp_cnn.evaluation.filters.tracking import constant_spreads, gain_over, offset_spreads, smallest
 
 
@@ -34,6 +36,9 @@ class Judgement:
         part_constant: (P, R, D), of the cell that is best for this landmark.
         offset_spread: (P, R, D), spread of landmark - position.
         landmark_spread: (P, R, D), spread of the landmark on the same images.
+        presence: (P, R, D), share of the category's images that show the part with it in the window around the
+            position (`part_windows`).
+        spot_presence: (P, R, D), the same of the cell that is best for this landmark.
     """
 
     instability: Tensor
@@ -42,6 +47,8 @@ class Judgement:
     part_constant: Tensor
     offset_spread: Tensor
     landmark_spread: Tensor
+    presence: Tensor
+    spot_presence: Tensor
 
     @property
     def gain(self) -> Tensor:
@@ -67,15 +74,20 @@ class Judge:
         landmarks: (N, P, 2) pixels, NaN where unknown.
         labels: (N,) int64.
         cells: (M, 2) pixels, the answers that a filter of this layer can give.
-        diagonal: of the image, in pixels.
+        image_size: (H, W).
         top_images: each filter is judged on so many of its strongest images.
     """
 
     landmarks: Tensor
     labels: Tensor
     cells: Tensor
-    diagonal: float
+    image_size: tuple[int, int]
     top_images: int = 100
+
+    @property
+    def diagonal(self) -> float:
+        """Of the image, in pixels."""
+        return math.hypot(*self.image_size)
 
     @property
     def centre(self) -> Tensor:
@@ -109,7 +121,7 @@ class Judge:
         parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
         own = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
         constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
-        part_constant, offset, landmark = own.clone(), own.clone(), own.clone()
+        part_constant, offset, landmark, presence, spot = (own.clone() for _ in range(5))
         for category in categories[categories >= 0].unique().tolist():
             images, filters = self.labels == category, categories == category
             mine = scores[images][:, filters], self.landmarks[images]
@@ -129,7 +141,12 @@ class Judge:
                 top_images=self.top_images,
             )
             constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
-        return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark)
+            answers = positions[images][:, filters], scores[images][:, filters] > 0
+            presence[:, :, filters] = part_presence(*answers, mine[1], drawn, self.image_size)
+            spot[:, :, filters] = presence_of_spots(
+                self.constants, mine[1], drawn, self.image_size
+            ).unsqueeze(2)
+        return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark, presence, spot)
 
     def measure_network(
         self,

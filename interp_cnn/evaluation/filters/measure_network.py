@@ -9,7 +9,6 @@ position is the receptive-field centre of its peak; each filter is judged on the
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +21,7 @@ from interp_cnn.evaluation.filters.decisions import decision_figures
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
 from interp_cnn.evaluation.filters.observations import Observations, Readout
+from interp_cnn.evaluation.filters.part_windows import sides_merged
 from interp_cnn.evaluation.filters.passes import PassResult, Reader, first_pass, mask_pass
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.replicates import (
@@ -30,7 +30,9 @@ from interp_cnn.evaluation.filters.replicates import (
     mask_figures,
     network_figures,
     probe_figures,
+    regression_figures,
     score_figures,
+    strongest_figures,
     tracking_figures,
     tracks_a_part,
 )
@@ -145,8 +147,8 @@ def measure_network(
     observed = seen.images if answers is None else seen.images.with_classes_of(answers)
     log.info("%s: judging %d filters on %d images", name, observed.filters, len(observed.labels))
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
-    cells, diagonal = observed.field.cell_centres(), math.hypot(*image_size)
-    judge = Judge(observed.landmarks, observed.labels, cells, diagonal, top_images)
+    cells = observed.field.cell_centres()
+    judge = Judge(observed.landmarks, observed.labels, cells, image_size, top_images)
     draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
     judgement = judge.measure_network(observed, categories, draws.rows)
 
@@ -170,6 +172,8 @@ def measure_network(
         against_masks, extra = mask_figures(interpretability, dissection, resamples=resamples, seed=seed)
         figures, samples = figures | against_masks, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
+    figures |= strongest_figures(seen, categories, sides_merged(parts), len(classes), draws, seed)
+    samples |= regression_figures(observed, judge, draws)
     figures |= {measure: rule(seen, draws) for measure, rule in OBSERVED.items()}
     redundancy, of_all_filters = network_figures(seen, draws)
     figures |= redundancy

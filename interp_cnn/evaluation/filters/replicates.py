@@ -9,11 +9,14 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from interp_cnn.evaluation.filters.class_labels import class_purity, label_agreement
 from interp_cnn.evaluation.filters.dissection import NetworkDissection, unique_detectors
 from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
+from interp_cnn.evaluation.filters.landmark_regression import FEWEST, images_to_learn_from, landmark_errors
 from interp_cnn.evaluation.filters.noise import NoiseStability
-from interp_cnn.evaluation.filters.observations import Block
+from interp_cnn.evaluation.filters.observations import Block, Observations
 from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability
+from interp_cnn.evaluation.filters.part_windows import PartStability, best_presence, consistency, part_purity
 from interp_cnn.evaluation.filters.passes import PassResult
 from interp_cnn.evaluation.filters.selectivity import (
     category_means,
@@ -31,14 +34,18 @@ from interp_cnn.evaluation.statistics import (
     jackknife_error,
     percentile_interval,
     resampling,
+    weighted_mean,
 )
 
 __all__ = [
     "FilterFigure",
     "concentration_figure",
+    "error_figure",
     "mask_figures",
     "probe_figures",
+    "regression_figures",
     "score_figures",
+    "strongest_figures",
     "tracking_figures",
     "tracks_a_part",
 ]
@@ -106,6 +113,8 @@ def tracking_figures(judgement: Judgement, draws: Resampling, n: int) -> dict[st
         "tracking_gain": judgement.gain,
         "part_gain": best_part(judgement.part_gain)[0],
         "offset_gain": best_part(judgement.offset_gain)[0],
+        "consistency": consistency(judgement.presence),
+        "part_presence": best_presence(judgement.presence),
     }
     return {measure: FilterFigure.from_rows(values, draws, n) for measure, values in rows.items()}
 
@@ -152,6 +161,53 @@ def score_figures(seen: PassResult, categories: int, draws: Resampling, seed: in
     }
 
 
+def strongest_figures(
+    seen: PassResult, categories: Tensor, kinds: Tensor, classes: int, draws: Resampling, seed: int
+) -> dict[str, FilterFigure]:
+    """What the ten strongest images of each filter have in common: a class, a part.
+
+    `kinds` (P,) numbers the parts (`part_windows.sides_merged`).
+    """
+    observed, rows = seen.images, draws.rows
+    labels, size = observed.labels, observed.field.image_size
+    dealt = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+
+    def of_block(block: Block) -> Iterator[Tensor]:
+        yield class_purity(block.scores, labels, rows, classes)
+        yield class_purity(block.scores, dealt, rows, classes)
+        yield label_agreement(block.scores, labels, categories[block.filters], rows, classes)
+        yield part_purity(block.positions, block.scores, observed.landmarks, kinds, rows, size)
+
+    names = ("class_purity", "class_purity_null", "label_agreement", "part_purity")
+    found = zip(names, observed.by_filter(of_block), strict=True)
+    return {name: FilterFigure.from_rows(values, draws, len(labels)) for name, values in found}
+
+
+def regression_figures(observed: Observations, judge: Judge, draws: Resampling) -> dict[str, Sampled]:
+    """Errors of landmarks predicted from the positions of all filters, and of a few."""
+    chosen = images_to_learn_from(observed.landmarks, observed.labels, draws.seed)
+    if len(chosen) < FEWEST:
+        return {}
+    places, scores = observed.by_filter(
+        lambda block: [block.positions[chosen].transpose(1, 2), block.scores[chosen]]
+    )
+    about = observed.landmarks[chosen], observed.labels[chosen]
+    errors = landmark_errors(
+        places.transpose(1, 2), scores > 0, *about, diagonal=judge.diagonal, seed=draws.seed
+    )
+    return {
+        "landmark_error": error_figure(errors.every, chosen, draws),
+        "landmark_error_few": error_figure(errors.few, chosen, draws),
+    }
+
+
+def error_figure(errors: Tensor, images: Tensor, draws: Resampling) -> Sampled:
+    """The mean over images of their mean over landmarks, from `errors` (n, P) on `images` (n,) of those drawn."""
+    of_image = torch.full((draws.images,), torch.nan, dtype=torch.float64)
+    of_image[images] = errors.nanmean(dim=1)
+    return Sampled.from_rows(weighted_mean(of_image, draws.rows), draws, int(of_image.isfinite().sum()))
+
+
 def network_figures(
     seen: PassResult, draws: Resampling
 ) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
@@ -196,6 +252,7 @@ def probe_figures(
     assert viewed is not None and disturbed is not None  # the first pass was asked for probes
     grouped = resampling(min(len(observed.labels), len(seen.near)), resamples=draws.resamples, seed=seed)
     moving, stability = TranslationTest(categories), NoiseStability(categories)
+    same_parts = PartStability(categories, observed.field.image_size)
     centres, columns = observed.field.cell_centres(), observed.field.grid[1]
     copies = (one.answers.chunks() for one in (observed, viewed, disturbed))
     for (images, cells, scores), (_, moved, moved_scores), (_, noisy, noisy_scores) in zip(
@@ -208,13 +265,16 @@ def probe_figures(
             torch.stack((some // columns, some % columns), dim=2) for some in (cells, noisy)
         )
         stability.update(clean, disturbance, fires & (noisy_scores > 0), labels)
-    on_views = Judge(viewed.landmarks, judge.labels, judge.cells, judge.diagonal, judge.top_images)
+        after = centres[noisy.long()], noisy_scores > 0
+        same_parts.update((places[0], fires), after, observed.landmarks[images], labels)
+    on_views = Judge(viewed.landmarks, judge.labels, judge.cells, judge.image_size, judge.top_images)
     judgement = on_views.measure_network(viewed, categories, draws.rows)
     images = int(torch.isin(observed.labels, categories).sum())
     return {
         "following": FilterFigure.from_rows(moving.following(grouped), grouped, images),
         "translation_gain": FilterFigure.from_rows(moving.gain(grouped), grouped, images),
         "noise_stability": FilterFigure.from_rows(stability.shares(grouped), grouped, images),
+        "part_stability": FilterFigure.from_rows(same_parts.shares(grouped), grouped, n),
         "shifted_instability": FilterFigure.from_rows(judgement.instability, draws, n),
         "shifted_gain": FilterFigure.from_rows(judgement.gain, draws, n),
         "shifted_offset_gain": FilterFigure.from_rows(best_part(judgement.offset_gain)[0], draws, n),

@@ -16,7 +16,7 @@ from interp_cnn.report.baselines import baseline, baseline_meaning
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import filter_measures
 from interp_cnn.report.comparison.verdict import significance
-from interp_cnn.report.measures import Measure, in_order, measure, shown_in
+from interp_cnn.report.measures import Measure, in_order, known_in, measure, shown_in
 from interp_cnn.report.numbers import duration, is_known, number, p_value, value_of
 
 IN_THE_TABLE = (
@@ -24,6 +24,7 @@ IN_THE_TABLE = (
     "oracle",
 )  # the floor and the ceiling; the other baselines wait behind a click
 LINES = ("random_cell", "centre", "best_constant", "oracle")
+FRONT = 6  # measures on the first page
 MOST_QUANTITIES = 4  # of the training, with their last values
 
 
@@ -71,7 +72,7 @@ class MoreRow:
 
 def measure_table(contents: Contents) -> MeasureTable | None:
     """The first page's measures that some network knows; None where there is none."""
-    names = [name for name in _known_measures(contents) if "front" in measure(name).shown]
+    names = _front(contents)
     if not names:
         return None
 
@@ -109,6 +110,10 @@ def measure_table(contents: Contents) -> MeasureTable | None:
     )
 
 
+def _front(contents: Contents) -> list[str]:
+    return known_in("front", [network.summary for network in contents.networks], FRONT)
+
+
 def _images_behind(contents: Contents, names: list[str]) -> str:
     """How many images the first network's numbers rest on, measures with as many together; empty if
     unknown.
@@ -123,10 +128,10 @@ def _images_behind(contents: Contents, names: list[str]) -> str:
 
 def more_measures(contents: Contents) -> list[MoreRow]:
     """All other measures that some network knows, one row each."""
-    rows = []
+    rows, front = [], _front(contents)
     for name in _known_measures(contents):
         how = measure(name)
-        if "front" not in how.shown:
+        if name not in front:
             estimates = [network.summary.get(name) for network in contents.networks]
             cells = [Cell(how.write(value_of(it)), how.write_interval(it)) for it in estimates]
             difference = contents.differences.get(name)

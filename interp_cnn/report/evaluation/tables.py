@@ -25,7 +25,7 @@ from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import places
 from interp_cnn.report.baselines import baseline
 from interp_cnn.report.evaluation.ranked_filters import ranked_filters
-from interp_cnn.report.measures import measure, shown_in
+from interp_cnn.report.measures import MEASURES, known_in, measure, shown_in
 from interp_cnn.report.numbers import p_value
 from interp_cnn.storage.files import write_text
 
@@ -60,7 +60,7 @@ def write_measures(
 
 def markdown(comparison: Comparison) -> str:
     """The table of networks and baselines, and the differences; every figure with its interval and n."""
-    columns = shown_in("table")
+    columns = known_in("table", [one.summary for one in comparison.networks], len(MEASURES))
     lines = ["| | " + " | ".join(measure(name).heading for name in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     rows = [(one.name, one.summary) for one in comparison.networks]
