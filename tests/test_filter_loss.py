@@ -183,7 +183,7 @@ def test_the_background_gets_no_filters():
 
 
 def test_a_category_missing_from_a_batch_keeps_its_statistics():
-    categories = FilterCategories(1, 3)
+    categories = FilterCategories(1, 3, rule="sum")
     categories.update(torch.ones(3, 1, 2, 2), torch.arange(3))
     categories.update(torch.zeros(1, 1, 2, 2), torch.tensor([0]))
     assert categories.response[0].tolist() == pytest.approx([4 * 0.9, 4.0, 4.0])

@@ -10,7 +10,7 @@ from interp_cnn.training.fit import fit
 
 FILTER_LOSSES = {
     "defaults": {},
-    "paper": {"gradient": "target_template", "assignment": "maximum"},
+    "paper": {"gradient": "target_template", "assignment": "sum"},
     "released code": {"gradient": "released_code"},
     "paper, Eq. (4)": {"gradient": "frozen_partition"},
 }

@@ -14,7 +14,7 @@ STEPS = recorded_steps.STEPS_BEFORE + 4
 LOSSES = {
     "defaults": {},
     "frozen": {"gradient": "frozen_partition", "norm": "l1"},
-    "paper": {"gradient": "target_template", "assignment": "maximum"},
+    "paper": {"gradient": "target_template", "assignment": "sum"},
     "released code": {"gradient": "released_code", "position": "centroid"},
     "spread": {"beta": torch.linspace(3, 5, 5)},
     "background": {"background": 0},

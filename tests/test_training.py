@@ -83,7 +83,7 @@ def same_weights(one, two) -> bool:
     "filter_loss",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"gradient": "target_template", "assignment": "maximum"},
+        {"gradient": "target_template", "assignment": "sum"},
     ],
 )
 def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, filter_loss):

@@ -1,7 +1,10 @@
 """Which category a filter belongs to.
 
 The publication gives a filter to the category whose images excite it most: c = argmax_c mean_{I in I_c} sum_ij x_ij.
-The released code follows the mean of each map's maximum with a decay of 0.9. Both statistics are buffers, so they
+A sum over the map, before the mask, rather follows the classes with much in the picture: on digits 41 % of the filters
+then carried another class than most of their ten strongest images, 11 % one that none of the ten shows (one seed, code
+of bb8a0f8). The released code's mean of each map's maximum with a decay of 0.9 is what people see a filter by, and the
+default: 12 % and none, for the same network. Both statistics are buffers, so they
 travel in the state dict; they change in training mode only, from training labels only; and nobody needs a label to
 use the network afterwards.
 
@@ -22,7 +25,7 @@ class FilterCategories(nn.Module):
         filters: number of filters D.
         num_classes: number of categories K.
         background: index of a class that gets no filters (the negatives of a single-category task), or None.
-        rule: "sum", the paper's sum over the map, or "maximum", the released code's peak.
+        rule: "maximum", the released code's peak, or "sum", the paper's sum over the map.
         decay: how much of the old value a batch keeps.
     """
 
@@ -32,7 +35,7 @@ class FilterCategories(nn.Module):
         num_classes: int,
         *,
         background: int | None = None,
-        rule: str = "sum",
+        rule: str = "maximum",
         decay: float = 0.9,
     ):
         super().__init__()

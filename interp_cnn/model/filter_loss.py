@@ -54,7 +54,7 @@ class FilterLoss(nn.Module):
         temperature: nats, see above.
         gradient: "autograd", or "frozen_partition", "target_template" or "released_code" of `paper_variants`.
         position: where a map's part is, for the two label-based gradients, see `peak_positions`.
-        assignment: rule of `FilterCategories`, "sum" or "maximum".
+        assignment: rule of `FilterCategories`, "maximum" or "sum".
 
     Example:
         >>> loss = FilterLoss(4, (6, 6), num_classes=3)
@@ -75,7 +75,7 @@ class FilterLoss(nn.Module):
         temperature: float = 3.0,
         gradient: str = "autograd",
         position: str = "argmax",
-        assignment: str = "sum",
+        assignment: str = "maximum",
     ):
         super().__init__()
         if gradient not in GRADIENTS:

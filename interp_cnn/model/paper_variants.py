@@ -3,10 +3,10 @@
 Publication (Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018)
     gradient="frozen_partition"   dMI/ds_xT = p(T) u_xT r_xT / B: Eq. (4) with its sign corrected, Z held still
     gradient="target_template"    the same for one template of each image, `at_one_template`
+    assignment="sum"              a filter's category by the sums of its maps, `response_of`
     schedule="inverse_epoch"      the loss weighs 1 / epoch, `inverse_epoch`
 Released code (zqs1022/interpretableCNN)
     gradient="released_code"      `released_gradient`
-    assignment="maximum"          a filter's category by the peaks of its maps, `response_of`
     beta_rule="spread"            templates as wide as the maps, `beta_of_spread`
 
 u, r and s as in `layer_information`. They are here for those who repeat the publication; each has a test of what it
@@ -23,7 +23,7 @@ from interp_cnn.model.templates import distance_kernel, peak_positions, windows_
 
 LABEL_BASED = ("target_template", "released_code")  # need the images' labels
 GRADIENTS = ("autograd", "frozen_partition", *LABEL_BASED)
-ASSIGNMENTS = ("sum", "maximum")
+ASSIGNMENTS = ("maximum", "sum")
 SCHEDULES = ("warmup", "inverse_epoch")
 BETA_RULES = ("fixed", "spread")
 
