@@ -1,10 +1,11 @@
 """Position stability: does a filter still point at the same place when the image gets a little noise?
 
 For every image of the filter's category on which it fires: a hit if the peak stays within one cell along both
-axes when Gaussian noise of standard deviation `level` (in units of the image's range) is added. The stability
-score of Huang et al., "Evaluation and Improvement of Interpretability for Self-Explainable Part-Prototype
-Networks", ICCV 2023, section 3.2, with cells in place of annotated parts. A constant spot is perfectly
-stable: read it beside the translation test.
+axes when Gaussian noise is added, clipped: the stability score of Huang et al., "Evaluation and Improvement of
+Interpretability for Self-Explainable Part-Prototype Networks", ICCV 2023, section 3.2, with cells in place of
+annotated parts (with parts: `part_windows.PartStability`). Their noise has a standard deviation of .2 and is clipped at
+.25 in normalised units, which is .05 and .0625 of the range where images have a standard deviation of a quarter of it.
+A constant spot is perfectly stable: read it beside the translation test.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from torch import Tensor
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS
 from interp_cnn.evaluation.statistics import Resampling
 
+CLIP = 1.25  # standard deviations
+
 
 def noisy(images: Tensor, generator: torch.Generator, *, level: float = 0.05) -> Tensor:
-    """`images` (B, C, H, W) in [0, 1] with Gaussian noise, back in [0, 1]."""
-    noise = torch.randn(images.shape, generator=generator).to(images)
+    """`images` (B, C, H, W) in [0, 1] with Gaussian noise of standard deviation `level`, clipped, back in [0, 1]."""
+    noise = torch.randn(images.shape, generator=generator).clamp_(-CLIP, CLIP).to(images)
     return (images + level * noise).clamp(0, 1)
 
 
