@@ -27,6 +27,7 @@ from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
 from interp_cnn.explanation.occlusion.incremental.groups import WindowRun
+from interp_cnn.explanation.occlusion.incremental.jumps import jumped, largest_on_the_way, moved_by_rounding
 from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
 from interp_cnn.explanation.occlusion.incremental.operations import CallSite
 from interp_cnn.explanation.occlusion.incremental.plan import Plan, chunks_of, joint_batch, plan_of
@@ -49,6 +50,7 @@ class Clean:
 
     logits: Tensor
     maps: CleanMaps
+    largest: dict[str, Tensor]  # (B,) of what the rest reads, where that jumps; see `jumps`
 
 
 @dataclass
@@ -78,7 +80,7 @@ class WindowDrops:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     drops: Tensor  # (I, K, A, B)
-    undecided: Tensor  # (I, A, B): a mask's place hangs on rounding, and only a plain pass knows
+    undecided: Tensor  # (I, A, B): a mask's place, or a jump, hangs on rounding, and only a plain pass knows
 
     def index(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of the grid, as they index the last two axes of all drops."""
@@ -162,6 +164,7 @@ class IncrementalOcclusion:
     def _kept(self, images: Tensor, values: dict[str, Tensor]) -> Clean:
         graph, plan = self.graph, self.plan
         logits = values[graph.output].to(images)
+        largest = largest_on_the_way(graph, values, plan.ordered) if plan.jumps else {}
         inside = {}
         for name in (*plan.moving, *plan.joint):
             form = graph.steps[name].form
@@ -170,7 +173,7 @@ class IncrementalOcclusion:
             # what is subtracted from densely computed logits must carry the same rounding
             known = {n: _written(inside[n], graph.steps[n]) for n in plan.frontier}
             logits = graph.dense(known, [graph.output])[graph.output]
-        return Clean(logits, CleanMaps(inside, self.dtype, self.margins))
+        return Clean(logits, CleanMaps(inside, self.dtype, self.margins), largest)
 
     def batches(
         self, images: int, budget: int = BUDGET, wanted: np.ndarray | None = None
@@ -290,17 +293,28 @@ class IncrementalOcclusion:
         doubts += [one.flatten(1) for one in told or []]
         if output in deltas:
             return -deltas[output][:, :, 0, 0, 0], torch.stack(doubts).any(0)
-        known = {}
+        known, moves = {}, {}
+        some = slice(images.start, images.stop)
+        told = [] if self.dtype.itemsize >= 4 else None
         for name in plan.frontier:
             step = self.graph.steps[name]
-            before = clean.maps.values[name][images.start : images.stop, None, None]
-            changed = deltas.pop(name).to(before.dtype) + before
+            before = clean.maps.values[name][some, None, None]
+            delta = deltas.pop(name)
+            changed = delta.to(before.dtype) + before
             known[name] = _written(changed.flatten(0, 2), step)
-        told = [] if self.dtype.itemsize >= 4 else None
-        occluded = self.graph.dense(known, [output], undecided=told)[output].to(clean.logits.dtype)
-        occluded = occluded.unflatten(0, (len(images), number))
+            if plan.jumps and told is not None:
+                move = moved_by_rounding(
+                    changed.flatten(1, 2), delta.flatten(1, 2), clean.largest[name][some]
+                )
+                moves[name] = _written(move.flatten(0, 1), step)
+        inexact = any(bool(move.any()) for move in moves.values())
+        wanted = [output, *(plan.jumps if inexact else [])]
+        values = self.graph.dense(known, wanted, undecided=told)
+        if inexact and told is not None:
+            told.append(jumped(self.graph, known, moves, {name: values[name] for name in wanted}))
         doubts += [one.unflatten(0, (len(images), number)) for one in told or []]
-        return clean.logits[images.start : images.stop, None] - occluded, torch.stack(doubts).any(0)
+        occluded = values[output].to(clean.logits.dtype).unflatten(0, (len(images), number))
+        return clean.logits[some, None] - occluded, torch.stack(doubts).any(0)
 
 
 def _whole_spans(step: GraphStep) -> Spans:

@@ -33,6 +33,7 @@ from interp_cnn.explanation.occlusion.incremental.groups import (
     run_of,
     runs_of,
 )
+from interp_cnn.explanation.occlusion.incremental.jumps import PASSES, jumping
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution
 from interp_cnn.explanation.occlusion.incremental.unit_costs import CELL
 from interp_cnn.explanation.occlusion.windows import WindowGrid
@@ -65,6 +66,13 @@ class Plan:
             if n == output or any(r not in incremental for r in readers[n])
         ]
         self.dense = [step for name, step in self.graph.steps.items() if name not in incremental]
+        self.jumps = jumping(self.graph)
+
+    @property
+    def ordered(self) -> list[str]:
+        """All incremental steps, each after those that it reads."""
+        incremental = {*self.moving, *self.joint}
+        return [name for name in self.graph.steps if name in incremental]
 
     def products(self) -> int:
         """Multiply-adds of all windows together, direct convolutions assumed."""
@@ -145,6 +153,7 @@ def _cheapest_prefix(graph: Graph, names: list[str], costs: dict[str, float]) ->
     readers = graph.readers()
     position = {name: number for number, name in enumerate(names)}
     last_reader = [max((position.get(r, len(names)) for r in readers[name]), default=-1) for name in names]
+    repeated = PASSES if jumping(graph) else 1
     totals, spent = [], 0.0
     for count in range(1, len(names) + 1):
         if count > 1:
@@ -152,7 +161,8 @@ def _cheapest_prefix(graph: Graph, names: list[str], costs: dict[str, float]) ->
             total -= dense_cost(graph.steps[names[count - 1]])
         cut = [names[n] for n in range(count) if last_reader[n] >= count]
         handing_over = sum(4 * math.prod(graph.steps[name].shape[1:]) * CELL for name in cut)
-        totals.append(spent + total + handing_over)
+        # without a delta step there are only plain passes, which nobody repeats
+        totals.append(spent + total * (repeated if count > 1 else 1) + handing_over)
     # a drop that stays a difference to the end is more exact than a difference of two logits: worth a little
     return max(count for count, cost in enumerate(totals, 1) if cost <= WORTH_EXACTNESS * min(totals))
 

@@ -40,12 +40,12 @@ from interp_cnn.explanation.occlusion.incremental.rearranging import rearranging
 POINTWISE_MODULES = (
     *(nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU),
     *(nn.SELU, nn.CELU, nn.Softplus, nn.Mish, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Tanhshrink),
-    *(nn.Hardshrink, nn.Softshrink),
+    nn.Softshrink,
 )
 POINTWISE_NAMES = frozenset(
     """
     relu6 silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu softplus mish softsign
-    logsigmoid hardtanh tanhshrink hardshrink softshrink exp abs square sqrt rsqrt log1p clamp clip
+    logsigmoid hardtanh tanhshrink softshrink exp abs square sqrt rsqrt log1p clamp clip
     clamp_min clamp_max sin cos erf """.split()  # noqa: SIM905 - a list of words reads better as words
 )
 IDENTITY_MODULES = (

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
 from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
+from interp_cnn.explanation.occlusion.incremental.jumps import jumping
 from interp_cnn.explanation.occlusion.incremental.layouts import as_written, channels_last
 from interp_cnn.explanation.occlusion.incremental.operations import Convolution, Linear
+from interp_cnn.explanation.occlusion.incremental.tracing import Untraceable
 from interp_cnn.explanation.occlusion.occluders import Occluders, WindowList
 from interp_cnn.explanation.occlusion.one_batch.program import Program, program_of
 from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
@@ -98,11 +100,15 @@ class OneBatchOcclusion:
             dtype: number type of the deltas, that of the images if not given.
 
         Raises:
-            Untraceable: the network is not a constant graph.
+            Untraceable: the network is not a constant graph, or a step of it jumps: which windows hang on rounding is
+                not watched here, see `incremental.jumps`.
         """
         self.dtype = dtype or example.dtype
         with torch.no_grad():
             self.graph, values = faithful_graph(network, example[:1], logits)
+            if steps := jumping(self.graph):
+                words = ", ".join(sorted({str(self.graph.steps[name].node.target) for name in steps}))
+                raise Untraceable(f"rounding may decide what a step answers that jumps ({words})")
             self.program: Program = program_of(self.graph, grid, self.dtype)
             self.first_clean: CleanImages | None = self._kept(example[:1], values)
         self.grid = grid
