@@ -267,6 +267,8 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         warmup_share=training.warmup_share,
         mask_growth=training.mask_growth,
         label_smoothing=training.label_smoothing,
+        deleted_patches=training.get("deleted_patches", 0.0),
+        mean=data.mean,
         compile_network=training.compile,
         fine_tuning=FineTuning(
             pretrained_parameters(network),

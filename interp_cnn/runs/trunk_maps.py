@@ -49,6 +49,14 @@ def trunk_maps_for(
         raise ValueError(f"training.cached_views is {views}; expected 1 or more")
     if cache == "none":
         return None
+    deleted = config.get("deleted_patches", 0.0)
+    if deleted and cache != "auto":
+        raise ValueError(
+            f"training.cache is {cache}, and training.deleted_patches={deleted} makes no picture come twice; expected "
+            "training.cache=none"
+        )
+    if deleted:
+        return None
     fixed = isinstance(network, Extended) and settings.pretrained and settings.frozen(accelerator)
     if cache == "auto" and (not fixed or accelerator != "cpu" or config.get("compile")):
         return None

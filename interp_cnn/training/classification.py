@@ -9,12 +9,15 @@ of the masks and in the ratio of the filter loss:
     loss_only        off    > 0
     plain            off    0
 
+With `deleted_patches` some of the images of a step lose one of their 4 x 4 patches (`deleted_patches`).
+
 With two views the second is a random view of the first (`equivariance`): another image for the task, for every
 model alike, and with a weight for the position of each filter.
 
 Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorBoard.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -29,6 +32,7 @@ from interp_cnn.model.interpretable_conv import kept_feature_maps, template_mask
 from interp_cnn.model.layer_shapes import layer_shapes
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.templates import position_posterior
+from interp_cnn.training.deleted_patches import delete_patches
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 from interp_cnn.training.finetuning import FineTuning
 from interp_cnn.training.loss_weight import LossWeight
@@ -59,6 +63,8 @@ class Classification(LightningModule):
         warmup_share: part of the steps in which the learning rate rises.
         mask_growth: part of the steps in which the masks grow from nothing to their full strength.
         label_smoothing: of the softmax objective.
+        deleted_patches: probability that an image of a step loses one of its 4 x 4 patches.
+        mean: colour that takes the patch's place, one value a channel; needed with `deleted_patches`.
         channels_last: keep images and weights channels-last in memory: the same numbers, about 1.3 times as fast.
         compile_network: run the network through torch.compile.
         fine_tuning: how pretrained parameters are trained; by default there are none.
@@ -85,6 +91,8 @@ class Classification(LightningModule):
         warmup_share: float = 0.2,
         mask_growth: float = 0.0,
         label_smoothing: float = 0.0,
+        deleted_patches: float = 0.0,
+        mean: Sequence[float] = (0.5,),
         channels_last: bool = True,
         compile_network: bool = False,
         fine_tuning: FineTuning | None = None,
@@ -101,6 +109,11 @@ class Classification(LightningModule):
                 raise ValueError(f"{name} is {weight}; expected 0 (off) or more")
         if not 0 <= mask_growth <= 1:
             raise ValueError(f"mask_growth is {mask_growth}; expected a share from 0 to 1")
+        if not 0 <= deleted_patches <= 1:
+            raise ValueError(
+                f"training.deleted_patches is {deleted_patches}; expected a share of the images, from 0 to 1"
+            )
+        self.deleted_patches, self.mean = deleted_patches, tuple(mean)
         self.equivariance = equivariance
         self.diversity = diversity
         self.views = views
@@ -149,6 +162,9 @@ class Classification(LightningModule):
         if self.views == 2:
             view = random_view(images, self._generators(images))
             images, labels = torch.cat([images, view.images]), labels.repeat(2)
+        if self.deleted_patches > 0:
+            drawn = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+            images = delete_patches(images, self.deleted_patches, self.mean, drawn)
         with self._known_trunk(), kept_feature_maps(self.network) as maps:
             logits = self._run(images.contiguous(memory_format=self.memory_format))
             total = task_loss = self.task_loss(logits, labels)
