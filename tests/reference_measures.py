@@ -219,3 +219,35 @@ def purities(
             hits += any(inside[k] for k in range(len(kinds)) if kinds[k] == kind)
         found[kind] = hits / len(best) if best else math.nan
     return found
+
+
+def grid_pointing(map_: Tensor, side: int, right: list[int]) -> float:
+    """Boehle, Fritz, Schiele 2021, section 5.2: positive evidence in the right tiles over all positive evidence."""
+    height, width = map_.shape
+    inside = total = 0.0
+    for y in range(height):
+        for x in range(width):
+            tile = int((y + 0.5) / height * side) * side + int((x + 0.5) / width * side)
+            value = max(float(map_[y, x]), 0.0)
+            total += value
+            inside += value if tile in right else 0.0
+    return inside / total if total else 0.0
+
+
+def single_deletion(network: nn.Module, image: Tensor, target: int, map_: Tensor, colour: Tensor) -> float:
+    """Hesse, Schaub-Meyer, Roth 2024, section 3: Spearman's correlation over 4 x 4 patches, one pass for each."""
+    from scipy.stats import spearmanr
+
+    height, width = (length // 4 for length in map_.shape)
+    relevance, drops = [], []
+    with torch.no_grad():
+        whole = float(network(image[None])[0, target])
+        for row in range(4):
+            for column in range(4):
+                rows = slice(row * height, (row + 1) * height)
+                columns = slice(column * width, (column + 1) * width)
+                without = image.clone()
+                without[:, rows, columns] = colour[:, None, None]
+                relevance.append(float(map_[rows, columns].double().sum()))
+                drops.append(whole - float(network(without[None])[0, target]))
+    return float(spearmanr(relevance, drops).statistic)

@@ -210,15 +210,15 @@ def test_runs_that_share_no_validation_image_are_refused_in_one_sentence(place):
 def test_a_study_of_two_runs_shows_them_what_neither_was_trained_on(made, monkeypatch, tmp_path):
     shown = []
 
-    def stop(chosen, networks, val_set, indices):
-        shown.extend(val_set.contents())
+    def stop(chosen, judged, batch, first):
+        shown.extend(judged.images.contents())
         raise InterruptedError
 
     runs = [
         replace_kind(load_run(made / run), kind) for run, kind in (("a", "plain"), ("b", "interpretable"))
     ]
     monkeypatch.setattr(study, "_runs", lambda *_: runs)
-    monkeypatch.setattr(study, "_measured", stop)
+    monkeypatch.setattr(study.DistractorStudy, "measured", stop)
     config = composed("study", "experiment=distractor_study", "device=cpu")
     with pytest.raises(InterruptedError):
         study.study(config, tmp_path)

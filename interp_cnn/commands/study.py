@@ -3,6 +3,8 @@
     interp-cnn study experiment=occlusion_study                                 on the embedded digits
     interp-cnn study experiment=distortion_study data=mnist data.root=DIR
     interp-cnn study experiment=distractor_study data=mnist_strokes data.root=DIR
+    interp-cnn study experiment=grid_study run=[A,B]
+    interp-cnn study experiment=single_deletion_study run=[A,B]
 
 Trains the network (or takes `run=`), asks it about validation images part by part, and writes a page with question,
 answer, figures and tables. Called again on the same folder (`hydra.run.dir=...`), it goes on where it was interrupted.
@@ -11,7 +13,6 @@ answer, figures and tables. Called again on the same folder (`hydra.run.dir=...`
 import os
 import time
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,10 @@ from torch.utils.data import Subset
 
 from interp_cnn.commands.train import train
 from interp_cnn.data.identity import identity_of
-from interp_cnn.data.parts import PartBatch, collate
 from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.report.study import write_study
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import Run, build_data, load_run, plain, write_json
+from interp_cnn.runs.folder import Run, build_data, load_run, plain, untrained, write_json
 from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
@@ -34,10 +34,19 @@ from interp_cnn.runs.twins import twins
 from interp_cnn.storage.fingerprints import fingerprint
 from interp_cnn.studies.distortion_study import DistortionStudy
 from interp_cnn.studies.distractor_study import DistractorStudy
+from interp_cnn.studies.grid_study import GridStudy
+from interp_cnn.studies.judged import ImageStudy, Judged
 from interp_cnn.studies.occlusion_study import OcclusionStudy
 from interp_cnn.studies.parts import done_in_parts, fingerprint_of
+from interp_cnn.studies.single_deletion_study import SingleDeletionStudy
 
-STUDIES = {"occlusion": OcclusionStudy, "distortion": DistortionStudy, "distractor": DistractorStudy}
+STUDIES = {
+    "occlusion": OcclusionStudy,
+    "distortion": DistortionStudy,
+    "distractor": DistractorStudy,
+    "grid": GridStudy,
+    "single_deletion": SingleDeletionStudy,
+}
 
 
 def run(config: DictConfig) -> None:
@@ -75,31 +84,25 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
     runs = _runs(config, folder, chosen.kinds)
     for found in runs:
         found.network.to(device)
-    networks = {found.kind: found.network for found in runs}
-    if len(networks) < len(runs):
-        raise ValueError(
-            f"run={config.run}: two networks of one kind ({runs[0].kind}); give one of each kind"
-        )
+    _check_together(runs)
     leave_out_trained_on(runs[0].data, [found.seen for found in runs])
-    val_set = runs[0].data.val_set
-    count = min(config.images, len(val_set))
-    parts = {}
-    for first in range(0, count, config.together):
-        indices = range(first, min(first + config.together, count))
-        parts[f"images-{first:05d}"] = partial(_measured, chosen, networks, val_set, indices)
-    weights = [fingerprint(network) for network in networks.values()]
+    judged = _subjects(config, runs, chosen)
+    parts = chosen.parts(judged, config.together)
+    weights = [fingerprint(network) for network in judged.with_untrained.values()]
     data = plain(runs[0].config.data)
-    images = identity_of(Subset(val_set, range(count)))
+    images = identity_of(Subset(judged.images, range(judged.count)))
     key = fingerprint_of(chosen, weights, data, config.together, images)
     found = done_in_parts(folder / "parts", key, parts, label="judging")
     measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    once = chosen.once(networks, _batch(val_set, range(min(8, count))))
+    once = chosen.once(judged)
+    names = tuple(judged.networks)
     facts = {
-        "data": f"{data['dataset']['_target_'].rpartition('.')[2].removesuffix('Parts')}, {count} validation images",
-        "network": f"{', '.join(networks)}: {runs[0].config.model.name}, "
-        f"{sum(p.numel() for p in runs[0].network.parameters()):,} parameters, {_accuracy(measured)}",
+        "data": f"{data['dataset']['_target_'].rpartition('.')[2].removesuffix('Parts')}, {judged.count} validation "
+        "images",
+        "network": f"{', '.join(names)}: {runs[0].config.model.name}, "
+        f"{sum(p.numel() for p in runs[0].network.parameters()):,} parameters{_accuracy(measured)}",
     }
-    findings = chosen.findings(measured, once, facts, tuple(networks))
+    findings = chosen.findings(measured, once, facts, names)
     made = provenance()
     write_json(folder / "study.json", {**made, "configuration": plain(config)})
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
@@ -107,6 +110,43 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
     print(findings.answer)
     print(f"report: {os.path.relpath(page)}   ({time.time() - started:.0f} s)")
     return page
+
+
+def _subjects(config: DictConfig, runs: list[Run], chosen: ImageStudy) -> Judged:
+    """The networks under their kinds, numbered where there are several of one, and the images."""
+    kinds = [found.kind for found in runs]
+    names = [
+        kind if kinds.count(kind) == 1 else f"{kind} {kinds[:place].count(kind) + 1}"
+        for place, kind in enumerate(kinds)
+    ]
+    images = runs[0].data.val_set
+    return Judged(
+        networks={name: found.network for name, found in zip(names, runs, strict=True)},
+        images=images,
+        count=min(config.images, len(images)),
+        mean=runs[0].data.mean,
+        deleted_patches={
+            name: found.config.training.get("deleted_patches", 0.0)
+            for name, found in zip(names, runs, strict=True)
+        },
+        untrained=untrained(runs[0]).network if chosen.needs_untrained else None,
+    )
+
+
+def _check_together(runs: list[Run]) -> None:
+    """Refuse networks that cannot be shown the same images."""
+    first = runs[0].data
+    for other in runs[1:]:
+        if other.data.classes != first.classes or other.data.image_size != first.image_size:
+            raise ValueError(
+                f"{other.folder} knows {_images_of(other)}, {runs[0].folder} {_images_of(runs[0])}; expected runs of "
+                "the same classes and image size"
+            )
+
+
+def _images_of(run: Run) -> str:
+    height, width = run.data.image_size
+    return f"{len(run.data.classes)} classes ({', '.join(run.data.classes[:3])}, ...) at {height} x {width} pixels"
 
 
 def _runs(config: DictConfig, folder: Path, kinds: tuple[str, ...]) -> list[Run]:
@@ -145,14 +185,8 @@ def _training_images(config: DictConfig, first: Path) -> int:
     return len(build_data(OmegaConf.create(plain(config.data))).train_set)
 
 
-def _measured(chosen, networks, val_set, indices: range) -> dict[str, np.ndarray]:
-    return chosen.measured(networks, _batch(val_set, indices), indices.start)
-
-
-def _batch(val_set, indices: range) -> PartBatch:
-    return collate([val_set[index] for index in indices])
-
-
 def _accuracy(measured: dict[str, np.ndarray]) -> str:
+    if "correct" not in measured:  # it was not asked of single images
+        return ""
     each = np.atleast_1d(measured["correct"].mean(0))  # of one network, or of every one
-    return "accuracy on them " + " and ".join(f"{one:.3f}" for one in each)
+    return ", accuracy on them " + " and ".join(f"{one:.3f}" for one in each)

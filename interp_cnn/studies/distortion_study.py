@@ -31,6 +31,7 @@ from interp_cnn.evaluation.statistics import benjamini_hochberg, paired_permutat
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.figures.curves import Curve, curve_panels
 from interp_cnn.studies.findings import Averages, Figure, Findings, bracketed, rows_of
+from interp_cnn.studies.judged import ImageStudy, Judged
 from interp_cnn.studies.shared import (
     answers,
     check_fills,
@@ -47,7 +48,7 @@ RANDOM_REPEATS = 3
 
 
 @dataclass(frozen=True)
-class DistortionStudy:
+class DistortionStudy(ImageStudy):
     """Settings, see conf/experiment/distortion_study.yaml."""
 
     region: int
@@ -66,9 +67,9 @@ class DistortionStudy:
         check_whole_numbers(2, steps=self.steps)
         check_share(early=self.early)
 
-    def measured(self, networks: dict[str, nn.Module], batch: PartBatch, first: int) -> dict[str, np.ndarray]:
+    def measured(self, judged: Judged, batch: PartBatch, first: int) -> dict[str, np.ndarray]:
         """Curves of one part: logit and probability (B, fills, orders, steps + 1), and which answers are right."""
-        (network,) = list(networks.values())[:1]
+        network = judged.first
         logits = answers(network, batch.images)
         targets = logits.argmax(1)
         orders = self._orders(network, batch.images, targets, first)
@@ -80,10 +81,10 @@ class DistortionStudy:
         arrays = {name: torch.stack(curves, 1).float().numpy() for name, curves in found.items()}
         return {**arrays, "correct": (targets == batch.labels).numpy()}
 
-    def once(self, networks: dict[str, nn.Module], batch: PartBatch) -> list:
+    def once(self, judged: Judged) -> list:
         """Per-step pictures of the first image: one row an order."""
-        (network,) = list(networks.values())[:1]
-        image = batch.images[:1]
+        network = judged.first
+        image = judged.batch(range(1)).images
         targets = answers(network, image).argmax(1)
         regions, fill = self._regions(image), fill_named(self.fills[min(1, len(self.fills) - 1)], self.seed)
         shares = replaced_shares(self.steps)[:: max(1, self.steps // 7)]

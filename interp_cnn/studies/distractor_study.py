@@ -23,11 +23,12 @@ from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.studies.distractor_findings import DistractorFindings
 from interp_cnn.studies.findings import Findings
+from interp_cnn.studies.judged import ImageStudy, Judged
 from interp_cnn.studies.shared import answers, check_methods, check_share, log_odds, map_of, paper
 
 
 @dataclass(frozen=True)
-class DistractorStudy:
+class DistractorStudy(ImageStudy):
     """Settings, see conf/experiment/distractor_study.yaml."""
 
     methods: tuple[str, ...]
@@ -45,7 +46,7 @@ class DistractorStudy:
         """Methods with red pixels."""
         return [name for name in self.methods if METHODS[name].signed]
 
-    def measured(self, networks: dict[str, nn.Module], batch: PartBatch, first: int) -> dict[str, np.ndarray]:
+    def measured(self, judged: Judged, batch: PartBatch, first: int) -> dict[str, np.ndarray]:
         """Per network and method: shares (B, 3), pointing, rank; certainty gained by removals; digit drawn or not."""
         if batch.distractor_masks is None or batch.object_masks is None:
             raise ValueError(
@@ -56,7 +57,7 @@ class DistractorStudy:
         ink = batch.object_masks | batch.distractor_masks
         names = ("shares", "red", "hits", "gains", "controls", "correct")
         found: dict[str, list] = {name: [] for name in names}
-        for network in networks.values():
+        for network in judged.networks.values():
             logits = answers(network, batch.images)
             targets = logits.argmax(1)
             found["correct"].append(targets == batch.labels)
@@ -84,21 +85,22 @@ class DistractorStudy:
             found["controls"].append(torch.stack([random_ink, anywhere, strokes], 1))
         return {name: torch.stack(values, 1).numpy() for name, values in found.items()}
 
-    def once(self, networks: dict[str, nn.Module], batch: PartBatch) -> list:
+    def once(self, judged: Judged) -> list:
         """Maps of four images by some methods and every network, over the image."""
+        batch = judged.batch(range(min(4, judged.count)))
         rows = []
-        for index in range(min(4, len(batch))):
+        for index in range(len(batch)):
             image = batch.images[index : index + 1]
             factor = max(1, 120 // image.shape[-1])
             picture = figures.enlarge(figures.to_rgb(image[0]), factor)
             rows.append((picture, f"class {int(batch.labels[index])}"))
-            for kind, network in networks.items():
+            for kind, network in judged.networks.items():
                 targets = answers(network, image).argmax(1)
                 for name in self.methods[:1] + tuple(n for n in self.methods if n in ("lrp", "deeplift")):
                     values = map_of(name, network, image, targets, Options()).maps[0]
                     drawn = figures.overlay(picture, values, colours="green-red", smooth=False)
                     rows.append((drawn, f"{kind[:8]}., {name}"))
-        return [rows, len(rows) // min(4, len(batch))]
+        return [rows, len(rows) // len(batch)]
 
     def findings(
         self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]

@@ -14,6 +14,13 @@ from torch import Tensor
 
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, weighted_mean
 from interp_cnn.figures.colours import Rgb, Theme
+from interp_cnn.studies.grids import Layout
+
+FILTER_NOTE = (
+    "filter_evidence: what all filters of the interpretable layer (the same layer of other networks) bring to the "
+    "logit, cell by cell; filter_maps: the layer's maps behind their masks, weighted by what each filter brings. "
+    "untrained: the same layers with random weights and without masks."
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,30 @@ class DistractorSettings(Protocol):
     def methods(self) -> tuple[str, ...]: ...
     @property
     def signed(self) -> list[str]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resamples(self) -> int: ...
+
+
+class GridSettings(Protocol):
+    """What is told needs of the grid study."""
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+    @property
+    def layouts(self) -> list[Layout]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resamples(self) -> int: ...
+
+
+class DeletionSettings(Protocol):
+    """What is told needs of the single-deletion study."""
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
     @property
     def seed(self) -> int: ...
     @property

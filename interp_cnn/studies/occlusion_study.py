@@ -17,7 +17,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.maps.completeness import completeness
@@ -28,6 +28,7 @@ from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion.job import OcclusionJob
 from interp_cnn.explanation.occlusion.windows import map_of_drops, window_grid
 from interp_cnn.studies.findings import Findings
+from interp_cnn.studies.judged import ImageStudy, Judged
 from interp_cnn.studies.map_measures import (
     MEASURES,
     Cost,
@@ -52,7 +53,7 @@ Cell = tuple[int, int, int, str]  # window, stride, occluders, fill
 
 
 @dataclass(frozen=True)
-class OcclusionStudy:
+class OcclusionStudy(ImageStudy):
     """Settings, see conf/experiment/occlusion_study.yaml."""
 
     windows: tuple[int, ...]
@@ -82,11 +83,11 @@ class OcclusionStudy:
         grid = product(self.windows, self.strides, self.occluders, self.fills)
         return [cell for cell in grid if cell[1] <= cell[0]]
 
-    def measured(self, networks: dict[str, nn.Module], batch: PartBatch, first: int) -> dict[str, np.ndarray]:
+    def measured(self, judged: Judged, batch: PartBatch, first: int) -> dict[str, np.ndarray]:
         """Measures (B, cells + methods + controls, measures), likeness of the kinds (see `agreement`) and to maps of
         shuffled networks (see `randomised`); NaN where these images were not asked.
         """
-        (network,) = list(networks.values())[:1]
+        network = judged.first
         images, size = batch.images, (batch.images.shape[2], batch.images.shape[3])
         targets = answers(network, images).argmax(1)
         judge = MapJudge(network, images, targets, seed=self.seed)
@@ -119,12 +120,12 @@ class OcclusionStudy:
             "correct": (targets == batch.labels).numpy(),
         }
 
-    def once(self, networks: dict[str, nn.Module], batch: PartBatch) -> dict[str, list]:
+    def once(self, judged: Judged) -> dict[str, list]:
         """Cost of all windows of the first image on growing canvases; layers from the top, which of them multiply."""
-        (network,) = list(networks.values())[:1]
+        network = judged.first
         layers = layers_from_the_top(network)
         return {
-            "wall": cost_wall(network, batch.images[:1], self.sides),
+            "wall": cost_wall(network, judged.batch(range(1)).images, self.sides),
             "layers": layers,
             "multiply": [
                 any(parameter.dim() > 1 for parameter in network.get_submodule(name).parameters(False))

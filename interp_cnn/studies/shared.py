@@ -5,14 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works
+from interp_cnn.explanation.decisions.evidence import filter_evidence, filter_maps
+from interp_cnn.explanation.methods.occlusion import occlusion_job, unit_of
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import Maps, explain_images
 from interp_cnn.explanation.network.logits import checked_evaluation, logits_of_images
-from interp_cnn.explanation.network.placement import beside
+from interp_cnn.explanation.network.placement import beside, device_of
 from interp_cnn.explanation.occlusion import fills
 from interp_cnn.explanation.occlusion.fills import Fill
+from interp_cnn.explanation.occlusion.windows import map_of_drops
 
+FILTER_MAPS = ("filter_evidence", "filter_maps")  # of the filters' shares in the logit
 FILLS = ("paper", "mean", "blur", "noise", "shuffled", "neighbours", "inverted")
 
 
@@ -58,13 +63,14 @@ def check_fills(names: tuple[str, ...]) -> None:
         fill_named(name, 0)
 
 
-def check_methods(names: tuple[str, ...]) -> None:
-    """Refuse a method that does not exist, and no method at all."""
+def check_methods(names: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
+    """Refuse a method that does not exist, and no method at all; `more` are names beside those of `METHODS`."""
+    known = (*more, *(name for name, method in METHODS.items() if not more or not method.classes))
     if not names:
-        raise ValueError(f"study.methods: expected at least one of {', '.join(METHODS)}")
+        raise ValueError(f"study.methods: expected at least one of {', '.join(known)}")
     for name in names:
-        if name not in METHODS:
-            raise ValueError(f"study.methods: no method {name!r}; expected {', '.join(METHODS)}")
+        if name not in known:
+            raise ValueError(f"study.methods: no method {name!r}; expected {', '.join(known)}")
 
 
 def check_whole_numbers(least: int = 1, **settings: int | tuple[int, ...]) -> None:
@@ -100,3 +106,33 @@ def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, optio
     """One method's maps (B, H, W) on the processor, with their cost; a part of a study is explained at once."""
     images = beside(network, images)
     return explain_images(name, network, images, targets.to(images.device), options)
+
+
+def maps_of_classes(name: str, network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Maps of several classes of each image on the processor, (B, T, H, W).
+
+    Args:
+        name: a method, or one of `FILTER_MAPS`.
+        network: images (B, C, H, W) -> logits (B, K).
+        images: (B, C, H, W).
+        classes: (B, T).
+    """
+    count, asked = classes.shape
+    if name == "occlusion":  # every window answers for all classes at once
+        options = Options()
+        job = occlusion_job(network, beside(network, images), options)
+        for _ in job.run():
+            pass
+        drops = job.drops.cpu()
+        own = drops[torch.arange(count)[:, None], classes]  # (B, T, rows, columns)
+        return map_of_drops(job.grid, own.flatten(0, 1), unit_of(options)).unflatten(0, (count, asked))
+    repeated, targets = images.repeat_interleave(asked, 0), classes.flatten()
+    if name in FILTER_MAPS:
+        found = by_first_that_works(
+            network, beside(network, repeated), targets.to(device_of(network)), layer=None
+        )
+        drawn = filter_evidence if name == "filter_evidence" else filter_maps
+        maps = drawn(found, (images.shape[2], images.shape[3])).cpu()
+    else:
+        maps = map_of(name, network, repeated, targets, Options()).maps
+    return maps.unflatten(0, (count, asked))
