@@ -159,6 +159,7 @@ def test_an_unknown_replacement_is_refused():
     ("words", "sentence"),
     [
         (["study"], "which study? give experiment=NAME, one of occlusion_study"),
+        (["study", "study=grid"], "which study? give experiment=NAME, one of occlusion_study"),
         (["study", "experiment=occlusion_study", "images=1"], "images=1: expected 2 or more"),
         (
             ["study", "experiment=occlusion_study", "study.windows=[3,x]"],
@@ -179,6 +180,16 @@ def test_an_unknown_replacement_is_refused():
             ["study", "experiment=distractor_study", "study.methods=[]"],
             "study.methods: expected at least one",
         ),
+        (
+            ["study", "experiment=grid_study", "study.methods=[lrp,lrpp]"],
+            "no method 'lrpp'; expected filter_evidence",
+        ),
+        (["study", "experiment=grid_study", "study.confidence=2"], "study.confidence=2: expected a share"),
+        (
+            ["study", "experiment=single_deletion_study", "study.methods=[]"],
+            "study.methods: expected at least",
+        ),
+        (["compare", "experiment=grid_study"], "experiment=grid_study is for the command study"),
         (["compare", "experiment=occlusion_study"], "is for the command study"),
     ],
 )
@@ -188,7 +199,7 @@ def test_a_study_that_cannot_be_is_refused_in_one_sentence(words, sentence, caps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["occlusion", "distortion", "distractor"])
+@pytest.mark.parametrize("name", ["occlusion", "distortion", "distractor", "grid", "single_deletion"])
 def test_a_study_writes_its_page_and_the_same_tables_again(name, tmp_path):
     small = ["images=4", "together=2", "shown=200", "resamples=20", "widths=[4,4,4,4,8]", "training.epochs=1"]
     if name == "occlusion":
@@ -203,6 +214,17 @@ def test_a_study_writes_its_page_and_the_same_tables_again(name, tmp_path):
         small += ["study.steps=4", "study.fills=[paper,noise]"]
     if name == "distractor":
         small += ["study.methods=[lrp,grad_cam]"]
+    if name == "grid":  # of networks that know little yet
+        small += ["study.methods=[lrp,filter_maps]", "study.confidence=0.2", "study.most=3", "images=200"]
+        small += [
+            "data.distractors=0",
+            "data.image_size=24",
+            "data.scale=[1.6,2]",
+            "shown=6000",
+            "widths=[8,8,16,16,16]",
+        ]
+    if name == "single_deletion":
+        small += ["study.methods=[lrp,filter_evidence]"]
     words = [sys.executable, "-m", "interp_cnn", "study", f"experiment={name}_study", *small]
     tables = []
     for _ in range(2):

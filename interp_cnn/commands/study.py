@@ -62,7 +62,7 @@ def study(config: DictConfig, folder: Path) -> Path:
     Raises:
         ValueError: no study was chosen, or a setting that does not fit.
     """
-    if config.study is None:
+    if not isinstance(config.study, DictConfig):
         choices = ", ".join(f"{name}_study" for name in STUDIES)
         raise ValueError(f"which study? give experiment=NAME, one of {choices}")
     for name in ("images", "together"):

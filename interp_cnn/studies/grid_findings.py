@@ -90,7 +90,7 @@ class GridFindings:
         return self.rankings[number].shown(controls)
 
     def _told(self) -> str:
-        """How often the classes of a grid are among its highest logits, as many as it has classes."""
+        """How often the classes of a grid are among its highest logits, as many as it shows classes."""
         texts = []
         for number, layout in self.layouts:
             told = self.found["told"][self.found["layout"] == number].mean(0)

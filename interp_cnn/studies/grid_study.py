@@ -33,6 +33,7 @@ from interp_cnn.studies.shared import (
     maps_of_classes,
 )
 
+SHOWN = 168  # pixels that a grid takes on the page
 PICTURES = ("filter_evidence", "grad_cam", "lrp", "occlusion")
 
 
@@ -84,7 +85,7 @@ class GridStudy(ImageStudy):
         for number, layout in enumerate(self.layouts):
             for grid in self._grids(judged)[number][:1]:
                 picture, classes = _asked(judged, (grid,), bool(shrunk))[:2]
-                drawn = figures.enlarge(figures.to_rgb(picture[0]), max(1, 160 // picture.shape[-1]))
+                drawn = figures.resize(figures.to_rgb(picture[0]), (SHOWN, SHOWN))
                 tile = grid.right[0].index(True)
                 asked = judged.images.classes[grid.classes[0]]
                 words = (
@@ -167,7 +168,7 @@ class GridStudy(ImageStudy):
                 row.append(mean(grid_pointing(maps.flatten(0, 1), flat)))
             shares.append(torch.stack(row, 1))
             logits = answers(network, pictures)
-            highest = logits.topk(min(self.layouts[number].classes, logits.shape[1]), 1).indices
+            highest = logits.topk(min(self.layouts[number].shown, logits.shape[1]), 1).indices
             told.append(mean((classes[:, :, None] == highest[:, None]).any(2)))
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 1_009 + first)
         noise = torch.randn(len(flat), *pictures.shape[2:], generator=generator)

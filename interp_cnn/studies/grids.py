@@ -40,6 +40,11 @@ class Layout:
         """How many classes it takes."""
         return 2 if self.focus else self.side**2
 
+    @property
+    def shown(self) -> int:
+        """How many classes a grid shows, where there are so many."""
+        return 3 if self.focus else self.side**2
+
 
 @dataclass(frozen=True)
 class Grid:

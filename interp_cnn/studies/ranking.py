@@ -63,7 +63,7 @@ class Ranking:
             if self.pair:
                 one, signed = apart[method], form.replace("{:", "{:+z")
                 row[f"{self.pair[0]} - {self.pair[1]}"] = bracketed(one.difference, one.low, one.high, signed)
-                row["q"] = number(one.q, "{:.4f}")
+                row["q"] = "< 0.0001" if one.q < 1e-4 else number(one.q, "{:.4f}")
             rows.append(row)
         rows += [{"method": name, **dict.fromkeys(self.networks, text)} for name, text in controls.items()]
         return pd.DataFrame(rows).fillna("")

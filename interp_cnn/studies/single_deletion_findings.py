@@ -41,8 +41,8 @@ class SingleDeletionFindings:
                 "image between the sum of a map in the patch and the drop of the logit of the image's own class when "
                 "the patch becomes the mean colour of the training images, as in the released code. Brackets: 95 % "
                 "intervals over the images; q: of the interval of the difference, adjusted after Benjamini and "
-                "Hochberg over the table. even map: the patches are tied and share their fate, 0. The untrained network is "
-                "judged by its own drops.",
+                "Hochberg over the table. even map: its patches are tied and share their fate, 0. The untrained "
+                "network is judged by its own drops.",
                 FILTER_NOTE,
                 *self._doubts(),
             ],
