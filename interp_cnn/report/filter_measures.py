@@ -77,6 +77,21 @@ RECORDS = (
         ranks=4,
     ),
     Measure(
+        "peak_on_part",
+        "Peak on one part",
+        "higher",
+        "images that show the part on which a filter's peak lies most often, with the peak on it",
+        percent=True,
+        shown=("table",),
+    ),
+    Measure(
+        "spot_on_part",
+        "Best fixed spot on one part",
+        "",
+        "the same of the fixed cell and the part that are best for each filter's class",
+        percent=True,
+    ),
+    Measure(
         "class_purity",
         "Class purity",
         "higher",

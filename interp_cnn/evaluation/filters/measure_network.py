@@ -74,6 +74,7 @@ class NetworkMeasures:
         draws: resampling of the images.
         samples: the figures behind `summary` with their replicates.
         mean_image: (C, H, W) in [0, 1].
+        region_settings: part interpretability over radii and tails, where it was asked for (`RegionRule.settings`).
     """
 
     name: str
@@ -89,6 +90,7 @@ class NetworkMeasures:
     draws: Resampling = field(repr=False)
     samples: dict[str, Sampled] = field(repr=False)
     mean_image: Tensor = field(repr=False)
+    region_settings: pandas.DataFrame | None = field(repr=False, default=None)
 
 
 @chosen_precision()
@@ -164,12 +166,15 @@ def measure_network(
     log.info("%s: shares of the filters in each decision", name)
     samples |= decision_figures(reader, draws)
     samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
+    region_settings = None
     if probes:
         figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
     if seen.thresholds is not None and parts:
         log.info("%s: regions of the filters against masks of %d parts", name, len(parts))
-        interpretability, dissection = mask_pass(reader, seen, categories, rule=rule, seed=seed)
-        against_masks, extra = mask_figures(interpretability, dissection, resamples=resamples, seed=seed)
+        against = mask_pass(reader, seen, categories, rule=rule, seed=seed)
+        against_masks, extra = mask_figures(against, resamples=resamples, seed=seed)
+        if against.settings is not None:
+            region_settings = against.settings.table(resamples=resamples, seed=seed)
         figures, samples = figures | against_masks, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
     figures |= strongest_figures(seen, categories, sides_merged(parts), len(classes), draws, seed)
@@ -188,7 +193,7 @@ def measure_network(
         4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
     )
     table.insert(5, "tracks", tracks.tolist())
-    found = (categories, observed, judge, draws, samples, seen.mean_image)
+    found = (categories, observed, judge, draws, samples, seen.mean_image, region_settings)
     return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *found)
 
 

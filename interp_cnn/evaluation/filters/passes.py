@@ -21,11 +21,13 @@ from interp_cnn.evaluation.filters.dissection import NetworkDissection
 from interp_cnn.evaluation.filters.noise import noisy
 from interp_cnn.evaluation.filters.observations import ObservationRecorder, Observations, Readout
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS, PartInterpretability
+from interp_cnn.evaluation.filters.peak_on_part import PeakOnPart
+from interp_cnn.evaluation.filters.region_settings import TAILS, RegionSettings
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.selectivity import concentration
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
 from interp_cnn.evaluation.filters.translation import ShiftedView, random_views
-from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
+from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits, peaks
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
@@ -45,6 +47,7 @@ class PassResult:
         disturbed: answers on noisy copies; None if not asked for.
         near, active: (G, D) summed concentration of the maps that are not silent, and their number.
         thresholds: (D,) T_f where the network lies, None where parts have no masks.
+        thresholds_of: tail to (D,) T_f, for `region_settings`; empty unless they are asked for.
         mean_image: (C, H, W) in [0, 1].
     """
 
@@ -56,6 +59,7 @@ class PassResult:
     near: Tensor
     active: Tensor
     thresholds: Tensor | None
+    thresholds_of: dict[float, Tensor]
     mean_image: Tensor
 
     def views(self, images: slice) -> ShiftedView:
@@ -63,6 +67,16 @@ class PassResult:
         height, width = self.images.field.image_size
         offset, scale = self.offset[images], self.scale[images]
         return ShiftedView(torch.empty(len(offset), 0, height, width), offset, scale)
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """What the second pass leaves; `settings` is None unless they are asked for."""
+
+    interpretability: PartInterpretability
+    dissection: NetworkDissection
+    peaks: PeakOnPart
+    settings: RegionSettings | None
 
 
 class Reader:
@@ -92,6 +106,13 @@ class Reader:
 
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return feature_maps_and_logits(self.network, images, self.layer)
+
+    def cells(self, maps: Tensor) -> Tensor:
+        """(B, D) row-major cells where the maps say that their parts are."""
+        if self.readout is not None:
+            return self.readout(maps)
+        positions, _ = peaks(maps)
+        return positions[..., 0] * maps.shape[3] + positions[..., 1]
 
     def field(self, channels: int) -> ReceptiveField:
         if self._field is None:
@@ -144,30 +165,40 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
         for _, images in reader.batches():
             threshold.refine(reader.answers(images)[0])
     thresholds = None if threshold is None else threshold.thresholds()
+    curve = threshold is not None and rule.settings
+    thresholds_of = {tail: threshold.thresholds(tail) for tail in TAILS} if threshold and curve else {}
     shares = (near[:seen].cpu(), active[:seen].cpu())
     mean_image = (total / seen).float().cpu()
-    return PassResult(observed, viewed, offset, scale, disturbed, *shares, thresholds, mean_image)
+    return PassResult(
+        observed, viewed, offset, scale, disturbed, *shares, thresholds, thresholds_of, mean_image
+    )
 
 
 @chosen_precision()
 def mask_pass(
     reader: Reader, seen: PassResult, categories: Tensor, *, rule: RegionRule, seed: int
-) -> tuple[PartInterpretability, NetworkDissection]:
-    """Second pass: regions against part masks."""
+) -> MaskResult:
+    """Second pass: regions and positions against part masks."""
     field, parts = seen.images.field, seen.images.landmarks.shape[1]
     assert seen.thresholds is not None  # the first pass has seen part masks
     interpretability = PartInterpretability(seen.thresholds, categories, parts, region=rule.regions(field))
     generator = torch.Generator().manual_seed(seed)
     dissection = NetworkDissection(seen.thresholds, parts, field, generator=generator)
+    peaks_on = PeakOnPart(categories, parts, field.cell_centres(), field.image_size)
+    settings = RegionSettings(seen.thresholds_of, categories, parts, field) if seen.thresholds_of else None
     for batch, images in reader.batches():
         maps, _ = reader.answers(images)
         if batch.part_masks is None:
             raise ValueError("part_masks is None in the second pass; expected those of the first")
         interpretability.update(maps, batch.labels, batch.part_masks)
         dissection.update(maps, batch.part_masks)
+        fires = maps.flatten(2).amax(dim=2) > 0
+        peaks_on.update(reader.cells(maps).cpu(), fires.cpu(), batch.labels, batch.part_masks)
+        if settings is not None:
+            settings.update(maps, batch.labels, batch.part_masks)
     if interpretability.seen != len(seen.images.labels):
         raise ValueError(
             f"the loader gave {interpretability.seen} images in the second pass, {len(seen.images.labels)} in the "
             "first; expected one that can be read twice, without shuffling"
         )
-    return interpretability, dissection
+    return MaskResult(interpretability, dissection, peaks_on, settings)

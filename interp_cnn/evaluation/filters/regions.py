@@ -41,12 +41,14 @@ class RegionRule:
             receptive fields.
         radius: of the discs, in pixels; None: `round_radius`.
         threshold: "sketch", T_f to better than 0.8 %; or "exact", for one more pass over the images (`quantile`).
+        settings: whether part interpretability is also found over radii and tails (`region_settings`).
     """
 
     tail: float = 0.005
     field: str = "round"
     radius: float | None = None
     threshold: str = "sketch"
+    settings: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold not in THRESHOLDS:

@@ -10,14 +10,13 @@ from scipy.stats import norm
 from torch import Tensor
 
 from interp_cnn.evaluation.filters.class_labels import class_purity, label_agreement
-from interp_cnn.evaluation.filters.dissection import NetworkDissection, unique_detectors
+from interp_cnn.evaluation.filters.dissection import unique_detectors
 from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
 from interp_cnn.evaluation.filters.landmark_regression import FEWEST, images_to_learn_from, landmark_errors
 from interp_cnn.evaluation.filters.noise import NoiseStability
 from interp_cnn.evaluation.filters.observations import Block, Observations
-from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability
 from interp_cnn.evaluation.filters.part_windows import PartStability, best_presence, consistency, part_purity
-from interp_cnn.evaluation.filters.passes import PassResult
+from interp_cnn.evaluation.filters.passes import MaskResult, PassResult
 from interp_cnn.evaluation.filters.selectivity import (
     category_means,
     category_selectivity,
@@ -282,16 +281,24 @@ def probe_figures(
 
 
 def mask_figures(
-    interpretability: PartInterpretability, dissection: NetworkDissection, *, resamples: int, seed: int
+    found: MaskResult, *, resamples: int, seed: int
 ) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
-    """Part interpretability and dissection with their nulls; the network's unique detectors."""
+    """Part interpretability, positions on parts and dissection with their nulls; the network's unique detectors."""
+    interpretability, dissection = found.interpretability, found.dissection
     hits, null = interpretability.result(), interpretability.null()
     grouped = resampling(len(hits.hits), resamples=resamples, seed=seed)
     rows, _ = hits.best(grouped)
     overlaps, shifted = dissection.result(), dissection.null()
     regions = resampling(len(overlaps.parts), resamples=resamples, seed=seed)
     ious, null_ious = overlaps.ious(regions.rows), shifted.ious(regions.rows)
+    on_part, by_chance = (each.best(grouped)[0] for each in (found.peaks.result(), found.peaks.null()))
+    spots = found.peaks.best_spots()
     figures = {
+        "peak_on_part": FilterFigure.from_rows(on_part, grouped, found.peaks.seen),
+        "peak_on_part_null": FilterFigure.from_rows(by_chance, grouped, found.peaks.seen),
+        "spot_on_part": FilterFigure(
+            spots, spots.new_zeros(0, len(spots)), spots.expand(2, -1), found.peaks.seen
+        ),
         "part_interpretability": FilterFigure.from_rows(rows, grouped, interpretability.seen),
         "part_interpretability_null": FilterFigure.from_rows(
             null.best(grouped)[0], grouped, interpretability.seen

@@ -53,14 +53,14 @@ class StreamingThreshold:
         self.cells += other.cells
         self.counts += other.counts.to(self.counts.device)
 
-    def thresholds(self) -> Tensor:
+    def thresholds(self, tail: float | None = None) -> Tensor:
         """(D,) float32 T_f: the smallest bound that at most a share `tail` of the cells exceeds.
 
         After the first pass alone it is the upper end of its bin; after the second it is an activation, or
-        zero.
+        zero. Another `tail` than the object's own is always answered from the first pass.
         """
-        bins = self._bins()
-        if self.inner is None:
+        bins = self._bins(tail)
+        if self.inner is None or tail is not None:
             edge = _as_float(((bins + 1) << 16) - 1)
         else:
             budget = self._budget() - self._above(self.counts, bins)
@@ -72,15 +72,16 @@ class StreamingThreshold:
         """(D,) float64 share of cells above `thresholds()` after the first pass, exact."""
         return self._above(self.counts, self._bins()).double() / self.cells
 
-    def _budget(self) -> int:
+    def _budget(self, tail: float | None = None) -> int:
         if self.cells == 0:
             raise ValueError("no activation was counted; expected at least one map")
-        return int(self.tail * self.cells)
+        return int((self.tail if tail is None else tail) * self.cells)
 
-    def _bins(self) -> Tensor:
+    def _bins(self, tail: float | None = None) -> Tensor:
         """(D,) the bin in which the threshold lies; -1 where so few cells are active that it is zero."""
-        few = self.counts.sum(dim=1, dtype=torch.int64) <= self._budget()
-        budget = torch.full((len(self.counts),), self._budget(), device=self.counts.device)
+        cells = self._budget(tail)
+        few = self.counts.sum(dim=1, dtype=torch.int64) <= cells
+        budget = torch.full((len(self.counts),), cells, device=self.counts.device)
         return _first_within(self.counts, budget).where(~few, -1)
 
     @staticmethod

@@ -4,6 +4,7 @@ filters.csv, summary.csv, differences.csv, summary.json, summary.md
 figures/MEASURE.png          every filter of every network, with the baselines
 figures/parts.png            how many filters follow which part
 figures/positions-NAME.png   where a network's filters look, over the mean image
+figures/part-interpretability-settings.png, part_interpretability_settings.csv   over radii and tails, if asked for
 figures/filters-NAME.png     its best, middle and worst filters on their strongest images
 """
 
@@ -25,6 +26,12 @@ from interp_cnn.figures.png import save_png
 from interp_cnn.report.album import places
 from interp_cnn.report.baselines import baseline
 from interp_cnn.report.evaluation.ranked_filters import ranked_filters
+from interp_cnn.report.evaluation.region_settings import (
+    settings_figure,
+    settings_line,
+    settings_of,
+    settings_table,
+)
 from interp_cnn.report.measures import MEASURES, known_in, measure, shown_in
 from interp_cnn.report.numbers import p_value
 from interp_cnn.storage.files import write_text
@@ -48,6 +55,9 @@ def write_measures(
     comparison.to_csv(folder)
     comparison.to_json(folder / "summary.json")
     write_text(folder / "summary.md", markdown(comparison))
+    if settings_of(comparison):
+        content = settings_table(comparison).to_csv(index=False)
+        write_text(folder / "part_interpretability_settings.csv", content)
     for name, picture in measure_figures(comparison):
         save_png(folder / "figures" / f"{name}.png", picture)
     if not images:
@@ -77,6 +87,8 @@ def markdown(comparison: Comparison) -> str:
         )
         note = f"; {one.note}" if one.note else ""
         notes.append(f"- {measure(one.measure).title}: {one.first} - {one.second} = {size}{note}")
+    if settings_of(comparison):
+        notes.append(f"- {settings_line(comparison)}")
     return "\n".join(lines + notes) + "\n"
 
 
@@ -109,6 +121,8 @@ def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
     }
     if covered:
         yield "parts", figures.bars(covered, label="filters that follow the part (false-discovery rate 5 %)")
+    if settings_of(comparison):
+        yield "part-interpretability-settings", settings_figure(comparison)
     for one in comparison.networks:
         picture = positions_sheet(one)
         if picture is not None:
