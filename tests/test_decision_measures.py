@@ -15,6 +15,8 @@ from interp_cnn.evaluation.filters.decisions import (
 )
 from interp_cnn.evaluation.filters.passes import Reader
 from interp_cnn.evaluation.statistics import resampling
+from interp_cnn.explanation.decisions.contributions import filter_contributions
+from interp_cnn.explanation.decisions.removal import removal
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
 
@@ -170,3 +172,28 @@ def test_the_measure_is_there_where_masks_are():
     assert found["object_evidence_null"].estimate().value == pytest.approx(0.25)
     whole = measured(part_masks=masks, object_masks=torch.ones(4, 8, 8, dtype=torch.bool))
     assert whole["object_evidence"].estimate().value == pytest.approx(1)
+
+
+def test_of_many_images_some_are_asked_and_the_rest_changes_nothing():
+    torch.manual_seed(0)
+    images = torch.rand(30, 1, 8, 8) + 0.2
+    network = Planted([3.0, 2.0, 1.0, 0.7, 0.5], hidden=True)
+    some = figures(network, images, asked=4, tested=2)
+    chosen = torch.linspace(0, 29, 4).round().long()
+    changed = torch.rand(30, 1, 8, 8)
+    changed[chosen] = images[chosen]
+    again = figures(network, changed, asked=4, tested=2)
+    assert some["decision_filters"].n == 4 and some["removal_gap"].n == 2
+    for name, one in some.items():
+        assert torch.equal(one.bootstrap.nan_to_num(), again[name].bootstrap.nan_to_num()), name
+
+
+def test_few_filters_alone_give_the_same_drops_as_all():
+    network = Planted([3.0, 2.0, 1.0, 0.7, 0.5], hidden=True).eval()
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = filter_contributions(network, image, 0, layer="maps", method="deeplift")
+    every, few = removal(network, image, found), removal(network, image, found, orders=0, alone=3)
+    assert every.tried.tolist() == list(range(5)) and len(few.tried) == 3 and few.random.shape[0] == 0
+    assert torch.allclose(few.drops, every.drops[few.tried]) and few.area == every.area
+    ends = found.order(0)[[0, -1]].tolist()
+    assert set(ends) <= set(few.tried.tolist())

@@ -6,8 +6,8 @@ For every image the logit of the class that the network says is shared out among
     decision_filters    filters that carry 90 % of what speaks for the class; the median over the images
     removal_gap         area between the logit's curves when filters are switched off least and most relevant first,
                         over their span: 0 for shares that tell nothing, negative for wrong ones
-    share_fidelity      Spearman's correlation of a filter's share with what the logit loses without it alone; 1 by
-                        construction where the head is linear
+    share_fidelity      Spearman's correlation of a filter's share with what the logit loses without it alone, over at
+                        most 64 filters from the most to the least relevant; 1 by construction where the head is linear
     object_evidence     part of what speaks for the class that lies on the object, where its masks (or its parts') are
                         known; a cell counts with the object's part of the square that it stands for
     object_evidence_null    the same for evidence spread evenly over the image
@@ -31,22 +31,35 @@ from interp_cnn.explanation.decisions.removal import filters_for, removal
 from interp_cnn.explanation.network.refusals import Refusal
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
 
+ASKED = 400  # images whose decisions are shared out, spread over all
 TESTED = 48  # images whose filters are switched off
+ALONE = 64  # filters that are switched off alone, for the correlation
 
 
-def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED) -> dict[str, Sampled]:
+def decision_figures(
+    reader: Reader, draws: Resampling, *, asked: int = ASKED, tested: int = TESTED, alone: int = ALONE
+) -> dict[str, Sampled]:
     """The measures; none for a network that no method shares out, or images that can be read once only.
 
     Args:
         reader: of network, layer and images.
         draws: resampling of the images.
-        tested: images whose filters are switched off, spread over all.
+        asked: images whose decisions are shared out, spread over all.
+        tested: those of them whose filters are switched off.
+        alone: filters that are switched off alone.
     """
     needed, gaps, fidelities, placed = [], [], [], []
-    numbers = set(torch.linspace(0, draws.images - 1, min(tested, draws.images)).round().long().tolist())
-    seen = 0
+    shared = _spread(draws.images, asked)
+    numbers = {shared[place] for place in _spread(len(shared), tested)}
+    begun = seen = 0
     for batch, images in reader.batches():
-        targets, masks = reader.answers(images)[1].argmax(1), object_masks(batch)
+        mine = [number - begun for number in shared if begun <= number < begun + len(images)]
+        begun += len(images)
+        if not mine:
+            continue
+        images, masks = images[mine], object_masks(batch)
+        masks = None if masks is None else masks[mine]
+        targets = reader.answers(images)[1].argmax(1)
         for part in pieces(images):
             try:
                 found = by_first_that_works(reader.network, images[part], targets[part], layer=reader.layer)
@@ -58,28 +71,36 @@ def decision_figures(reader: Reader, draws: Resampling, *, tested: int = TESTED)
                 evidence = found.maps.clamp(min=0).sum(1).cpu()
                 placed.append(torch.stack(on_object(evidence, masks[part].cpu(), field), 1))
             for place in range(len(found.targets)):
-                if seen + place in numbers:
-                    without = removal(reader.network, images[part][place], found, number=place)
+                if shared[seen + place] in numbers:
+                    without = removal(
+                        reader.network, images[part][place], found, number=place, orders=0, alone=alone
+                    )
                     gaps.append(without.area)
-                    fidelities.append(rank_correlation(found.shares[place], without.drops))
+                    shares = found.shares[place][without.tried.to(found.shares.device)]
+                    fidelities.append(rank_correlation(shares, without.drops))
             seen += len(found.targets)
     if not needed:  # images that can be read once only
         return {}
     counts = torch.cat(needed).where(torch.cat(needed) > 0, torch.nan)
-    rows = draws.rows[:, sorted(numbers)]
+    of_all, rows = draws.rows[:, shared], draws.rows[:, sorted(numbers)]
     figures = {}
     if placed:
         values = torch.cat(placed)
         for name, column in zip(("object_evidence", "object_evidence_null"), values.T, strict=True):
-            figures[name] = Sampled.from_rows(weighted_mean(column, draws.rows), draws, len(column))
+            figures[name] = Sampled.from_rows(weighted_mean(column, of_all), draws, len(column))
     return {
         **figures,
-        "decision_filters": Sampled.from_rows(weighted_median(counts, draws.rows), draws, len(counts)),
+        "decision_filters": Sampled.from_rows(weighted_median(counts, of_all), draws, len(counts)),
         "removal_gap": Sampled.from_rows(weighted_mean(torch.tensor(gaps), rows), draws, len(gaps)),
         "share_fidelity": Sampled.from_rows(
             weighted_mean(torch.tensor(fidelities), rows), draws, len(fidelities)
         ),
     }
+
+
+def _spread(images: int, most: int) -> list[int]:
+    """At most `most` image numbers, evenly from the first to the last."""
+    return torch.linspace(0, images - 1, min(most, images)).round().long().tolist()
 
 
 def object_masks(batch: PartBatch) -> Tensor | None:

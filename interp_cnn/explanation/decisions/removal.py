@@ -35,7 +35,8 @@ class Removal:
         most: (P, K) logits, the filters off that speak for the class most.
         least: (P, K), those that speak against it most, or for it least.
         random: (R, P, K), random ones.
-        alone: (D, K) logits with one filter off each.
+        tried: (d,) int64, the filters that were switched off alone; all of them by default.
+        alone: (d, K) logits with one of them off each.
         target: the class asked about.
     """
 
@@ -43,12 +44,13 @@ class Removal:
     most: Tensor
     least: Tensor
     random: Tensor
+    tried: Tensor
     alone: Tensor
     target: int
 
     @property
     def drops(self) -> Tensor:
-        """(D,) what the target's logit loses without each filter alone."""
+        """(d,) what the target's logit loses without each of the filters alone."""
         return self.most[0, self.target] - self.alone[:, self.target]
 
     @property
@@ -77,6 +79,7 @@ def removal(
     *,
     number: int = 0,
     orders: int = RANDOM_ORDERS,
+    alone: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Removal:
     """Switch a layer's filters off one by one.
@@ -87,6 +90,8 @@ def removal(
         found: the shares, of this image in row `number`.
         number: the row.
         orders: random orders.
+        alone: so many filters are switched off alone, evenly spread from the one that speaks for the class most to the
+            one that speaks against it most; None: all.
         generator: of the random orders; None: seed 0.
 
     Example:
@@ -107,10 +112,13 @@ def removal(
         counts = steps_to(depth)
         rank = ways.argsort(1)  # (orders, D): when each filter is switched off
         kept = (rank[:, None] >= counts[:, None]).flatten(0, 1)
-        kept = torch.cat([kept, ~torch.eye(depth, dtype=torch.bool)]).to(place)
+        some = min(depth, alone or depth)
+        tried = order[torch.linspace(0, depth - 1, some).round().long()].sort().values
+        kept = torch.cat([kept, ~torch.eye(depth, dtype=torch.bool)[tried]]).to(place)
         logits = logits_with(head, kept)
-    curves = logits[:-depth].unflatten(0, (len(ways), len(counts)))
-    return Removal(counts, curves[0], curves[1], curves[2:], logits[-depth:], int(found.targets[number]))
+    curves = logits[:-some].unflatten(0, (len(ways), len(counts)))
+    target = int(found.targets[number])
+    return Removal(counts, curves[0], curves[1], curves[2:], tried, logits[-some:], target)
 
 
 def steps_to(depth: int) -> Tensor:
