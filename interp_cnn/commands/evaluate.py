@@ -41,7 +41,7 @@ from interp_cnn.runs.measuring import measure_run, readout_of
 from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
 from interp_cnn.storage.files import write_text
-from interp_cnn.storage.progress import stages
+from interp_cnn.storage.progress import stage, stages
 
 log = logging.getLogger(__name__)
 Images = dict[str, Callable[[int], Tensor]]  # by network: number of a measured image to its pixels
@@ -154,6 +154,7 @@ def _measured_network(
         regions=rule,
         resamples=config.resamples,
         seed=config.seed,
+        stage=stage,
     )
     before = None
     say_doubt(network, config.network, shape)

@@ -1,5 +1,6 @@
 """A run, measured."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from torch import nn
@@ -9,6 +10,7 @@ from interp_cnn.evaluation.filters.observations import Readout
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.model.interpretable_conv import TemplateMask, template_masks
 from interp_cnn.runs.folder import Run
+from interp_cnn.storage.progress import stage
 
 
 def measure_run(
@@ -43,6 +45,7 @@ def measure_run(
         regions=regions,
         resamples=resamples,
         seed=seed,
+        stage=nullcontext if quick else stage,
     )
 
 

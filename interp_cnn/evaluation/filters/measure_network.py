@@ -8,8 +8,8 @@ position is the receptive-field centre of its peak; each filter is judged on the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import pandas
@@ -46,8 +46,6 @@ from interp_cnn.evaluation.statistics import (
     weighted_mean,
 )
 from interp_cnn.explanation.network.precision import chosen_precision
-
-log = logging.getLogger(__name__)
 
 # Measures of filters that need nothing but what one pass over the images left; how they are read and where they are
 # shown stands in their records (`report.measures`).
@@ -113,6 +111,7 @@ def measure_network(
     top_images: int = 100,
     resamples: int = 500,
     seed: int = 0,
+    stage: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> NetworkMeasures:
     """Measure the filters of `layer`, in two passes over `loader`; in three where parts have masks.
 
@@ -139,20 +138,20 @@ def measure_network(
         top_images: strongest images on which a filter is judged.
         resamples: of the images, for the intervals.
         seed: of the resampling; networks with the same seed and images are compared in pairs.
+        stage: what each piece of the work is done in, by its name, such as `storage.progress.stage`.
     """
     reader = Reader(network, loader, layer, image_size, readout)
     rule = regions or RegionRule()
-    log.info(
-        "%s: feature maps of the images%s", name, ", of a view and a noisy copy of each" if probes else ""
-    )
-    seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
+    copies = ", of a view and a noisy copy of each" if probes else ""
+    with stage(f"{name}: feature maps of the images{copies}"):
+        seen = first_pass(reader, probes=probes, seed=seed, rule=rule)
     observed = seen.images if answers is None else seen.images.with_classes_of(answers)
-    log.info("%s: judging %d filters on %d images", name, observed.filters, len(observed.labels))
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells = observed.field.cell_centres()
     judge = Judge(observed.landmarks, observed.labels, cells, image_size, top_images)
     draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
-    judgement = judge.measure_network(observed, categories, draws.rows)
+    with stage(f"{name}: judging {observed.filters} filters on {len(observed.labels)} images"):
+        judgement = judge.measure_network(observed, categories, draws.rows)
 
     landmarked = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     n = int((landmarked & torch.isin(observed.labels, categories)).sum())
@@ -163,15 +162,16 @@ def measure_network(
     judged = int(correct.isfinite().sum())
     samples = {"accuracy": Sampled.from_rows(weighted_mean(correct, draws.rows), draws, judged)}
     samples |= _other_rules(observed, judge, highest, draws, n)
-    log.info("%s: shares of the filters in each decision", name)
-    samples |= decision_figures(reader, draws)
+    with stage(f"{name}: shares of the filters in decisions"):
+        samples |= decision_figures(reader, draws)
     samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
     region_settings = None
     if probes:
-        figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
+        with stage(f"{name}: judging views and noisy copies"):
+            figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
     if seen.thresholds is not None and parts:
-        log.info("%s: regions of the filters against masks of %d parts", name, len(parts))
-        against = mask_pass(reader, seen, categories, rule=rule, seed=seed)
+        with stage(f"{name}: regions of the filters against masks of {len(parts)} parts"):
+            against = mask_pass(reader, seen, categories, rule=rule, seed=seed)
         against_masks, extra = mask_figures(against, resamples=resamples, seed=seed)
         if against.settings is not None:
             region_settings = against.settings.table(resamples=resamples, seed=seed)
