@@ -1,6 +1,6 @@
 import json
-import logging
 import math
+from contextlib import contextmanager
 
 import pandas
 import pytest
@@ -95,15 +95,24 @@ def test_probes_tell_the_filter_on_the_head_from_the_constant():
     assert "following" not in measured(probes=False).summary
 
 
-def test_masks_bring_part_interpretability_and_dissection_with_their_nulls(caplog):
-    caplog.set_level(logging.INFO)
+def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
+    said = []
+
+    @contextmanager
+    def stage(what):
+        said.append(what.split(" of ")[0])
+        yield
+
     options = OPTIONS | {"name": "masked", "parts": ("head", "tail"), "filter_categories": CATEGORIES}
     batches = planted_batches(per_class=60, masks=True)
-    measures = measure_network(PlantedNetwork(), batches, **options, regions=RegionRule(radius=2.5))
-    assert [record.message.split(" of ")[0] for record in caplog.records] == [
+    measures = measure_network(
+        PlantedNetwork(), batches, **options, regions=RegionRule(radius=2.5), stage=stage
+    )
+    assert said == [
         "masked: feature maps",
         "masked: judging 4 filters on 180 images",
         "masked: shares",
+        "masked: judging views and noisy copies",
         "masked: regions",
     ]
     table, summary = measures.filters, measures.summary
