@@ -109,6 +109,25 @@ def test_windows_that_hang_on_no_rounding_are_left_to_the_engine():
     assert not any(part.undecided.any() for part in parts)
 
 
+class Largest(nn.Module):
+    """Of a call with several results only the values are read, which do not jump."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 4, 3), nn.Linear(1, 3)
+
+    def forward(self, x):
+        values, _ = self.first(x).max(1, keepdim=True)
+        return self.head(values.mean((2, 3)))
+
+
+def test_values_without_their_places_do_not_jump():
+    network, images = Largest().double().eval(), torch.rand(1, 3, 18, 18).double()
+    with torch.no_grad():
+        engine = IncrementalOcclusion(network, window_grid((18, 18), 6, 2, "none"), images)
+    assert engine.graph.unknown() and not engine.plan.jumps
+
+
 def test_the_engine_that_does_not_watch_jumps_refuses_them_in_one_sentence():
     network = Jumping("rectified", "x > 0").double().eval()
     with pytest.raises(ValueError, match=r"rounding may decide .* \(.*gt.*\)"):

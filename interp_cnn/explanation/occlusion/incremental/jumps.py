@@ -11,7 +11,6 @@ that jump, one up and one down, a mean over cells knows nothing.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +42,14 @@ def jumping(graph: Graph) -> list[str]:
 
 def _jumps(graph: Graph, step: GraphStep) -> bool:
     value, target = step.node.meta["value"], step.node.target
-    if not all(part.is_floating_point() for part in _tensors(value)):
+    if not isinstance(value, Tensor):
+        return False  # what is read of several is a step of its own
+    if not (value.is_floating_point() or value.is_complex()):
         return True  # comparisons, places of the largest, whole numbers
     if step.node.op == "call_module":
         return isinstance(graph.module.get_submodule(str(target)), MODULES)
     name = getattr(target, "__name__", str(target)).strip("_")
-    return name in NAMES or "quant" in name or bool(step.node.kwargs.get("rounding_mode"))
+    return name in NAMES or "quantize" in name or bool(step.node.kwargs.get("rounding_mode"))
 
 
 def largest_on_the_way(graph: Graph, values: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
@@ -105,16 +106,15 @@ def moved_by_rounding(changed: Tensor, delta: Tensor, largest: Tensor) -> Tensor
     )
     whole, mix = WHOLE[changed.dtype]
     mixed = changed.view(whole).bitwise_right_shift(13).bitwise_xor_(changed.view(whole)).mul_(mix)
-    share = mixed.to(changed.dtype).mul_(
-        2.0 ** -(8 * changed.element_size())
-    )  # -0.5 ... 0.5, neighbours far apart
+    # -0.5 ... 0.5, neighbours far apart
+    share = mixed.to(changed.dtype).mul_(2.0 ** -(8 * changed.element_size()))
     share.add_(share.sign(), alpha=0.5)
     share *= scale * (UNITS * torch.finfo(delta.dtype).eps)
     return share.masked_fill_((delta == 0) | (changed == 0), 0)
 
 
 def jumped(
-    graph: Graph, known: dict[str, Tensor], moves: dict[str, Tensor], before: dict[str, Any]
+    graph: Graph, known: dict[str, Tensor], moves: dict[str, Tensor], before: dict[str, Tensor]
 ) -> Tensor:
     """Which windows hang on rounding, (N,).
 
@@ -129,12 +129,12 @@ def jumped(
     for sign in (1, -1):
         moved = {name: value + sign * moves[name] for name, value in known.items()}
         there = graph.dense(moved, list(before))
-        for name, value in before.items():
-            for one, other in zip(_tensors(value), _tensors(there[name]), strict=True):
-                # values of which batches are not the first axis speak for all windows
-                still &= (
-                    _alike(one, other) if one.shape[:1] == first.shape[:1] else _alike(one[None], other[None])
-                )
+        for name, one in before.items():
+            other = there[name]
+            # values of which batches are not the first axis speak for all windows
+            still &= (
+                _alike(one, other) if one.shape[:1] == first.shape[:1] else _alike(one[None], other[None])
+            )
     return ~still
 
 
@@ -145,7 +145,3 @@ def _alike(one: Tensor, other: Tensor) -> Tensor:
     else:
         same = one == other
     return same.flatten(1).all(1)
-
-
-def _tensors(value: Tensor | tuple | list) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else [part for part in value if isinstance(part, Tensor)]
