@@ -23,13 +23,14 @@ COMMANDS = {"commands"}
 COMMAND_LINE = {"__main__", "cli"}
 FLOORS = {
     "storage": set(),
-    "explanation": set(),
-    "data": {"storage"},
+    "hardware": set(),
+    "explanation": {"hardware"},
+    "data": {"hardware", "storage"},
     "figures": {"storage"},
-    "model": {"storage"},
+    "model": {"hardware", "storage"},
     "training": {"figures", "model", "storage"},
     "evaluation": {"data", "explanation", "storage"},
-    "runs": {"data", "evaluation", "explanation", "model", "storage", "training"},
+    "runs": {"data", "evaluation", "explanation", "hardware", "model", "storage", "training"},
     "report": {"evaluation", "explanation", "figures", "storage"},
     "studies": {"data", "evaluation", "explanation", "figures", "storage"},
     "attribution": {"explanation", "figures", "report", "runs", "storage"},

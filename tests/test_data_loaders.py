@@ -304,7 +304,7 @@ def test_a_batch_that_is_finished_on_the_device_is_the_same(tmp_path, augmentati
 
 
 def test_workers_are_capped_at_the_cores_and_chosen_where_they_pay(monkeypatch, caplog):
-    monkeypatch.setattr("interp_cnn.data.memory.cores", lambda: 2)
+    monkeypatch.setattr("interp_cnn.hardware.memory.cores", lambda: 2)
     monkeypatch.setattr("interp_cnn.data.datamodule.cores", lambda: 2)
     assert PartDataModule(Numbers, workers=1000).workers == 2
     assert "data.workers=1000: this process has 2 cores; 2 workers are taken" in caplog.text
@@ -324,7 +324,7 @@ def test_workers_are_capped_at_the_cores_and_chosen_where_they_pay(monkeypatch, 
 
 
 def test_a_batch_that_no_memory_holds_is_refused_before_anything_starts(monkeypatch):
-    monkeypatch.setattr("interp_cnn.data.memory.free_memory", lambda: 8)
+    monkeypatch.setattr("interp_cnn.hardware.memory.free_memory", lambda: 8)
     with pytest.raises(
         ValueError, match=r"batch_size=4 images of 1 x 1 pixels, 1 batches .* take .* are free"
     ):

@@ -78,7 +78,7 @@ def replaying(monkeypatch):
     monkeypatch.setattr(recordings, "captured", captured)
     monkeypatch.setattr(recordings, "replays_on", lambda device: True)
     monkeypatch.setattr(recordings, "free_memory", lambda device: 2**30)
-    monkeypatch.setattr(recordings, "_timed", lambda run, device: (run(), next(times)))
+    monkeypatch.setattr(recordings, "timed", lambda run, device: (run(), next(times)))
     for module, of in ((lrp_module, "lrp"), (deeplift_module, "deeplift")):
         monkeypatch.setattr(module, "_recordings", recordings.Recordings(of))
     return made

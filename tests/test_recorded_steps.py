@@ -7,7 +7,8 @@ import pickle
 import pytest
 import torch
 
-from interp_cnn.model import recorded_steps
+from interp_cnn.hardware import cuda_graphs
+from interp_cnn.model import filter_loss, recorded_steps
 from interp_cnn.model.filter_loss import FilterLoss
 
 STEPS = recorded_steps.STEPS_BEFORE + 4
@@ -37,13 +38,13 @@ def replaying(monkeypatch):
     """As on a GPU where replays are twice as fast; the list tells how often one was made."""
     made, times = [], iter([2.0, 1.0] * 100)
 
-    def captured(run):
+    def captured(run, device):
         made.append(run)
         return stand_in(run)
 
     monkeypatch.setattr(recorded_steps, "captured", captured)
-    monkeypatch.setattr(recorded_steps, "replays_on", lambda device: True)
-    monkeypatch.setattr(recorded_steps, "_timed", lambda run, device: (run(), next(times)))
+    monkeypatch.setattr(filter_loss, "replays_on", lambda device: True)
+    monkeypatch.setattr(recorded_steps, "timed", lambda run, device: (run(), next(times)))
     return made
 
 
@@ -64,7 +65,7 @@ def training(options: dict, sizes=(6,) * STEPS):
 def test_replayed_steps_answer_teach_and_remember_what_steps_as_they_are_do(kind, replaying, monkeypatch):
     replayed, loss = training(LOSSES[kind])
     assert len(replaying) == 1
-    monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
+    monkeypatch.setattr(filter_loss, "replays_on", lambda device: False)
     plain, other = training(LOSSES[kind])
     for one, two in zip(replayed, plain, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
@@ -76,16 +77,16 @@ def test_each_size_of_batch_has_its_own_recording_and_odd_ones_run_as_they_are(r
     sizes = [6, 6, 4, 6, 6, 4, 6, 4, 4, 4, 3, 3, 3, 3, 3, 6, 4]
     replayed, _ = training({}, sizes)
     assert len(replaying) == recorded_steps.MOST
-    monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
+    monkeypatch.setattr(filter_loss, "replays_on", lambda device: False)
     for one, two in zip(replayed, training({}, sizes)[0], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
 
 
-def failing(run):
+def failing(run, device):
     raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
 
-def wrong(run):
+def wrong(run, device):
     out, again = stand_in(run)
     return out, lambda: (again(), out[1].mul_(1.1))
 
@@ -101,7 +102,7 @@ def test_where_a_recording_fails_or_is_wrong_the_training_is_the_same_and_says_s
     with caplog.at_level(logging.INFO):
         found, loss = training({})
     assert [words in one.message for one in caplog.records] == [True]
-    monkeypatch.setattr(recorded_steps, "replays_on", lambda device: False)
+    monkeypatch.setattr(filter_loss, "replays_on", lambda device: False)
     expected, other = training({})
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
@@ -109,7 +110,7 @@ def test_where_a_recording_fails_or_is_wrong_the_training_is_the_same_and_says_s
 
 
 def test_a_recording_that_is_no_faster_is_not_kept(replaying, monkeypatch, caplog):
-    monkeypatch.setattr(recorded_steps, "_timed", lambda run, device: (run(), 1.0))
+    monkeypatch.setattr(recorded_steps, "timed", lambda run, device: (run(), 1.0))
     with caplog.at_level(logging.INFO):
         _, loss = training({})
     assert len(replaying) == 1 and "no faster" in caplog.text and not loss.steps.record
@@ -127,5 +128,5 @@ def test_copies_start_without_recordings_and_moved_memory_is_recorded_anew(repla
 
 
 def test_the_processor_records_nothing():
-    assert not recorded_steps.replays_on(torch.device("cpu"))
-    assert recorded_steps.replays_on(torch.device("cuda", 0))
+    assert not cuda_graphs.replays_on(torch.device("cpu"))
+    assert cuda_graphs.replays_on(torch.device("cuda", 0))

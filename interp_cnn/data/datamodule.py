@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from interp_cnn.data.augmentation import Augmentation
 from interp_cnn.data.image_files import write_skipped
-from interp_cnn.data.memory import at_most_the_cores, check_memory, cores
 from interp_cnn.data.parts import PartBatch, PartSet, RawBatch, collate
 from interp_cnn.data.samplers import EpochSampler, OrderedSampler
 from interp_cnn.data.selection import Selection, without_copies
 from interp_cnn.data.split_record import Differences, SplitRecord, followed
+from interp_cnn.hardware.memory import at_most_the_cores, check_memory, cores
 
 log = logging.getLogger(__name__)
 MOST_WORKERS = 16  # that `auto` takes: more of them wait for each other

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp_cnn.data.images import Box, decoded_rgb, read_rgb
 from interp_cnn.data.looks import look_of
-from interp_cnn.data.memory import cores, free_memory, in_words
+from interp_cnn.hardware.memory import cores, free_memory, in_words
 from interp_cnn.storage.files import written_table
 from interp_cnn.storage.names import printable
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.hardware.cuda_graphs import replays_on
 from interp_cnn.model import recorded_steps
 from interp_cnn.model.distributed import mean_over_ranks, world_size
 from interp_cnn.model.filter_categories import FilterCategories
@@ -123,7 +124,7 @@ class FilterLoss(nn.Module):
     def _replays(self, feature_maps: Tensor) -> bool:
         """Whether launching the step's kernels may take longer than running them."""
         return (
-            recorded_steps.replays_on(feature_maps.device)
+            replays_on(feature_maps.device)
             and feature_maps.requires_grad
             and feature_maps.dtype != torch.float64
             and 4 * feature_maps.numel() <= RECORDED_BYTES

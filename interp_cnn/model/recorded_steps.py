@@ -8,13 +8,13 @@ numbers in less time. Otherwise, and where recording fails, steps go on as they 
 """
 
 import logging
-import time
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from interp_cnn.hardware.cuda_graphs import captured, synchronise, timed
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,6 @@ STEPS_BEFORE = 3  # of a size, before one is recorded
 MOST = 2  # sizes that are kept: whole batches, and the last one of an epoch
 Outcome = tuple[Tensor, Tensor]  # figures (F,), gradient of the maps
 Step = Callable[[Tensor, Tensor, Tensor], Outcome]
-
-
-def replays_on(device: torch.device) -> bool:
-    """Whether steps can be recorded there."""
-    return device.type == "cuda"
 
 
 class RecordedSteps:
@@ -79,14 +74,14 @@ class RecordedSteps:
     def _recorded(self, key, step, maps, labels, beta, memory) -> Outcome | None:
         """The outcome of this step, run as it is; the recording is kept where it is right and faster."""
         before = [one.clone() for one in memory]
-        eager, eager_time = _timed(lambda: step(maps, labels, beta), maps.device)
+        eager, eager_time = timed(lambda: step(maps, labels, beta), maps.device)
         after = [one.clone() for one in memory]
         _put_back(memory, before)
         try:
             recording = _Recording(step, maps, labels, beta)
             recording.replay(maps, labels)
             _put_back(memory, before)
-            replayed, replay_time = _timed(lambda: recording.replay(maps, labels), maps.device)
+            replayed, replay_time = timed(lambda: recording.replay(maps, labels), maps.device)
             same = all(_equal(*pair) for pair in zip((*replayed, *memory), (*eager, *after), strict=True))
             if same and replay_time < eager_time:
                 self._recordings[key] = recording
@@ -96,7 +91,7 @@ class RecordedSteps:
                 log.info("filter loss: steps are not replayed, because %s", reason)
         except RuntimeError as error:
             self.record = False
-            torch.cuda.synchronize(maps.device)
+            synchronise(maps.device)
             log.info("filter loss: steps are not replayed, because %s", str(error).partition("\n")[0])
         _put_back(memory, after)
         return eager
@@ -107,7 +102,7 @@ class _Recording:
 
     def __init__(self, step: Step, maps: Tensor, labels: Tensor, beta: Tensor) -> None:
         self.maps, self.labels = maps.clone(), labels.clone()
-        self.out, self.again = captured(lambda: step(self.maps, self.labels, beta))
+        self.out, self.again = captured(lambda: step(self.maps, self.labels, beta), maps.device)
         self.beta = beta
 
     def replay(self, maps: Tensor, labels: Tensor) -> Outcome:
@@ -116,15 +111,6 @@ class _Recording:
         self.again()
         figures, of_maps = self.out  # the next step writes there
         return figures.clone(), of_maps.clone()
-
-
-def captured(run: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], Any]]:
-    """What the run will have written once the returned function is called; nothing is computed here."""
-    graph = torch.cuda.CUDAGraph()
-    # other threads may go on using the device, such as the one that pins batches
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = run()
-    return out, graph.replay
 
 
 class WithGradient(torch.autograd.Function):
@@ -140,16 +126,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         (of_maps,) = ctx.saved_tensors
         return of_maps * gradient.to(of_maps.dtype), None, None
-
-
-def _timed(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, float]:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begun = time.perf_counter()
-    outcome = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return outcome, time.perf_counter() - begun
 
 
 def _put_back(memory: list[Tensor], values: list[Tensor]) -> None:

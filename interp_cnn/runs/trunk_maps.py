@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.memory import free_memory, in_words
+from interp_cnn.hardware.memory import free_memory, in_words
 from interp_cnn.model.trunk import Extended
 from interp_cnn.training.finetuning import FineTuning
 from interp_cnn.training.trunk_maps import CACHES, TrunkMaps

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from interp_cnn.explanation.gradients.grad_cam import layers_with_maps
 from interp_cnn.explanation.network.feature_maps import named_layer
 from interp_cnn.explanation.network.layers import layer_name
+from interp_cnn.explanation.network.operations import AVERAGES, MOVES, WEIGHTED
 from interp_cnn.explanation.network.part_mask import is_part_mask
 from interp_cnn.explanation.network.refusals import Refusal
-from interp_cnn.explanation.propagation.operations import AVERAGES, MOVES, WEIGHTED
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value, record
 
 _AFFINE = MOVES | AVERAGES | WEIGHTED | {"batch_norm", "add", "sub", "rsub", "neg", "fold", "positive"}

@@ -23,15 +23,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from interp_cnn.explanation.network.operations import RECTIFIERS
 from interp_cnn.explanation.network.refusals import Refusal
 
 _OPAQUE = ("DifferentiableGraphBackward", "CompiledFunction", "torch::jit")
-RECTIFIERS = frozenset(
-    {"relu", "relu6", "leaky_relu", "rrelu", "prelu", "threshold", "elu", "selu", "celu", "softplus"}
-    | {"gelu", "silu", "hardswish", "mish"}
-)
-
-
 _NODES = frozenset(name.replace("_", "") for name in RECTIFIERS)
 
 

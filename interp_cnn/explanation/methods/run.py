@@ -17,9 +17,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.registry import method_named
 from interp_cnn.explanation.network.logits import being_tried, checked_evaluation
-from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.refusals import Refusal, is_full_memory
+from interp_cnn.hardware.memory import free_memory
 
 SHARE_OF_MEMORY = 0.25
 MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster

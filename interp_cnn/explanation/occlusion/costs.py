@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.occlusion.incremental.unit_costs import CELL, PRODUCT
+from interp_cnn.hardware.memory import free_memory
 
 LITTLE = 2**26  # bytes that are there: asking for the free memory would take longer than a small network
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import nn
 
+from interp_cnn.explanation.network.operations import WEIGHTED
 from interp_cnn.explanation.propagation.linear_layers import module_type
 from interp_cnn.explanation.propagation.lrp_rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
-from interp_cnn.explanation.propagation.operations import WEIGHTED
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value
 
 RuleChoice = str | Rule | ZBox | Mapping[str | type[nn.Module], str | Rule | ZBox]

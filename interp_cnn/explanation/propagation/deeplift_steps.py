@@ -6,19 +6,19 @@ Every function takes the step, the multiplier m of its output, and `at_baseline`
 import torch
 from torch import Tensor
 
+from interp_cnn.explanation.network import operations
 from interp_cnn.explanation.network.logits import capturing
 from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.network.refusals import refuse_where
-from interp_cnn.explanation.propagation import operations
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
-from interp_cnn.explanation.propagation.operations import (
+from interp_cnn.explanation.propagation.tape import Step, Value
+from interp_cnn.explanation.propagation.transposes import (
     batch_norm_scale,
     of_one_output,
     rows,
     unbroadcast,
     vector_jacobian,
 )
-from interp_cnn.explanation.propagation.tape import Step, Value
 from interp_cnn.explanation.propagation.winners import candidates, shared
 
 BaselineValues = dict[Value, Tensor]

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import capturing
-from interp_cnn.explanation.propagation.operations import WEIGHTED, batch_norm_scale, rows
+from interp_cnn.explanation.network.operations import WEIGHTED
 from interp_cnn.explanation.propagation.tape import Step, Value
+from interp_cnn.explanation.propagation.transposes import batch_norm_scale, rows
 
 _NEVER_NEGATIVE = {"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "square"}
 _KEEPS_SIGN = {

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interp_cnn.explanation.propagation import operations
+from interp_cnn.explanation.network import operations
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, stabilised
 from interp_cnn.explanation.propagation.moves import moved_back
-from interp_cnn.explanation.propagation.operations import (
+from interp_cnn.explanation.propagation.tape import Step, Value
+from interp_cnn.explanation.propagation.transposes import (
     batch_norm_scale,
     of_one_output,
     rows,
     unbroadcast,
     vector_jacobian,
 )
-from interp_cnn.explanation.propagation.tape import Step, Value
 
 Shares = list[tuple[Value, Tensor]]
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from interp_cnn.explanation.network.operations import MOVES, SUMS
 from interp_cnn.explanation.propagation.linear_layers import WeightedLayer
 from interp_cnn.explanation.propagation.lrp_rules import STABILISER, Epsilon, Rule, ZBox
 from interp_cnn.explanation.propagation.lrp_steps import Shares, propagate_relevance
-from interp_cnn.explanation.propagation.operations import MOVES, SUMS, of_one_output
 from interp_cnn.explanation.propagation.tape import Step, Tape, Value
+from interp_cnn.explanation.propagation.transposes import of_one_output
 
 _PROPORTIONAL = SUMS | {"add", "sub"}
 _AFFINE = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "batch_norm", "mean", "interpolate"}

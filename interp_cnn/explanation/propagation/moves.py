@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp_cnn.explanation.propagation.operations import of_one_output, unbroadcast, vector_jacobian
 from interp_cnn.explanation.propagation.tape import Step, Value
+from interp_cnn.explanation.propagation.transposes import of_one_output, unbroadcast, vector_jacobian
 
 _JOINED_ALONG = {"hstack": 1, "vstack": 0, "dstack": 2}
 

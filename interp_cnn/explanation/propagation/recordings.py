@@ -10,7 +10,6 @@ afterwards.
 """
 
 import logging
-import time
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from interp_cnn.explanation.network.logits import check_logits, check_targets
-from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.network.tried import state_of
+from interp_cnn.hardware.cuda_graphs import captured, replays_on, synchronise, timed
+from interp_cnn.hardware.memory import free_memory
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +98,12 @@ class Recordings:
     def _recorded(
         self, compute: Compute, network: nn.Module, images: Tensor, targets: Tensor, key: list
     ) -> Outcome:
-        eager, eager_time = _timed(lambda: compute(images, targets), images.device)
+        eager, eager_time = timed(lambda: compute(images, targets), images.device)
         free = free_memory(images.device)
         try:
             made = self._captured(compute, network, images, targets, key)
             made.replay(images, targets)
-            replayed, replay_time = _timed(lambda: made.replay(images, targets), images.device)
+            replayed, replay_time = timed(lambda: made.replay(images, targets), images.device)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             synchronise(images.device)
             return self._without(eager, str(error).partition("\n")[0])
@@ -128,33 +128,6 @@ class Recordings:
     def _without(self, eager: Outcome, reason: str) -> Outcome:
         log.info("%s: not replayed, because %s", self.of, reason)
         return eager
-
-
-def replays_on(device: torch.device) -> bool:
-    """Whether a walk can be recorded there."""
-    return device.type == "cuda"
-
-
-def captured(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, Callable[[], Any]]:
-    """What the run will have written once the returned function is called; nothing is computed here."""
-    graph = torch.cuda.CUDAGraph()
-    # other threads may go on using the device, such as one that loads data
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = run()
-    return out, graph.replay
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _timed(run: Callable[[], Outcome], device: torch.device) -> tuple[Outcome, float]:
-    synchronise(device)
-    begun = time.perf_counter()
-    outcome = run()
-    synchronise(device)
-    return outcome, time.perf_counter() - begun
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

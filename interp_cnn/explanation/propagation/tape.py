@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interp_cnn.explanation.network.logits import check_logits
+from interp_cnn.explanation.network.operations import spelled
 from interp_cnn.explanation.network.part_mask import is_part_mask
-from interp_cnn.explanation.propagation.names import KINDS, name_of, out_of_place
 
 _SLOPELESS = {"detach", "data", "floor", "ceil", "round", "trunc", "sign", "heaviside"}
 _SHAPE_ONLY = {f"{what}_like" for what in ("zeros", "ones", "full", "empty", "rand", "randn")} | {
@@ -197,7 +198,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused:
             return function(*args, **kwargs)
-        name = name_of(function)
+        name = _name_of(function)
         if name == "__iter__":  # for row in x
             return iter(self.__torch_function__(torch.unbind, types, args, kwargs))
         args, kwargs = _mapped((args, kwargs), tensor=self._value)
@@ -209,7 +210,7 @@ class _Recorder(TorchFunctionMode):
             return function(*args, **kwargs)
         changed = self._changed_in_place(name, args, kwargs)
         if changed is not None:
-            function = out_of_place(function, name)
+            function = _out_of_place(function, name)
             kwargs = kwargs | ({"inplace": False} if "inplace" in kwargs else {})
         tensors, options = _mapped((args, kwargs), lambda value: value.tensor)
         output = _plainly(function, tensors, options)
@@ -220,7 +221,7 @@ class _Recorder(TorchFunctionMode):
             return output  # a size or a type; a new tensor of the same shape; the very same value
         for value in inputs:
             value.uses += 1
-        self._note(KINDS.get(name, name.rstrip("_")), function, args, kwargs, output)
+        self._note(spelled(name), function, args, kwargs, output)
         if changed is not None:
             self.stale[changed.tensor.untyped_storage().data_ptr()] = changed.tensor
             for old in [old for old, value in self.values.items() if value is changed]:
@@ -319,3 +320,19 @@ def _values(nest) -> list[Value]:
     found: list[Value] = []
     _mapped(nest, found.append)
     return found
+
+
+def _name_of(function: Callable) -> str:
+    """`conv2d`, `__iadd__`, `relu_`; for an attribute such as `x.T` its name."""
+    name = getattr(function, "__name__", str(function))
+    return function.__self__.__name__ if name == "__get__" else name
+
+
+def _out_of_place(function: Callable, name: str) -> Callable:
+    """The function that returns what this in-place one (called `name`) would write."""
+    if name.startswith("__i"):
+        return getattr(Tensor, "__" + name[3:])
+    if not name.endswith("_"):
+        return function  # its `inplace` option is switched off instead
+    base = name.rstrip("_")
+    return next(getattr(room, base) for room in (Tensor, F, torch) if hasattr(room, base))

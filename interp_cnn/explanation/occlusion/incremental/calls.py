@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+
+from interp_cnn.explanation.network.operations import spelled
 
 
 @dataclass
@@ -97,14 +98,10 @@ class Call:
 
 def _name(node: fx.Node) -> str:
     if node.op == "call_method":
-        return str(node.target).rstrip("_")
-    if node.op != "call_function":
+        return spelled(str(node.target))
+    if node.op != "call_function" or node.target is torch.adaptive_avg_pool1d:
         return ""
-    named = {operator.add: "add", operator.iadd: "add", operator.sub: "sub", operator.isub: "sub"}
-    named |= {operator.mul: "mul", operator.imul: "mul", operator.truediv: "div", operator.itruediv: "div"}
-    named |= {operator.neg: "neg", operator.pow: "pow", operator.getitem: "getitem"}
-    named |= {torch.concatenate: "cat", torch.adaptive_avg_pool1d: "", torch.cat: "cat", torch.concat: "cat"}
-    return named.get(node.target, getattr(node.target, "__name__", "").rstrip("_"))
+    return spelled(getattr(node.target, "__name__", ""))
 
 
 def _nodes(value: Any) -> list[fx.Node]:

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.frames import Chunk, CleanMaps, Span, Spans, place, whole
@@ -33,6 +32,7 @@ from interp_cnn.explanation.occlusion.incremental.operations import CallSite
 from interp_cnn.explanation.occlusion.incremental.plan import Plan, chunks_of, joint_batch, plan_of
 from interp_cnn.explanation.occlusion.occluders import Occluders
 from interp_cnn.explanation.occlusion.windows import WindowGrid
+from interp_cnn.hardware.memory import free_memory
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from interp_cnn.explanation.network.operations import ELEMENTWISE
 from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.occlusion.incremental import joining, operations
 from interp_cnn.explanation.occlusion.incremental.calls import Call
@@ -42,12 +43,7 @@ POINTWISE_MODULES = (
     *(nn.SELU, nn.CELU, nn.Softplus, nn.Mish, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Tanhshrink),
     nn.Softshrink,
 )
-POINTWISE_NAMES = frozenset(
-    """
-    relu6 silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu softplus mish softsign
-    logsigmoid hardtanh tanhshrink softshrink exp abs square sqrt rsqrt log1p clamp clip
-    clamp_min clamp_max sin cos erf """.split()  # noqa: SIM905 - a list of words reads better as words
-)
+POINTWISE_NAMES = ELEMENTWISE - {"relu", "prelu", "pow", "neg"}  # which have rules of their own
 IDENTITY_MODULES = (
     nn.Identity,
     nn.Dropout,

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.network.placement import free_memory
 from interp_cnn.explanation.occlusion.incremental.costs import dense_products
 from interp_cnn.explanation.occlusion.incremental.faithful import clean_values, faithful_graph
 from interp_cnn.explanation.occlusion.incremental.jumps import jumping
@@ -30,6 +29,7 @@ from interp_cnn.explanation.occlusion.one_batch.program import Program, program_
 from interp_cnn.explanation.occlusion.one_batch.replay import Replays, Table
 from interp_cnn.explanation.occlusion.one_batch.tables import Key
 from interp_cnn.explanation.occlusion.windows import WindowGrid
+from interp_cnn.hardware.memory import free_memory
 
 logger = logging.getLogger(__name__)
 

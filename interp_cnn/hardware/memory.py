@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+import torch
+
 log = logging.getLogger(__name__)
 UNKNOWN = 4 << 30  # bytes, where nobody says
 # limit, use and statistics of a container, in the two versions of Linux' control groups
@@ -15,8 +17,10 @@ GROUPS = (
 )
 
 
-def free_memory() -> int:
-    """Bytes of main memory that can still be taken; 4 GiB where nobody says."""
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that can still be taken on a device, by default of main memory; 4 GiB where nobody says."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     free = [_free_of_machine(), *(_free_of_group(*files) for files in GROUPS)]
     return min((value for value in free if value is not None), default=UNKNOWN)
 
