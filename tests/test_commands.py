@@ -443,6 +443,20 @@ def test_a_command_that_refuses_before_it_writes_leaves_no_folder(train, capfd):
     assert not Path("outputs").exists()
 
 
+def test_a_command_that_warned_before_it_refused_leaves_no_folder(train, capfd):
+    def refuse(config):
+        logging.getLogger("interp_cnn.runs.epochs").warning(
+            "run=mine is not finished:\nits weights are those of epoch 2"
+        )
+        raise ValueError("window must fit into the image")
+
+    train.fail = refuse
+    assert cli.main(["train"]) == 2
+    said = capfd.readouterr().err
+    assert "run=mine is not finished" in said and "window must fit into the image" in said
+    assert not Path("outputs").exists()
+
+
 def test_a_command_that_refuses_after_it_began_leaves_its_log_and_what_it_wrote(train):
     def refuse(config):
         logging.getLogger("interp_cnn.commands.train").info("one epoch is done")

@@ -6,6 +6,7 @@ all, or too late (a thousand loader processes fill the memory before the first i
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "training.label_smoothing": (0, 1, False),
     "training.views": (1, 2, True),
 }
+LEVEL = re.compile(r"\S+ \S+ ([A-Z]+) ")  # of a line of a job's log, see conf/hydra/job_logging
 FOLDERS = ("run", "runs", "training.run", "data.root", "ckpt_path")  # read, never made
 FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number elsewhere
 # arguments of Lightning's Trainer that a training sets itself, and what to give instead
@@ -114,7 +116,8 @@ def _is_number(value: Any) -> bool:
 
 @contextmanager
 def nothing_left_behind(*own: str) -> Iterator[None]:
-    """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes.
+    """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes, and
+    warnings.
 
     Args:
         own: names of further files that this process wrote there.
@@ -127,7 +130,7 @@ def nothing_left_behind(*own: str) -> Iterator[None]:
     except (ValueError, OSError, HydraException):
         folder = Path(HydraConfig.get().runtime.output_dir)
         written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
-        if all(path.name in own or (path.suffix == ".log" and not path.stat().st_size) for path in written):
+        if all(path.name in own or (path.suffix == ".log" and not _tells_of_work(path)) for path in written):
             shutil.rmtree(folder / ".hydra", ignore_errors=True)
             for path in written:
                 path.unlink(missing_ok=True)
@@ -136,6 +139,12 @@ def nothing_left_behind(*own: str) -> Iterator[None]:
                 for empty in (folder, *inside):
                     empty.rmdir()
         raise
+
+
+def _tells_of_work(log: Path) -> bool:
+    """Whether a log holds more than warnings, which the terminal has shown."""
+    levels = (LEVEL.match(line) for line in log.read_text(errors="replace").splitlines())
+    return any(level is not None and level[1] != "WARNING" for level in levels)
 
 
 def check_folders(command: str) -> None:
