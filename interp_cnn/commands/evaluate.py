@@ -35,6 +35,7 @@ from interp_cnn.report.console import summary_table
 from interp_cnn.report.evaluation.tables import write_measures
 from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing
+from interp_cnn.runs.doubts import say_random_weights
 from interp_cnn.runs.folder import build_data, load_run, plain, untrained, write_json
 from interp_cnn.runs.inputs import count_of_classes, names_in
 from interp_cnn.runs.measuring import measure_run, readout_of
@@ -157,6 +158,7 @@ def _measured_network(
         stage=stage,
     )
     before = None
+    say_random_weights(config.network, config.weights)
     say_doubt(network, config.network, shape)
     names = (
         names_in(config.classes)

@@ -6,6 +6,8 @@ import torch
 from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.data.datamodule import PartDataModule
+from interp_cnn.data.photographs import photographs
+from interp_cnn.runs.doubts import LOOKED_AT, say_colour
 from interp_cnn.runs.inputs import (
     InputPicture,
     Subject,
@@ -59,6 +61,9 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
         pictures = folder_pictures(
             str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config, data)
         )
+        if first.channels == 1:
+            shown = photographs(str(config.images))
+            say_colour(first.name, [one.pixels(size) for one in shown[:LOOKED_AT]], len(shown))
         return pictures, networks
     assert data is not None  # refused above
     return set_pictures(data), networks

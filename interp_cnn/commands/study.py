@@ -25,6 +25,7 @@ from interp_cnn.data.identity import identity_of
 from interp_cnn.data.split_record import SplitRecord
 from interp_cnn.report.study import write_study
 from interp_cnn.runs.devices import computing
+from interp_cnn.runs.doubts import say_guessing
 from interp_cnn.runs.folder import Run, build_data, load_run, plain, untrained, write_json
 from interp_cnn.runs.images import leave_out_trained_on
 from interp_cnn.runs.moved_images import moved_root
@@ -96,6 +97,10 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
     measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     once = chosen.once(judged)
     names = tuple(judged.networks)
+    if "correct" in measured:
+        labels = [runs[0].data.classes[label] for label in judged.images.labels[: judged.count].tolist()]
+        for name, right in zip(names, np.atleast_2d(measured["correct"].T), strict=False):
+            say_guessing(name, right, labels)
     facts = {
         "data": f"{data['dataset']['_target_'].rpartition('.')[2].removesuffix('Parts')}, {judged.count} validation "
         "images",

@@ -19,6 +19,7 @@ from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal, refusing
 from interp_cnn.model.outputs import Output, described, hint
+from interp_cnn.runs.doubts import say_random_weights
 from interp_cnn.runs.folder import Run, build_data, load_run
 from interp_cnn.runs.images import Seen, leave_out_trained_on, same_dataset
 from interp_cnn.runs.networks import class_names, image_channels, load_network, told_apart
@@ -142,6 +143,7 @@ def network_subject(
 ) -> Subject:
     """A network by name, see `load_network`; its classes are not known yet."""
     network = load_network(spec, weights=weights, mean=mean, std=std, output=output)
+    say_random_weights(spec, weights)
     return Subject(spec, network, (), image_channels(network))
 
 
