@@ -1,6 +1,7 @@
 """Part interpretability over radii and tails, and positions on parts: literal loops and planted filters."""
 
 import itertools
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -15,6 +16,7 @@ from interp_cnn.evaluation.filters.region_settings import RADII, TAILS, RegionSe
 from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
 from interp_cnn.explanation.network.feature_maps import peaks
+from interp_cnn.report.evaluation.region_settings import settings_by_kind, settings_line
 from interp_cnn.report.evaluation.tables import write_measures
 
 CATEGORIES = torch.tensor([0, 1, 2, -1])
@@ -116,4 +118,22 @@ def test_evaluate_writes_the_settings_where_they_are_asked_for(tmp_path):
     write_measures(compare([measured]), tmp_path)
     assert (tmp_path / "figures" / "part-interpretability-settings.png").is_file()
     assert "network" in (tmp_path / "part_interpretability_settings.csv").read_text().splitlines()[0]
-    assert "net in 20" in (tmp_path / "summary.md").read_text()
+    assert "plain in 20" in (tmp_path / "summary.md").read_text()
+
+
+def test_networks_of_a_kind_are_averaged_and_their_range_is_the_band():
+    tables = [
+        pandas.DataFrame(
+            {"tail": 0.005, "cells": [1, 2], "value": values, "low": 0.0, "high": 1.0, "by_chance": 0.1}
+        )
+        for values in ([0.2, 0.4], [0.4, 0.8], [0.5, 0.5])
+    ]
+    networks = [
+        SimpleNamespace(name=name, kind=kind, region_settings=table)
+        for name, kind, table in zip("abc", ("one", "one", "two"), tables, strict=True)
+    ]
+    found = settings_by_kind(SimpleNamespace(networks=networks))
+    assert found["one"]["value"].tolist() == pytest.approx([0.3, 0.6])
+    assert found["one"]["low"].tolist() == [0.2, 0.4] and found["one"]["high"].tolist() == [0.4, 0.8]
+    assert found["two"]["low"].tolist() == [0, 0]
+    assert settings_line(SimpleNamespace(networks=networks)).endswith("2 settings: one in 1, two in 1")

@@ -22,27 +22,50 @@ def settings_table(comparison: Comparison) -> pd.DataFrame:
     return pd.concat([table.assign(network=name) for name, table in settings_of(comparison).items()])
 
 
+def settings_by_kind(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """The same for every kind of network: mean over its networks, such as seeds; of several the band is their range."""
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for one in comparison.networks:
+        if one.region_settings is not None:
+            tables.setdefault(one.kind, []).append(one.region_settings)
+    found = {}
+    for kind, some in tables.items():
+        values = pd.concat([table["value"] for table in some], axis=1)
+        mean = some[0].assign(value=values.mean(axis=1))
+        mean["by_chance"] = sum(table["by_chance"] for table in some) / len(some)
+        if len(some) > 1:
+            mean = mean.assign(low=values.min(axis=1), high=values.max(axis=1))
+        found[kind] = mean
+    return found
+
+
 def settings_figure(comparison: Comparison) -> Rgb:
     """A panel per tail: part interpretability over the discs' radius, whole receptive fields at the end."""
     panels: dict[str, dict[str, Curve]] = {}
     places: list[str] = []
-    for name, table in settings_of(comparison).items():
+    kinds = settings_by_kind(comparison)
+    for kind, table in kinds.items():
         for tail, rows in table.groupby("tail"):
-            places = [f"{cells} cells" if cells != EXACT else EXACT for cells in rows["cells"]]
+            cells = rows["cells"].tolist()
+            places = [one if one == EXACT else f"{one} cell{'s' * (one > 1)}" for one in cells]
             x = np.arange(len(rows))
             y, low, high, chance = (
                 rows[column].to_numpy() for column in ("value", "low", "high", "by_chance")
             )
             panel = panels.setdefault(f"{100 * float(str(tail)):g} % of the cells", {})
-            panel[name] = Curve(x, y, low, high)
-            panel[f"{name}, by chance"] = Curve(x, chance)
+            panel[kind] = Curve(x, y, low, high)
+            panel[f"{kind}, by chance"] = Curve(x, chance, control=True)
+    panels = {  # networks first, for their colours; then chance
+        title: {name: panel[name] for name in (*kinds, *(f"{kind}, by chance" for kind in kinds))}
+        for title, panel in panels.items()
+    }
     up = measure("part_interpretability").title.lower()
     return curve_panels(panels, across="radius of the regions", up=up, shared=True, places=places)
 
 
 def settings_line(comparison: Comparison) -> str:
-    """In how many settings each network is the highest."""
-    settings = settings_of(comparison)
+    """In how many settings each kind of network is the highest."""
+    settings = settings_by_kind(comparison)
     counts = higher_in(list(settings.values()))
-    wins = ", ".join(f"{name} in {count}" for name, count in zip(settings, counts, strict=True))
+    wins = ", ".join(f"{kind} in {count}" for kind, count in zip(settings, counts, strict=True))
     return f"Part interpretability is highest, of {len(next(iter(settings.values())))} settings: {wins}"
