@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from pytorch_lightning import Callback
@@ -14,7 +15,7 @@ from small_trainings import BATCHES, epochs_in, train
 from interp_cnn.cli import config_text
 from interp_cnn.commands import compare
 from interp_cnn.commands import train as command
-from interp_cnn.runs.folder import load_run
+from interp_cnn.runs.folder import load_checkpoint, load_run
 
 
 class Kill(Callback):
@@ -139,6 +140,19 @@ def test_weights_of_another_epoch_are_not_taken_for_the_last(diverging, tmp_path
     with caplog.at_level(logging.WARNING):
         run = load_run(tmp_path / "run", checkpoint="last")
     assert f"is not finished: its weights are those of epoch {run.epochs}" in caplog.text
+
+
+@pytest.mark.slow
+def test_weights_that_are_no_numbers_are_refused_with_their_file(diverging, tmp_path):
+    shutil.copytree(diverging, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = load_checkpoint(last)
+    content["state_dict"]["network.conv1.0.weight"][0] = torch.nan
+    torch.save(content, last)
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt holds weights that are NaN or infinite \(conv1\.0\.weight\)"
+    ):
+        load_run(tmp_path / "run")
 
 
 @pytest.mark.slow

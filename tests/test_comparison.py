@@ -43,6 +43,13 @@ def test_a_filter_on_the_head_gains_one_and_a_constant_or_noisy_one_nothing():
     assert measures.summary["tracking_filters"].value == pytest.approx(1 / 3)
 
 
+def test_a_network_whose_logits_are_no_numbers_is_refused_in_a_sentence():
+    network = PlantedNetwork()
+    network.head.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="logits that are NaN or infinite"):
+        measured(network=network)
+
+
 def test_the_figures_are_those_of_the_measures_on_the_category_alone():
     measures = measured(parts=("head", "tail"))
     _, labels, landmarks = planted_images()

@@ -1,6 +1,7 @@
 """Run folders that are damaged: one sentence about the file, what was expected and what to do; nothing left behind."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def test_a_checkpoint_that_is_none_is_refused_with_what_else_there_is(content, s
     with pytest.raises(ValueError) as refused:
         load_checkpoint(path)
     assert "checkpoint=best" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_foreign_pickle_is_refused_without_a_warning_of_torch(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match=r"save network\.state_dict\(\) instead"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"])

@@ -42,6 +42,25 @@ def test_a_jump_goes_to_the_pixels_that_cause_it_in_closed_form(weights):
     assert found.missing <= 0.01
 
 
+class Still(Peak):
+    """Masks move, and what they do to the logit is less than its rounding."""
+
+    def __init__(self, weights: Tensor, offset: float) -> None:
+        super().__init__(weights)
+        self.offset = offset
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + self.offset
+
+
+def test_a_logit_that_stays_what_it_is_has_a_map_that_misses_nothing():
+    images, baseline = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    network = Still(torch.tensor([[[[2e-20, 5e-20]]]]), offset=0.4)
+    assert network(images) == network(baseline)
+    found = integrated_gradients_with_error(network, images, torch.tensor([0]), baseline=baseline)
+    assert float(found.maps.abs().max()) <= 1e-18 and float(found.missing) <= 1e-3
+
+
 class PeakOfPeak(Peak):
     """The same function: the second mask shows what the first one left, and moves because that one does."""
 

@@ -133,6 +133,12 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
         raise ValueError(
             f"{path} does not fit the network of {folder / 'config.yaml'}: {_first(error)}"
         ) from error
+    broken = [name for name, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{path} holds weights that are NaN or infinite ({', '.join(broken[:3])}): its training diverged, or the "
+            "file was changed; train again, with a lower training.learning_rate"
+        )
     categories = {
         layer: _assigned(state, layer.replace(".", "_"), data.background) for layer in template_masks(network)
     }

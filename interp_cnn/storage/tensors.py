@@ -4,6 +4,7 @@ torch.load with `weights_only=True` and safetensors execute nothing, but torch.l
 its ZIP container has nor how large the container unpacks to: a flipped bit would become a wrong weight.
 """
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -31,7 +32,11 @@ def read_tensors(path: Path) -> dict:
     if container:
         _check_container(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of a foreign pickle, which is refused in a sentence
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises nearly every built-in exception on damaged files
         if "weights_only" in str(error):
             raise ValueError(

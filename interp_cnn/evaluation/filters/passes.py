@@ -132,8 +132,10 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
     near, active = torch.zeros(2, 0)
     total = torch.zeros((), dtype=torch.float64)
     geometry, seen = [], 0
+    finite = torch.ones((), dtype=torch.bool)
     for batch, images in reader.batches():
         maps, logits = reader.answers(images)
+        finite = logits.isfinite().all() & finite.to(logits.device)
         if not recorders:
             field = reader.field(images.shape[1])
             recorders = [ObservationRecorder(field, reader.readout) for _ in range(3)]
@@ -156,6 +158,8 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
             geometry.append((view.offset.cpu(), view.scale.cpu()))
     if not recorders:
         raise ValueError("the loader gave no batch; expected at least one image")
+    if not bool(finite):
+        raise ValueError("network returned logits that are NaN or infinite")
     offset, scale = (
         (torch.cat(column) for column in zip(*geometry, strict=True)) if probes else torch.zeros(2, 0, 1)
     )

@@ -1,8 +1,10 @@
 """The line from a baseline to an image, cut into pieces: what each piece adds to a map, and what it misses."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 SHORTEST = 2.0**-14  # of a line; below, rounding is all that a piece misses
@@ -75,9 +77,14 @@ class Line:
         return self._share(sum(piece.error for piece in self.pieces))
 
     def _share(self, part: float) -> float:
+        if not part > 0:
+            return 0.0
         change = abs(self.pieces[-1].end.score - self.pieces[0].start.score)
         way = sum(abs(piece.end.score - piece.start.score) for piece in self.pieces)
-        return part / max(change, CANCELLED * way) if part > 0 else 0.0
+        # a logit that stays what it is stays so up to its rounding
+        rounding = torch.finfo(self.difference.dtype).eps * max(abs(piece.end.score) for piece in self.pieces)
+        whole = max(change, CANCELLED * way, rounding)
+        return part / whole if whole else math.inf
 
     def worst(self, most: int, error: Callable[[Piece], float]) -> list[Piece]:
         """The pieces to halve next, at most so many."""
