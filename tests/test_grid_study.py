@@ -10,11 +10,15 @@ from torch import nn
 
 from interp_cnn.commands import study
 from interp_cnn.data.parts import PartSample, PartSet
+from interp_cnn.explanation.decisions.contributions import filter_contributions
+from interp_cnn.explanation.decisions.evidence import filter_evidence
+from interp_cnn.explanation.methods.options import Options
 from interp_cnn.studies.findings import Averages
 from interp_cnn.studies.grid_study import GridStudy
 from interp_cnn.studies.grids import Layout, grids_of
 from interp_cnn.studies.judged import Judged
 from interp_cnn.studies.ranking import Ranking
+from interp_cnn.studies.shared import map_of, maps_of_classes
 from interp_cnn.studies.single_deletion_study import SingleDeletionStudy
 
 FOCUS = Layout(2, focus=True)
@@ -217,3 +221,26 @@ def test_several_runs_of_a_kind_are_numbered_and_runs_of_other_classes_refused()
     for other in (run("plain", classes=("a", "c"), folder="y"), run("plain", size=(9, 9), folder="y")):
         with pytest.raises(ValueError, match=r"y knows 2 classes .* x 2 classes .*expected runs of the same"):
             study._check_together([run("plain"), other])  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", ["occlusion", "lrp", "filter_evidence"])
+def test_maps_of_several_classes_are_those_of_each_class_alone(name):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)
+    network, images, classes = (
+        nn.Sequential(*layers),
+        torch.rand(2, 1, 12, 12),
+        torch.tensor([[0, 3], [4, 1]]),
+    )
+    found = maps_of_classes(name, network, images, classes)
+    assert found.shape == (2, 2, 12, 12)
+    for image in range(2):
+        for place in range(2):
+            one, target = images[image : image + 1], classes[image, place : place + 1]
+            if name == "filter_evidence":
+                alone = filter_evidence(
+                    filter_contributions(network, one, target, method="deeplift"), (12, 12)
+                )
+            else:
+                alone = map_of(name, network, one, target, Options()).maps
+            torch.testing.assert_close(found[image, place], alone[0], atol=1e-5, rtol=1e-4)

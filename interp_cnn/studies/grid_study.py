@@ -77,7 +77,7 @@ class GridStudy(ImageStudy):
 
     def once(self, judged: Judged) -> dict:
         """Pictures of a grid of each layout with its maps, and facts in words."""
-        usable = _confident(judged, self.confidence, self.seed)
+        usable = _confident(judged, self.confidence)
         shrunk = _takes_one_size(judged, max(layout.side for layout in self.layouts))
         height, width = judged.images.image_size
         names = [name for name in PICTURES if name in self.methods][:3] or list(self.methods[:3])
@@ -123,7 +123,7 @@ class GridStudy(ImageStudy):
         Raises:
             ValueError: no layout has two.
         """
-        usable = _confident(judged, self.confidence, self.seed)
+        usable = _confident(judged, self.confidence)
         made = []
         for number, layout in enumerate(self.layouts):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
@@ -139,7 +139,7 @@ class GridStudy(ImageStudy):
 
     def _left_out(self, judged: Judged) -> dict[str, str]:
         """Layouts of which there are no grids, and why."""
-        classes = len(set(_confident(judged, self.confidence, self.seed).tolist()) - {-1})
+        classes = len(set(_confident(judged, self.confidence).tolist()) - {-1})
         return {
             layout.name: f"{layout.name} is left out: it takes {layout.classes} classes, images of {classes} can be "
             "used, too few for two grids."
@@ -198,7 +198,7 @@ def _asked(judged: Judged, grids: tuple[Grid, ...], shrunk: bool) -> tuple[Tenso
 
 
 @cache
-def _confident(judged: Judged, confidence: float, seed: int) -> Tensor:
+def _confident(judged: Judged, confidence: float) -> Tensor:
     """(N,) the class of each image that every network tells rightly and with this probability or more, else -1."""
     labels = torch.as_tensor(judged.images.labels)[: judged.count].clone()
     for first in range(0, judged.count, 64):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.decisions.class_filters import by_first_that_works
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works, pieces
 from interp_cnn.explanation.decisions.evidence import filter_evidence, filter_maps
 from interp_cnn.explanation.methods.occlusion import occlusion_job, unit_of
 from interp_cnn.explanation.methods.options import Options
@@ -109,7 +109,7 @@ def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, optio
 
 
 def maps_of_classes(name: str, network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Maps of several classes of each image on the processor, (B, T, H, W).
+    """Maps of several classes of each image on the processor, (B, T, H, W); a few at a time, as grids are large.
 
     Args:
         name: a method, or one of `FILTER_MAPS`.
@@ -127,12 +127,13 @@ def maps_of_classes(name: str, network: nn.Module, images: Tensor, classes: Tens
         own = drops[torch.arange(count)[:, None], classes]  # (B, T, rows, columns)
         return map_of_drops(job.grid, own.flatten(0, 1), unit_of(options)).unflatten(0, (count, asked))
     repeated, targets = images.repeat_interleave(asked, 0), classes.flatten()
-    if name in FILTER_MAPS:
-        found = by_first_that_works(
-            network, beside(network, repeated), targets.to(device_of(network)), layer=None
-        )
-        drawn = filter_evidence if name == "filter_evidence" else filter_maps
-        maps = drawn(found, (images.shape[2], images.shape[3])).cpu()
-    else:
-        maps = map_of(name, network, repeated, targets, Options()).maps
-    return maps.unflatten(0, (count, asked))
+    parts = [_maps(name, network, repeated[part], targets[part]) for part in pieces(repeated)]
+    return torch.cat(parts).unflatten(0, (count, asked))
+
+
+def _maps(name: str, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    if name not in FILTER_MAPS:
+        return map_of(name, network, images, targets, Options()).maps
+    found = by_first_that_works(network, beside(network, images), targets.to(device_of(network)), layer=None)
+    drawn = filter_evidence if name == "filter_evidence" else filter_maps
+    return drawn(found, (images.shape[2], images.shape[3])).cpu()

@@ -52,7 +52,7 @@ def patch_drops(
     images, targets = check_question(images, targets)
     side = patch_size((images.shape[2], images.shape[3]), patches)
     drops = occlusion_drops(network, images, window=side, stride=side, fill=fill)
-    own = drops[torch.arange(len(images)), targets.to(drops.device), :patches, :patches]
+    own = drops[torch.arange(len(images), device=drops.device), targets.to(drops.device), :patches, :patches]
     return own.flatten(1).double().cpu()
 
 
