@@ -204,7 +204,9 @@ def test_single_deletion_puts_the_shares_of_a_linear_network_in_the_right_order(
     chosen = SingleDeletionStudy(methods=("filter_evidence", "lrp"), seed=0, resamples=20)
     subjects = judged(classes=4, count=6, untrained=Knows(4, sharp=False))
     found = chosen.measured(subjects, subjects.batch(range(6)), 0)
-    assert found["scores"].shape == (6, 2, 2) and found["correct"].all() and found["random"].shape == (6, 2)
+    assert (
+        found["scores"].shape == (6, 2, 2) and found["correct"].all() and found["controls"].shape == (6, 2, 2)
+    )
     assert (found["scores"][:, 0] > 0.9).all()
 
 

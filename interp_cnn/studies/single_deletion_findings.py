@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from interp_cnn.figures.colours import Rgb, Theme
 from interp_cnn.studies.findings import FILTER_NOTE, Averages, DeletionSettings, Figure, Findings, bracketed
 from interp_cnn.studies.parts import Arrays
 from interp_cnn.studies.ranking import Ranking
+
+CONTROLS = ("random map", "edges of the image")  # that ask no network
 
 
 class SingleDeletionFindings:
@@ -79,12 +82,11 @@ class SingleDeletionFindings:
         return [said[:1].upper() + said[1:]]
 
     def _shown(self) -> pd.DataFrame:
-        random = [self.averages.of(values) for values in self.found["random"].T]
-        shown = self.ranking.shown({"random map": "", "even map": "0.000", "the drops themselves": "1.000"})
-        for network, one in zip(self.ranking.networks, random, strict=True):
-            shown.loc[shown.method == "random map", network] = bracketed(
-                one.value, one.low, one.high, "{:z.3f}"
-            )
+        fixed = {"even map": "0.000", "the drops themselves": "1.000"}
+        shown = self.ranking.shown({**dict.fromkeys(CONTROLS, ""), **fixed})
+        for (i, network), (j, name) in product(enumerate(self.ranking.networks), enumerate(CONTROLS)):
+            one = self.averages.of(self.found["controls"][:, i, j])
+            shown.loc[shown.method == name, network] = bracketed(one.value, one.low, one.high, "{:z.3f}")
         return shown
 
     def _figures(self) -> list[Figure]:

@@ -2,8 +2,8 @@
 
 Patches of 4 x 4 are deleted one by one (`evaluation.maps.single_deletion`); the engine of occlusion gives the drops of
 the logit. With networks that were trained on images with deleted patches (`training.deleted_patches`) the deletions are
-in their domain, and networks can be compared. Controls: the untrained network, and a random map; an even map gets 0,
-the drops themselves 1.
+in their domain, and networks can be compared. Controls: the untrained network, a random map, and the edges of the
+image, which ask no network; an even map gets 0, the drops themselves 1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from interp_cnn.explanation.network.placement import beside
 from interp_cnn.explanation.occlusion.fills import dataset_mean
 from interp_cnn.studies.findings import Findings
 from interp_cnn.studies.judged import ImageStudy, Judged
+from interp_cnn.studies.map_measures import edges
 from interp_cnn.studies.parts import Arrays
 from interp_cnn.studies.shared import FILTER_MAPS, answers, check_methods, maps_of_classes
 from interp_cnn.studies.single_deletion_findings import SingleDeletionFindings
@@ -38,12 +39,12 @@ class SingleDeletionStudy(ImageStudy):
         check_methods(self.methods, more=FILTER_MAPS)
 
     def measured(self, judged: Judged, batch: PartBatch, first: int) -> Arrays:
-        """Per image: scores (B, networks, methods), those of a random map (B, networks), the largest drop of the logit
-        (B, networks) and which answers are right (B, trained networks).
+        """Per image: scores (B, networks, methods), those of a random map and of the image's edges (B, networks, 2), and
+        which answers are right (B, trained networks).
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
         noise = torch.randn(len(batch), *batch.images.shape[2:], generator=generator)
-        found: dict[str, list] = {"scores": [], "random": [], "largest": [], "correct": []}
+        found: dict[str, list] = {"scores": [], "controls": [], "correct": []}
         for kind, network in judged.with_untrained.items():
             images = beside(network, batch.images)
             drops = patch_drops(network, images, batch.labels, fill=dataset_mean(judged.mean))
@@ -52,8 +53,8 @@ class SingleDeletionStudy(ImageStudy):
                 maps = maps_of_classes(name, network, batch.images, batch.labels[:, None])[:, 0]
                 row.append(single_deletion(maps, drops))
             found["scores"].append(torch.stack(row, 1))
-            found["random"].append(single_deletion(noise, drops))
-            found["largest"].append(drops.amax(1))
+            blind = (noise, edges(batch.images))
+            found["controls"].append(torch.stack([single_deletion(maps, drops) for maps in blind], 1))
             if kind in judged.networks:
                 found["correct"].append(answers(network, batch.images).argmax(1) == batch.labels)
         return {name: torch.stack(values, 1).cpu().numpy() for name, values in found.items()}
