@@ -39,8 +39,8 @@ class SingleDeletionStudy(ImageStudy):
         check_methods(self.methods, more=FILTER_MAPS)
 
     def measured(self, judged: Judged, batch: PartBatch, first: int) -> Arrays:
-        """Per image: scores (B, networks, methods), those of a random map and of the image's edges (B, networks, 2), and
-        which answers are right (B, trained networks).
+        """Per image: scores (B, networks, methods), those of a random map and of the image's edges (B, networks, 2),
+        and which answers are right (B, trained networks).
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
         noise = torch.randn(len(batch), *batch.images.shape[2:], generator=generator)
