@@ -6,6 +6,7 @@ import reference_measures as reference
 import torch
 
 from interp_cnn.evaluation.filters.baselines import annotation_baselines, shuffled_images
+from interp_cnn.evaluation.filters.part_windows import PATCH
 
 SIZE = 64
 
@@ -100,3 +101,28 @@ def test_the_published_table_of_baselines_comes_out_of_the_annotations(data_root
     assert found["centre"] == pytest.approx(0.069, abs=0.002)
     assert found["best_constant"] < found["centre"]
     assert found["oracle"] < 0.05 < found["best_constant"]
+
+
+def test_purity_of_constants_and_the_oracle_is_what_the_loops_give():
+    landmarks, labels = annotated(images=90)
+    options = {"image_size": (SIZE, SIZE), "grid": (4, 4), "resamples": 20}
+    rows = annotation_baselines(landmarks, labels, **options)
+    purity = {name: row["part_purity"].value for name, row in rows.items() if "part_purity" in row}
+    assert purity["oracle"] >= 0.5 and purity["oracle"] > 2 * purity["best_constant"]
+    assert purity["best_constant"] > purity["random_cell"]
+    scores = torch.arange(90, 0, -1.0).unsqueeze(1)
+    centre = torch.full((90, 1, 2), 31.5)
+    known = ~landmarks.isnan().any(dim=2).all(dim=1)
+    everywhere = reference.purities(
+        centre, scores, landmarks, [0, 1], known.nonzero().flatten().tolist(), 0, (SIZE, SIZE), PATCH, 90
+    )
+    assert purity["centre"] == pytest.approx(max(everywhere.values()), abs=0.1)  # ten images at a time
+
+
+def test_landmarks_regressed_on_nothing_are_no_better_than_their_mean_place():
+    landmarks, labels = annotated(images=120)
+    rows = annotation_baselines(landmarks, labels, image_size=(SIZE, SIZE), resamples=20)
+    mean, wandering, oracle = (
+        rows[name]["landmark_error"].value for name in ("mean_place", "random_cell", "oracle")
+    )
+    assert oracle < 0.3 * mean and wandering > 0.9 * mean

@@ -28,13 +28,20 @@ from interp_cnn.evaluation.filters.landmark_regression import (
     images_to_learn_from,
     landmark_errors,
 )
-from interp_cnn.evaluation.filters.part_windows import best_presence, consistency
+from interp_cnn.evaluation.filters.location_instability import CHUNK
+from interp_cnn.evaluation.filters.part_windows import (
+    PATCH,
+    best_presence,
+    consistency,
+    part_purity,
+    parts_inside,
+)
 from interp_cnn.evaluation.filters.replicates import error_figure
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
 
 # Imaginary filters per category: averages out which images and cells chance picks.
 ANSWERS = 8
-RANDOM_FILTERS = 64  # whose random cells landmarks are regressed on
+RANDOM_FILTERS = 64  # imaginary ones, for measures of all categories together
 JITTER = 0.05
 
 # Images at a time for which the answers of all categories are drawn.
@@ -71,7 +78,8 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
         "best_constant": judged_row(best, judge, draws),
     }
     rows |= _oracles(judge, draws, generator)
-    for name, row in _regressed(judge, draws, generator).items():
+    more = (_regressed(judge, draws, generator), _purities(judge, draws, generator))
+    for name, row in (pair for each in more for pair in each.items()):
         rows[name] = rows.get(name, {}) | row
     return rows
 
@@ -140,6 +148,45 @@ def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dic
     if other:
         rows["oracle_other_part"] = row(other)
     return rows | {"oracle_jitter": row(jittered)}
+
+
+def _purities(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
+    """Part purity of imaginary filters that like images at random, of any category."""
+    count = len(judge.labels)
+    kinds = torch.arange(judge.landmarks.shape[1]) if judge.kinds is None else judge.kinds
+    scores = torch.rand(count, RANDOM_FILTERS, generator=generator)
+    chosen = torch.randint(len(judge.cells), (count, RANDOM_FILTERS), generator=generator)
+    first = (
+        judge.landmarks.isfinite().all(dim=2).to(torch.int8).argmax(dim=1)
+    )  # (N,) a part that the image has
+    oracle = (
+        judge.landmarks[torch.arange(count), first].nan_to_num().unsqueeze(1).expand(-1, RANDOM_FILTERS, 2)
+    )
+    answers = {
+        "random_cell": judge.cells[chosen],
+        "centre": judge.centre.expand(count, RANDOM_FILTERS, 2),
+        "best_constant": _most_often_at_a_part(judge, kinds).expand(count, RANDOM_FILTERS, 2),
+        "oracle": oracle,
+    }
+    found = {}
+    for name, places in answers.items():
+        rows = part_purity(places, scores, judge.landmarks, kinds, draws.rows, judge.image_size)
+        found[name] = {"part_purity": Sampled.from_rows(rows.nanmean(dim=1), draws).estimate()}
+    return found
+
+
+def _most_often_at_a_part(judge: Judge, kinds: Tensor) -> Tensor:
+    """(2,) pixels: the fixed spot that has one and the same part in its patch on most annotated images."""
+    known = judge.landmarks.isfinite().all(dim=2).any(dim=1)
+    landmarks, best, found = judge.landmarks[known], -1.0, judge.centre
+    for some in judge.constants.split(max(1, CHUNK // max(1, landmarks.shape[0] * landmarks.shape[1]))):
+        inside = parts_inside(some.expand(len(landmarks), -1, 2), landmarks, judge.image_size, window=PATCH)
+        shares = torch.stack(
+            [inside[..., kinds == kind].any(dim=2).double().mean(dim=0) for kind in kinds.unique()]
+        )
+        if float(shares.max()) > best:
+            best, found = float(shares.max()), some[shares.amax(dim=0).argmax()]
+    return found
 
 
 def _regressed(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:

@@ -76,6 +76,7 @@ class Judge:
         cells: (M, 2) pixels, the answers that a filter of this layer can give.
         image_size: (H, W).
         top_images: each filter is judged on so many of its strongest images.
+        kinds: (P,) int64, parts of one number count as one for purity (`part_windows.sides_merged`); None: each alone.
     """
 
     landmarks: Tensor
@@ -83,6 +84,7 @@ class Judge:
     cells: Tensor
     image_size: tuple[int, int]
     top_images: int = 100
+    kinds: Tensor | None = None
 
     @property
     def diagonal(self) -> float:

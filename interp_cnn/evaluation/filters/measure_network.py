@@ -148,7 +148,8 @@ def measure_network(
     observed = seen.images if answers is None else seen.images.with_classes_of(answers)
     categories, highest = _categories(observed, classes, parts, background, filter_categories)
     cells = observed.field.cell_centres()
-    judge = Judge(observed.landmarks, observed.labels, cells, image_size, top_images)
+    kinds = sides_merged(parts)
+    judge = Judge(observed.landmarks, observed.labels, cells, image_size, top_images, kinds)
     draws = resampling(len(observed.labels), resamples=resamples, seed=seed, strata=observed.labels)
     with stage(f"{name}: judging {observed.filters} filters on {len(observed.labels)} images"):
         judgement = judge.measure_network(observed, categories, draws.rows)
@@ -177,7 +178,7 @@ def measure_network(
             region_settings = against.settings.table(resamples=resamples, seed=seed)
         figures, samples = figures | against_masks, samples | extra
     figures |= score_figures(seen, len(classes), draws, seed)
-    figures |= strongest_figures(seen, categories, sides_merged(parts), len(classes), draws, seed)
+    figures |= strongest_figures(seen, categories, kinds, len(classes), draws, seed)
     samples |= regression_figures(observed, judge, draws)
     figures |= {measure: rule(seen, draws) for measure, rule in OBSERVED.items()}
     redundancy, of_all_filters = network_figures(seen, draws)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.filters.location_instability import selections
+from interp_cnn.evaluation.filters.location_instability import CHUNK, selections
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS
 from interp_cnn.evaluation.statistics import Resampling
 
@@ -93,11 +93,15 @@ def presence_of_spots(
 
     The other arguments are those of `part_presence`.
     """
-    everywhere = spots.expand(len(landmarks), -1, 2)
-    fires = torch.ones(everywhere.shape[:2], dtype=torch.bool)
-    once = part_presence(everywhere, fires, landmarks, None, image_size)[:, 0]  # (P, M)
-    best = once.nan_to_num(nan=-1.0).argmax(dim=1)  # (P,)
-    found = part_presence(everywhere[:, best], fires[:, best], landmarks, weights, image_size)
+    shares = []
+    for some in spots.split(max(1, CHUNK // max(1, len(landmarks)))):
+        everywhere = some.expand(len(landmarks), -1, 2)
+        fires = torch.ones(everywhere.shape[:2], dtype=torch.bool)
+        shares.append(part_presence(everywhere, fires, landmarks, None, image_size)[:, 0])
+    best = torch.cat(shares, dim=1).nan_to_num(nan=-1.0).argmax(dim=1)  # (P,)
+    answers = spots[best].expand(len(landmarks), -1, 2)
+    fires = torch.ones(answers.shape[:2], dtype=torch.bool)
+    found = part_presence(answers, fires, landmarks, weights, image_size)
     return found.diagonal(dim1=0, dim2=2).T  # (P, R)
 
 

@@ -174,12 +174,18 @@ def strongest_figures(
     def of_block(block: Block) -> Iterator[Tensor]:
         yield class_purity(block.scores, labels, rows, classes)
         yield class_purity(block.scores, dealt, rows, classes)
-        yield label_agreement(block.scores, labels, categories[block.filters], rows, classes)
         yield part_purity(block.positions, block.scores, observed.landmarks, kinds, rows, size)
+        # which class is the most frequent is itself biased by resampling: an image drawn twice counts twice
+        yield label_agreement(block.scores, labels, categories[block.filters], left_out, classes)
 
-    names = ("class_purity", "class_purity_null", "label_agreement", "part_purity")
-    found = zip(names, observed.by_filter(of_block), strict=True)
-    return {name: FilterFigure.from_rows(values, draws, len(labels)) for name, values in found}
+    names = ("class_purity", "class_purity_null", "part_purity")
+    left_out = torch.stack([torch.ones(len(labels)), *(row.float() for row in _left_out(draws))])
+    *found, agreement = observed.by_filter(of_block)
+    figures = {
+        name: FilterFigure.from_rows(values, draws, len(labels))
+        for name, values in zip(names, found, strict=True)
+    }
+    return figures | {"label_agreement": _jackknifed(agreement, len(labels))}
 
 
 def regression_figures(observed: Observations, judge: Judge, draws: Resampling) -> dict[str, Sampled]:
