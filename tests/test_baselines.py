@@ -96,7 +96,9 @@ def read_animal_parts(folder, size):
 def test_the_published_table_of_baselines_comes_out_of_the_annotations(data_root):
     landmarks, labels = read_animal_parts(data_root / "animalparts128", 128)
     rows = annotation_baselines(landmarks, labels, image_size=(128, 128), resamples=50)
-    found = {name: row["location_instability"].value for name, row in rows.items()}
+    found = {
+        name: row["location_instability"].value for name, row in rows.items() if "location_instability" in row
+    }
     assert found["random_cell"] == pytest.approx(0.152, abs=0.003)
     assert found["centre"] == pytest.approx(0.069, abs=0.002)
     assert found["best_constant"] < found["centre"]
