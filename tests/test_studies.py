@@ -55,6 +55,13 @@ def test_parts_that_are_done_are_not_made_again_and_end_the_same(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_parts_file_under_the_name_of_another_is_not_taken_for_it(tmp_path):
+    parts = {name: lambda value=value: {"a": np.array([value])} for name, value in (("one", 1), ("two", 2))}
+    done_in_parts(tmp_path, "key", parts, label="counting")
+    (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes())
+    assert [int(part["a"][0]) for part in done_in_parts(tmp_path, "key", parts, label="counting")] == [1, 2]
+
+
 def test_groups_of_occluders_share_out_what_a_linear_network_loses():
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
     images, targets = torch.rand(3, 1, 6, 6), torch.tensor([0, 1, 0])

@@ -1,7 +1,7 @@
 """Work in parts that are done once: each part's arrays lie in a file, and a study that was stopped goes on after them.
 
-A file carries a fingerprint of all that it depends on; a part made otherwise, or damaged, is made again. Files appear
-whole or not at all, so that a kill at any moment costs one part.
+A file carries a fingerprint of all that it depends on, and its part's name; one made otherwise, or damaged, is made
+again. Files appear whole or not at all, so that a kill at any moment costs one part.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def done_in_parts(
     with progress_bar() as bar:
         task = bar.add_task(label, total=len(parts), seen=f"0/{len(parts)} parts")
         for name, make in parts.items():
-            found.append(_part(folder / f"{name}.npz", fingerprint, make))
+            found.append(_part(folder / f"{name}.npz", f"{fingerprint} {name}", make))
             bar.update(task, completed=len(found), seen=f"{len(found)}/{len(parts)} parts")
     return found
 
