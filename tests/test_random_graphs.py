@@ -24,6 +24,9 @@ def brute_force(network, images, occluders, grid):
     return drops
 
 
+ALLOWED = 1e-8  # of the largest drop
+
+
 def examined(seed):
     """The largest error over the largest drop in random network number `seed`, the share of windows that the engine
     leaves to plain passes, and the engine; None if torch itself refuses it or it is untraceable.
@@ -57,7 +60,16 @@ def examined(seed):
     scale = max(float(expected.abs().max()), 1e-6 * float(clean.logits.abs().max()))
     left_to_plain_passes = float(undecided.double().mean())
     errors = (found - expected).abs().amax(1).masked_fill(undecided, 0)
+    if float(errors.max()) > ALLOWED * scale:
+        # a tie that rounding breaks one way in a batch and the other way alone: plain passes have two answers, then
+        with torch.no_grad():
+            alone = brute_force(_image_by_image(network), images, occluders, grid)
+        errors = errors.minimum((found - alone).abs().amax(1))
     return float(errors.max()) / scale, left_to_plain_passes, engine
+
+
+def _image_by_image(network):
+    return lambda images: torch.cat([network(one) for one in images.split(1)])
 
 
 def assert_exact(seeds):
@@ -69,7 +81,7 @@ def assert_exact(seeds):
             continue
         error, left_to_plain_passes, engine = answer
         plain += left_to_plain_passes
-        assert error <= 1e-8, f"Drawing({seed}): {error:.2g} in {engine.graph.module.code}"
+        assert error <= ALLOWED, f"Drawing({seed}): {error:.2g} in {engine.graph.module.code}"
     assert refused <= 0.15 * len(seeds), f"{refused} of {len(seeds)} networks were not traced"
     assert plain <= 0.05 * len(seeds), (
         f"{plain:.1f} of {len(seeds)} networks' windows were left to plain passes"
@@ -79,6 +91,12 @@ def assert_exact(seeds):
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_random_networks_are_exact():
     assert_exact(range(20))
+
+
+@pytest.mark.parametrize("seed", [1355, 1000709])
+def test_networks_that_answer_otherwise_in_a_batch_get_one_of_the_two_answers(seed):
+    error, left_to_plain_passes, _ = examined(seed)
+    assert error <= ALLOWED and left_to_plain_passes < 0.5
 
 
 @pytest.mark.parametrize(("seed", "fill"), [(34, 0.0), (1102, 0.0), (1102, 0.5)])
