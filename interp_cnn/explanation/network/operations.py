@@ -4,6 +4,7 @@ Both engines that look into networks ask here: the tape of LRP and DeepLIFT, and
 
     rectifiers    cut off or flatten what is negative; `gradients.rectifiers` changes their gradients
     elementwise   y_i depends on x_i alone: activations, clamps, powers             (one input, same shape)
+    jumps         what they answer jumps where a value crosses a bound: rounding may decide it
     moves         every y_i is a copy of one x_j: views, slices, concatenation, padding
     winners       every y_i is a copy of one x_j, the largest in its window: max-pooling, amax
     sums          linear without weights to learn: average pooling, means, interpolation, einsum with a constant
@@ -52,6 +53,10 @@ ELEMENTWISE = RECTIFIERS | {
     *("softshrink", "erf", "expit", "clamp", "clamp_min", "clamp_max", "abs", "exp", "expm1", "log", "log1p"),
     *("sqrt", "rsqrt", "square", "reciprocal", "pow", "neg", "sin", "cos", "atan", "positive"),
 }
+JUMPS = frozenset(
+    {"sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "frac", "fmod", "remainder", "mod", "floordiv"}
+    | {"floor_divide", "heaviside", "hardshrink", "threshold", "bernoulli"}
+)
 MOVES = {
     *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "permute", "transpose"),
     *("swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT", "squeeze", "unsqueeze", "expand"),

@@ -44,6 +44,10 @@ BUDGET = 48 * 2**20  # bytes of frames that live together: what a processor's ca
 Changes = Callable[[range, tuple[int, ...], tuple[int, ...]], Tensor]
 
 
+# Differences of two orders of summation stay far below, those of a place or a jump decided otherwise lie above.
+UNLIKE = {torch.float32: 3e-4, torch.float64: 1e-8}
+
+
 @dataclass
 class Clean:
     """The clean images' logits (B, K) and maps."""
@@ -51,6 +55,7 @@ class Clean:
     logits: Tensor
     maps: CleanMaps
     largest: dict[str, Tensor]  # (B,) of what the rest reads, where that jumps; see `jumps`
+    unlike: Tensor  # (B,): on the same values the dense rest answers otherwise than the network, as rounding decides
 
 
 @dataclass
@@ -164,6 +169,7 @@ class IncrementalOcclusion:
     def _kept(self, images: Tensor, values: dict[str, Tensor]) -> Clean:
         graph, plan = self.graph, self.plan
         logits = values[graph.output].to(images)
+        plain, unlike = logits, torch.zeros(len(images), dtype=torch.bool, device=logits.device)
         largest = largest_on_the_way(graph, values, plan.ordered) if plan.jumps else {}
         inside = {}
         for name in (*plan.moving, *plan.joint):
@@ -173,7 +179,9 @@ class IncrementalOcclusion:
             # what is subtracted from densely computed logits must carry the same rounding
             known = {n: _written(inside[n], graph.steps[n]) for n in plan.frontier}
             logits = graph.dense(known, [graph.output])[graph.output]
-        return Clean(logits, CleanMaps(inside, self.dtype, self.margins), largest)
+            if self.dtype in UNLIKE:
+                unlike = (logits - plain).abs().amax(1) > UNLIKE[self.dtype] * plain.abs().amax(1)
+        return Clean(logits, CleanMaps(inside, self.dtype, self.margins), largest, unlike)
 
     def batches(
         self, images: int, budget: int = BUDGET, wanted: np.ndarray | None = None
@@ -286,7 +294,7 @@ class IncrementalOcclusion:
         plan, output = self.plan, self.graph.output
         number = next(iter(deltas.values())).shape[1]
         chunk = Chunk(images, range(number), range(1))
-        doubts = [torch.zeros(len(images), number, dtype=torch.bool, device=clean.logits.device)]
+        doubts = [clean.unlike[images.start : images.stop, None].expand(-1, number)]
         # narrow frames decide peaks as well as they can
         told: list[Tensor] | None = [] if self.dtype.itemsize >= 4 else None
         self._propagate(plan.joint, deltas, set(plan.frontier), chunk, clean.maps, undecided=told)

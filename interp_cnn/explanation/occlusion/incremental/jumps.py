@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from interp_cnn.explanation.network.operations import JUMPS
 from interp_cnn.explanation.occlusion.incremental.evaluation import GraphStep
 from interp_cnn.explanation.occlusion.incremental.graph import Graph
 from interp_cnn.explanation.occlusion.incremental.joining import Multiply
@@ -25,11 +26,6 @@ UNITS = 8  # of rounding, by which values are moved
 # numbers of as many bits, and a factor that spreads these
 WHOLE = {torch.float32: (torch.int32, 0x2C1B3C6D), torch.float64: (torch.int64, 0x2545F4914F6CDD1D)}
 PASSES = 3  # over the dense rest of a network that jumps
-NAMES = frozenset(
-    """
-    sign sgn round floor ceil trunc fix frac fmod remainder mod floordiv floor_divide heaviside hardshrink threshold
-    bernoulli """.split()  # noqa: SIM905 - a list of words reads better as words
-)
 MODULES = (nn.Hardshrink, nn.Threshold)
 
 
@@ -49,7 +45,7 @@ def _jumps(graph: Graph, step: GraphStep) -> bool:
     if step.node.op == "call_module":
         return isinstance(graph.module.get_submodule(str(target)), MODULES)
     name = getattr(target, "__name__", str(target)).strip("_")
-    return name in NAMES or "quantize" in name or bool(step.node.kwargs.get("rounding_mode"))
+    return name in JUMPS or "quantize" in name or bool(step.node.kwargs.get("rounding_mode"))
 
 
 def largest_on_the_way(graph: Graph, values: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from interp_cnn.explanation.network.operations import ELEMENTWISE
+from interp_cnn.explanation.network.operations import ELEMENTWISE, JUMPS
 from interp_cnn.explanation.network.part_mask import PartMask
 from interp_cnn.explanation.occlusion.incremental import joining, operations
 from interp_cnn.explanation.occlusion.incremental.calls import Call
@@ -43,7 +43,9 @@ POINTWISE_MODULES = (
     *(nn.SELU, nn.CELU, nn.Softplus, nn.Mish, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Tanhshrink),
     nn.Softshrink,
 )
-POINTWISE_NAMES = ELEMENTWISE - {"relu", "prelu", "pow", "neg"}  # which have rules of their own
+POINTWISE_NAMES = (
+    ELEMENTWISE - {"relu", "prelu", "pow", "neg"} - JUMPS
+)  # which have rules of their own, or none
 IDENTITY_MODULES = (
     nn.Identity,
     nn.Dropout,
