@@ -84,7 +84,7 @@ class Explanations:
     def __post_init__(self) -> None:
         for subject in self.networks:
             frozen(subject.network.to(self.device))
-        networks = [f"{one.name} {one.classes} {fingerprint(one.network)}" for one in self.networks]
+        networks = [f"{it.name} {it.classes} {fingerprint(it.network)}" for it in self.networks]
         self._asks = "\n".join(
             [code_of("interp_cnn.explanation"), precision_now(), repr(asdict(self.settings)), *networks]
         )
@@ -111,18 +111,18 @@ class Explanations:
         with bar, written_table(self.folder / self._named("manifest")) as manifest:
             manifest.writerow(("file", "maps", "sha256", "question"))
             for batch in (batch for block in blocks for batch in self._batches(block, batch_size)):
-                if not all(one.done for one in batch):
+                if not all(waiting.done for waiting in batch):
                     self._explain(
                         batch, self._size(batch[0], batch_size), look, lambda share: bar.advance(task, share)
                     )
                 seen = len(self.names) + len(self.bad)
                 bar.update(task, seen=f"{seen}/{count} images", completed=float(seen))
-                for one in batch:
-                    record = explained.read_record(self.folder / "images" / one.name)
+                for waiting in batch:
+                    record = explained.read_record(self.folder / "images" / waiting.name)
                     assert record is not None  # it was found whole, or has just been written
                     self._note_refusals(record)
-                    place = f"images/{one.name}/{explained.MAPS}"
-                    manifest.writerow((one.picture.name, place, record.map_sha256, one.fingerprint))
+                    place = f"images/{waiting.name}/{explained.MAPS}"
+                    manifest.writerow((waiting.picture.name, place, record.map_sha256, waiting.fingerprint))
         self._write_quarantine()
         if not self.names and self.bad:
             raise ValueError(f"none of the {len(self.bad)} images could be read; the first: {self.bad[0][1]}")
@@ -143,10 +143,11 @@ class Explanations:
     def estimate(self, pictures: Sequence[InputPicture]) -> list[str]:
         """What the maps of these images will cost, by the first of them, in lines; nothing is asked yet."""
         lines, total, image = [], 0.0, pictures[0].pixels().to(self.device)
-        for one in self.networks:
+        for subject in self.networks:
             for name in self.settings.methods:
-                passes, seconds = estimated(name, one.network, image, self.settings.options)
-                lines.append(f"{one.name}, {name}: {passes:,.0f} forward passes, {seconds:.2g} s an image")
+                passes, seconds = estimated(name, subject.network, image, self.settings.options)
+                cost = f"{passes:,.0f} forward passes, {seconds:.2g} s an image"
+                lines.append(f"{subject.name}, {name}: {cost}")
                 total += seconds * len(pictures)
         return [*lines, f"{len(pictures)} images: about {duration(total)}"]
 
@@ -170,8 +171,8 @@ class Explanations:
         scales: dict[str, float] = {}
         for name in self.names:
             record = explained.read_record(self.folder / "images" / name)
-            for one in (one for answer in (record.answers if record else ()) for one in answer.maps):
-                scales[one.method] = max(scales.get(one.method, 0.0), one.scale)
+            for it in (it for answer in (record.answers if record else ()) for it in answer.maps):
+                scales[it.method] = max(scales.get(it.method, 0.0), it.scale)
         return scales
 
     def _blocks(self, pictures: Sequence[InputPicture], size: int) -> list[list[tuple[str, InputPicture]]]:
@@ -196,22 +197,22 @@ class Explanations:
         """
         batch: list[_Waiting] = []
         for name, picture in block:
-            one = self._looked_at(name, picture)
-            if one is None:
+            waiting = self._looked_at(name, picture)
+            if waiting is None:
                 continue
             if batch and (
-                batch[0].pixels.shape != one.pixels.shape or len(batch) == self._size(one, batch_size)
+                batch[0].pixels.shape != waiting.pixels.shape or len(batch) == self._size(waiting, batch_size)
             ):
                 yield batch
                 batch = []
-            batch.append(one)
+            batch.append(waiting)
         if batch:
             yield batch
 
-    def _size(self, one: _Waiting, batch_size: int | None) -> int:
-        shape = tuple(one.pixels.shape)
+    def _size(self, waiting: _Waiting, batch_size: int | None) -> int:
+        shape = tuple(waiting.pixels.shape)
         if shape not in self._sizes:
-            pixels = one.pixels.to(self.device)
+            pixels = waiting.pixels.to(self.device)
             self._sizes[shape] = batch_size or min(fitting_batch(it.network, pixels) for it in self.networks)
         return self._sizes[shape]
 
@@ -244,34 +245,33 @@ class Explanations:
     ) -> None:
         """Ask every network by every method, then record and draw; `advance` hears of the work, 1.0 an image."""
         options = replace(self.settings.options, batch_size=size)
-        images = torch.stack([one.pixels for one in batch]).to(self.device)
+        images = torch.stack([it.pixels for it in batch]).to(self.device)
+        pictures = [it.picture for it in batch]
         answers: list[list[Answer]] = [[] for _ in batch]
         maps: list[dict[str, np.ndarray]] = [{} for _ in batch]
         for subject in self.networks:
-            network, targets, heads = resolve_targets(
-                self.settings, subject, images, [one.picture for one in batch]
-            )
+            network, targets, heads = resolve_targets(self.settings, subject, images, pictures)
             records: list[list[MapRecord]] = [[] for _ in batch]
             for name, share in self._shares(images):
-                found = asked(name, network, images, targets, options, tolerant=True)
-                for place, one in enumerate(found):
-                    records[place].append(_map_record(name, one, self.settings, subject.classes))
-                    if isinstance(one, ImageMap):
+                results = asked(name, network, images, targets, options, tolerant=True)
+                for place, result in enumerate(results):
+                    records[place].append(_map_record(name, result, self.settings, subject.classes))
+                    if isinstance(result, ImageMap):
                         key = explained.map_key(subject.name, name, len(self.networks))
-                        maps[place][key] = one.values.numpy()
+                        maps[place][key] = result.values.numpy()
                 advance(len(batch) * share)
             self._check_answered(records)
             for place, head in enumerate(heads):
                 answers[place].append(replace(head, maps=records[place]))
-        for place, one in enumerate(batch):
-            folder = self.folder / "images" / one.name
+        for place, waiting in enumerate(batch):
+            folder = self.folder / "images" / waiting.name
             map_bytes, map_sha256 = explained.write_maps(folder, maps[place])
-            _, height, width = one.pixels.shape
+            _, height, width = waiting.pixels.shape
             record = ImageRecord(
-                file=one.picture.name,
-                label=one.picture.label,
+                file=waiting.picture.name,
+                label=waiting.picture.label,
                 size=(height, width),
-                question=one.fingerprint,
+                question=waiting.fingerprint,
                 answers=answers[place],
                 map_bytes=map_bytes,
                 map_sha256=map_sha256,
@@ -279,21 +279,21 @@ class Explanations:
             if look is None:
                 explained.write_record(folder, record)
             else:
-                explained.draw(folder, record, look, image=lambda one=one: one.pixels.numpy())
+                explained.draw(folder, record, look, image=lambda waiting=waiting: waiting.pixels.numpy())
 
     def _check_answered(self, records: list[list[MapRecord]]) -> None:
         """Raise where methods were asked for by name and none of them has a map of any image of a batch."""
-        asked_by_name, answers = not self.settings.tolerant, [one for row in records for one in row]
-        if asked_by_name and all(one.refused for one in answers):
-            raise Refusal(f"{answers[0].method}: {answers[0].refused}")
+        asked_by_name, map_records = not self.settings.tolerant, [it for row in records for it in row]
+        if asked_by_name and all(it.refused for it in map_records):
+            raise Refusal(f"{map_records[0].method}: {map_records[0].refused}")
 
     def _note_refusals(self, record: ImageRecord) -> None:
         """Count an image's refusals; the first of each method is said."""
         for answer in record.answers:
-            for one in (one for one in answer.maps if one.refused):
-                if not self.refused[answer.network, one.method]:
-                    log.warning("%s of %s refused: %s", one.method, answer.network, one.refused)
-                self.refused[answer.network, one.method] += 1
+            for map_record in (map_record for map_record in answer.maps if map_record.refused):
+                if not self.refused[answer.network, map_record.method]:
+                    log.warning("%s of %s refused: %s", map_record.method, answer.network, map_record.refused)
+                self.refused[answer.network, map_record.method] += 1
 
     def _shares(self, images: Tensor) -> list[tuple[str, float]]:
         """Each method's share of the work on an image."""
@@ -316,12 +316,12 @@ class Explanations:
 
 
 def _map_record(
-    name: str, one: ImageMap | Refusal, settings: MapSettings, classes: Sequence[str]
+    name: str, result: ImageMap | Refusal, settings: MapSettings, classes: Sequence[str]
 ) -> MapRecord:
     method = method_named(name, settings.options)
-    if isinstance(one, Refusal):
-        return MapRecord(name, method.unit, method.signed, refused=str(one))
-    values = one.values.numpy()
+    if isinstance(result, Refusal):
+        return MapRecord(name, method.unit, method.signed, refused=str(result))
+    values = result.values.numpy()
     grain = settings.grain or max(1, round(max(values.shape) / CELLS_DRAWN))
     shown = np.unique(values).astype(int).tolist() if method.classes else []
     record = MapRecord(
@@ -330,11 +330,11 @@ def _map_record(
         signed=method.signed,
         grain=grain if method.cells else 1,
         cells=method.cells,
-        sum=None if method.classes else one.sum,
-        expected=one.expected,
-        seconds=one.seconds,
-        forward_passes=one.forward_passes,
-        note=one.note,
+        sum=None if method.classes else result.sum,
+        expected=result.expected,
+        seconds=result.seconds,
+        forward_passes=result.forward_passes,
+        note=result.note,
         classes=[[number, classes[number]] for number in shown],
     )
     return record.with_values(values)

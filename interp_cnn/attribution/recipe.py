@@ -90,7 +90,7 @@ def about_maps(request: MapRequest, *, explained: int, left_out: int, command: s
         command: that makes the same again.
     """
     settings, options = request.settings, request.settings.options
-    names = " and ".join(one.name for one in request.networks)
+    names = " and ".join(subject.name for subject in request.networks)
     target = {"predicted": "the class that the network predicts", "true": "the image's own class"}
     explained_class = target.get(settings.target, f"the class {settings.target}")
     against = ", minus that of the best other class" if settings.against_runner_up else ""

@@ -88,7 +88,7 @@ def share_of(shard: str | None) -> tuple[int, int] | None:
     """(k, n) of `k/n`."""
     if shard is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
-    if not found or not int(found[1]) < int(found[2]):
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard))
+    if not match or not int(match[1]) < int(match[2]):
         raise ValueError(f"shard={shard}: expected K/N with K from 0 to N-1, such as 0/4, 1/4, 2/4 and 3/4")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

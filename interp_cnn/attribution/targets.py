@@ -37,7 +37,9 @@ def resolve_targets(
         logits = check_logits(subject.network(images), len(images)).cpu()
     if settings.against_runner_up and logits.shape[1] < 2:
         raise ValueError(f"against=runner_up: {subject.name} knows one class only")
-    targets = [_target(settings.target, subject, *one) for one in zip(logits, pictures, strict=True)]
+    targets = [
+        _target(settings.target, subject, row, picture) for row, picture in zip(logits, pictures, strict=True)
+    ]
     rivals = [_rival(row, target) for row, target in zip(logits, targets, strict=True)]
     answers: list[Answer] = []
     for row, target, rival in zip(logits, targets, rivals, strict=True):

@@ -52,8 +52,7 @@ def run(arguments: list[str]) -> int:
     """
     match arguments:
         case ["query", line]:
-            found = candidates(line)
-            print("\n".join(found))
+            print("\n".join(candidates(line)))
         case [shell] if shell in _SCRIPTS:
             print(_SCRIPTS[shell])
         case _:
@@ -74,8 +73,8 @@ def candidates(line: str) -> list[str]:
     words = line.split()
     word = words.pop() if line[-1:].strip() else ""
     if len(words) < 2:
-        found = (*COMMANDS, *PLAIN_COMMANDS, "--help", "--version") if word[:1] == "-" else None
-        return sorted(name for name in found or (*COMMANDS, *PLAIN_COMMANDS) if name.startswith(word))
+        flags = ("--help", "--version") if word[:1] == "-" else ()
+        return sorted(name for name in (*COMMANDS, *PLAIN_COMMANDS, *flags) if name.startswith(word))
     command, overrides = words[1], words[2:]
     if command == "board":
         return _paths(word)
@@ -122,9 +121,9 @@ def _keys(command: str, overrides: list[str], groups: dict[str, list[str]]) -> d
         choice = value.split(",")[0]
         if choice in groups.get(key, ()):
             chosen[key] = choice
-    found = {setting.key: setting.default for setting in config_text.composed(command, chosen)}
-    inner = {name.rpartition(".")[0] for name in found}  # an experiment fills what is empty without it
-    return {key: default for key, default in found.items() if key not in inner}
+    defaults = {setting.key: setting.default for setting in config_text.composed(command, chosen)}
+    inner = {name.rpartition(".")[0] for name in defaults}  # an experiment fills what is empty without it
+    return {key: default for key, default in defaults.items() if key not in inner}
 
 
 def _paths(start: str) -> list[str]:

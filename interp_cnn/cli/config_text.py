@@ -37,12 +37,12 @@ def config_folder() -> Path:
 
 def groups() -> dict[str, list[str]]:
     """Every config group with its choices, both sorted; Hydra's own settings are left out."""
-    found = {}
+    choices_of = {}
     for folder in sorted(path for path in config_folder().iterdir() if path.is_dir()):
         choices = sorted(file.stem for file in folder.glob("*.yaml"))
         if folder.name != "hydra" and choices:
-            found[folder.name] = choices
-    return found
+            choices_of[folder.name] = choices
+    return choices_of
 
 
 def description(name: str) -> str:
@@ -73,24 +73,26 @@ def settings(name: str) -> list[Setting]:
     tree = yaml.compose(source)
     if not isinstance(tree, yaml.MappingNode):
         return []
-    found: dict[str, Setting] = {}
+    by_key: dict[str, Setting] = {}
     for sibling in (yaml.safe_load(source) or {}).get("defaults", []):
         if isinstance(sibling, str) and sibling != "_self_":
-            found |= {setting.key: setting for setting in settings(str(Path(name).parent / sibling))}
+            by_key |= {setting.key: setting for setting in settings(str(Path(name).parent / sibling))}
     for setting in _leaves(tree, source.splitlines(), prefix=""):
-        inherited = found[setting.key].comment if setting.key in found else ""
-        found[setting.key] = replace(setting, comment=setting.comment or inherited)
-    return list(found.values())
+        inherited = by_key[setting.key].comment if setting.key in by_key else ""
+        by_key[setting.key] = replace(setting, comment=setting.comment or inherited)
+    return list(by_key.values())
 
 
 def composed(command: str, choices: Mapping[str, str | None]) -> list[Setting]:
     """The settings of a command by their dotted names, under the choices made (default: its own ones)."""
-    found = settings(command)
+    all_settings = settings(command)
     for group, choice in {**chosen(command), **choices}.items():
         if choice in groups().get(group, ()):
             prefix = "" if group == "experiment" else f"{group}."  # an experiment speaks of all settings
-            found += [replace(item, key=f"{prefix}{item.key}") for item in settings(f"{group}/{choice}")]
-    return found
+            all_settings += [
+                replace(item, key=f"{prefix}{item.key}") for item in settings(f"{group}/{choice}")
+            ]
+    return all_settings
 
 
 def check_kind(setting: Setting, value: Any) -> None:

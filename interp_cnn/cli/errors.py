@@ -101,17 +101,17 @@ def _choice(error: MissingConfigException) -> str:
 def _composition(error: CompactHydraException, command: str, overrides: list[str]) -> str:
     text, cause = str(error), error.__cause__
     for pattern in _UNKNOWN_KEY:
-        if found := pattern.match(text):
-            return _key(found[1], command, overrides)
-    if found := re.match(r"Ambiguous value for argument '(.+?)'", text):
-        key, _, value = found[1].partition("=")
-        return f"{found[1]!r} has several values: add -m to run each, or write {key}=[{value}] for a list"
-    if found := re.match(r"You must specify '(.+?)'", text):
-        return f"{found[1]} has no choice: write {found[1]}=CHOICE ({_choices(found[1])})"
-    if found := re.match(r"(\S+) appears more than once in the final defaults list", text):
-        return f"{found[1]} is chosen twice: write {found[1]}=CHOICE without the + ({_choices(found[1])})"
-    if found := re.match(r"Could not append to config. An item is already at '(.+?)'", text):
-        return f"{found[1]} exists already: leave out the +"
+        if match := pattern.match(text):
+            return _key(match[1], command, overrides)
+    if match := re.match(r"Ambiguous value for argument '(.+?)'", text):
+        key, _, value = match[1].partition("=")
+        return f"{match[1]!r} has several values: add -m to run each, or write {key}=[{value}] for a list"
+    if match := re.match(r"You must specify '(.+?)'", text):
+        return f"{match[1]} has no choice: write {match[1]}=CHOICE ({_choices(match[1])})"
+    if match := re.match(r"(\S+) appears more than once in the final defaults list", text):
+        return f"{match[1]} is chosen twice: write {match[1]}=CHOICE without the + ({_choices(match[1])})"
+    if match := re.match(r"Could not append to config. An item is already at '(.+?)'", text):
+        return f"{match[1]} exists already: leave out the +"
     if isinstance(cause, OmegaConfBaseException):
         return f"{text.splitlines()[0] if text else 'the settings do not fit'}: {_value(cause)}"
     return text

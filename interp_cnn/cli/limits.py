@@ -115,12 +115,12 @@ def _is_number(value: Any) -> bool:
 
 
 @contextmanager
-def nothing_left_behind(*own: str) -> Iterator[None]:
+def nothing_left_behind(*files: str) -> Iterator[None]:
     """What is refused before anything starts leaves no folder, unless there was more in it than Hydra writes, and
     warnings.
 
     Args:
-        own: names of further files that this process wrote there.
+        files: names of further files that this process wrote there.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -130,11 +130,11 @@ def nothing_left_behind(*own: str) -> Iterator[None]:
     except (ValueError, OSError, HydraException):
         folder = Path(HydraConfig.get().runtime.output_dir)
         written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
-        if all(path.name in own or (path.suffix == ".log" and not _tells_of_work(path)) for path in written):
+        if all(it.name in files or (it.suffix == ".log" and not _tells_of_work(it)) for it in written):
             shutil.rmtree(folder / ".hydra", ignore_errors=True)
             for path in written:
                 path.unlink(missing_ok=True)
-            inside = [one for one in folder.parents if Path.cwd() in one.parents]
+            inside = [parent for parent in folder.parents if Path.cwd() in parent.parents]
             with suppress(OSError):  # until one that is not empty, such as the folder of other runs
                 for empty in (folder, *inside):
                     empty.rmdir()

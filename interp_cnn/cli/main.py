@@ -85,10 +85,10 @@ def _dispatch(words: list[str]) -> int:
         return _until_unread(partial(importlib.import_module(f"interp_cnn.{room}.{command}").run, rest))
     if "-h" in rest or "--help" in rest:
         return _show(usage.command_help(command, rest))
-    found = as_typed.overrides(command, rest)
+    overrides = as_typed.overrides(command, rest)
     if sys.stderr.isatty():
         print("loading ...", end="\r", file=sys.stderr, flush=True)  # the next line takes its place
-    return _run_with_hydra(command, found)
+    return _run_with_hydra(command, overrides)
 
 
 def _show(text: str) -> int:
@@ -152,7 +152,7 @@ def _job(command: str, config: Any) -> Any:
 def _close_log_files() -> None:
     """The job's log is closed with the job: whoever calls `main` from Python is left no open files."""
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, logging.FileHandler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
 

@@ -81,12 +81,12 @@ def command_help(command: str, words: Sequence[str] = ()) -> str:
     """
     groups = config_text.groups()
     pairs = [word.lstrip("+").partition("=") for word in words]
-    asked = {key: choice for key, _, choice in pairs if choice in groups.get(key, ())}
+    chosen = {key: choice for key, _, choice in pairs if choice in groups.get(key, ())}
     everything = "all" in words
     lines = [f"usage: interp-cnn {command} [GROUP=CHOICE ...] [KEY=VALUE ...]", ""]
     lines += [config_text.description(command), ""]
     if everything:
-        lines += ["settings (KEY=VALUE):", *_table(config_text.composed(command, asked))]
+        lines += ["settings (KEY=VALUE):", *_table(config_text.composed(command, chosen))]
     else:
         lines += [
             f"settings used most (KEY=VALUE; interp-cnn {command} --help all lists every one):",
@@ -97,27 +97,27 @@ def command_help(command: str, words: Sequence[str] = ()) -> str:
         for choice in groups.get(group, ()):
             text = f"{'*' if choice == default else ' '} {group}={choice}"
             lines.append(f"{text:<24}  {config_text.description(f'{group}/{choice}')}".rstrip())
-    for group, choice in {} if everything else asked.items():
+    for group, choice in {} if everything else chosen.items():
         prefix = "" if group == "experiment" else f"{group}."
-        found = config_text.settings(f"{group}/{choice}")
+        settings = config_text.settings(f"{group}/{choice}")
         lines += ["", f"{group}={choice}: {config_text.description(f'{group}/{choice}')}".rstrip(": ")]
-        lines += _table([config_text.Setting(prefix + s.key, s.default, s.comment) for s in found])
+        lines += _table([config_text.Setting(prefix + s.key, s.default, s.comment) for s in settings])
     return "\n".join([*lines, "", "flags:", FLAGS])
 
 
 def most_used(command: str) -> list[config_text.Setting]:
     """The settings of `MOST_USED` that the command has."""
-    known = {one.key: one for one in config_text.composed(command, {})}
-    for one in config_text.settings(OWN_IMAGES):
-        key = f"data.{one.key}"
+    known = {setting.key: setting for setting in config_text.composed(command, {})}
+    for setting in config_text.settings(OWN_IMAGES):
+        key = f"data.{setting.key}"
         if key not in known:
             known[key] = config_text.Setting(
-                key, one.default, f"of data=image_folder: {one.comment}".rstrip(": ")
+                key, setting.default, f"of data=image_folder: {setting.comment}".rstrip(": ")
             )
     return [known[key] for key in MOST_USED[command] if key in known]
 
 
-def _table(found: list[config_text.Setting]) -> list[str]:
-    texts = [f"{setting.key}={setting.default}" for setting in found]
+def _table(settings: list[config_text.Setting]) -> list[str]:
+    texts = [f"{setting.key}={setting.default}" for setting in settings]
     width = min(max(map(len, texts), default=0), 36)
-    return [f"  {text:<{width}}  {s.comment}".rstrip() for text, s in zip(texts, found, strict=True)]
+    return [f"  {text:<{width}}  {s.comment}".rstrip() for text, s in zip(texts, settings, strict=True)]

@@ -43,7 +43,7 @@ def overrides(command: str, words: Sequence[str]) -> list[str]:
         ['methods=[lrp,occlusion]', 'limit=2']
     """
     key = RUNS.get(command)
-    found: list[str] = []
+    arguments: list[str] = []
     folders: list[str] = []
     before = ""
     sweeping = any(word in _SWEEP for word in words)
@@ -53,17 +53,17 @@ def overrides(command: str, words: Sequence[str]) -> list[str]:
             folders.append(word)
         elif key and word in (f"{key}={LATEST}", f"{key}=[{LATEST}]"):
             newest = _quoted(latest())
-            found.append(f"{key}=[{newest}]" if key == "runs" else f"{key}={newest}")
+            arguments.append(f"{key}=[{newest}]" if key == "runs" else f"{key}={newest}")
         else:
-            found.append(_as_list(word) if word.partition("=")[0] in lists else word)
+            arguments.append(_as_list(word) if word.partition("=")[0] in lists else word)
         before = word
     if not folders:
-        return found
-    if any(word.partition("=")[0] == key for word in found):
+        return arguments
+    if any(word.partition("=")[0] == key for word in arguments):
         raise ValueError(f"{folders[0]} and {key}= both name run folders; write one of them")
     quoted = [_quoted(run_folder(word)) for word in folders]
     several = key == "runs" or len(quoted) > 1
-    return [f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}", *found]
+    return [f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}", *arguments]
 
 
 def run_folder(word: str) -> Path:
@@ -101,7 +101,7 @@ def latest() -> Path:
 def _lists(command: str) -> set[str]:
     """Settings that take a list: whose default is one, and `methods`."""
     settings = config_text.settings(command)
-    return {one.key for one in settings if one.default.startswith("[") or one.key == "methods"}
+    return {it.key for it in settings if it.default.startswith("[") or it.key == "methods"}
 
 
 def _as_list(word: str) -> str:
@@ -121,6 +121,6 @@ def _quoted(folder: Path) -> str:
     """A path as Hydra reads it, whatever signs are in it: backslashes count double before a quote alone."""
     return (
         "'"
-        + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(folder))
+        + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), str(folder))
         + "'"
     )

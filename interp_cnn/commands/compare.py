@@ -82,14 +82,14 @@ def run(config: DictConfig) -> None:
         )  # the twin sees the same images, though the folder may have changed
         train(settings, folder / kind, label=f"training {kind}", resume=True, images_of=same, known=known)
         runs.append(load_run(folder / kind, checkpoint="last"))
-    leave_out_trained_on(runs[0].data, [found.seen for found in runs])
+    leave_out_trained_on(runs[0].data, [trained.seen for trained in runs])
     leave_to_the_first()
     seconds = {
-        found.kind: float((run_record(found.folder) or {}).get("seconds", math.nan)) for found in runs
+        trained.kind: float((run_record(trained.folder) or {}).get("seconds", math.nan)) for trained in runs
     }  # of the training, though it may have been an earlier call's
     with computing(config) as device:
-        for found in runs:
-            found.network.to(device)
+        for trained in runs:
+            trained.network.to(device)
         page, comparison = report_on(runs, folder, config, seconds=seconds)
     console.print(summary_table(comparison))
     took = ", ".join(f"{kind} {value:.0f} s" for kind, value in seconds.items())
@@ -106,34 +106,34 @@ def report_on(
     Raises:
         ValueError: the networks were trained for different numbers of epochs.
     """
-    epochs = {found.kind: found.epochs for found in runs}
+    epochs = {trained.kind: trained.epochs for trained in runs}
     if len({*epochs.values()}) > 1:
         raise ValueError(f"the networks have the weights of different epochs: {epochs}; train them alike")
-    methods = methods_of(config.methods, [found.network for found in runs])
+    methods = methods_of(config.methods, [trained.network for trained in runs])
     measures = []
-    for found in stages(runs, "measuring filters", lambda run: run.kind):
-        measures.append(measure_run(found, resamples=config.resamples, seed=config.seed))
+    for trained in stages(runs, "measuring filters", lambda trained: trained.kind):
+        measures.append(measure_run(trained, resamples=config.resamples, seed=config.seed))
     before = None
     if config.untrained:
         before = measure_run(untrained(runs[0]), resamples=config.resamples, seed=config.seed, quick=True)
     comparison = compare(measures, seed=config.seed, untrained=before)
     comparison.to_csv(folder / "tables")
     comparison.to_json(folder / "tables" / "comparison.json")
-    for found, measured in zip(runs, measures, strict=True):
+    for trained, measured in zip(runs, measures, strict=True):
         shown = {name: measured.summary[name].value for name in shown_in("board") if name in measured.summary}
-        add_measures(found.folder, shown, step=found.epochs)
+        add_measures(trained.folder, shown, step=trained.epochs)
     decoder = (
         DecoderSettings(epochs=config.decoder_epochs, seed=config.seed) if config.decoder_epochs else None
     )
     networks = [
-        portrait(found, measured, decoder=decoder)
-        for found, measured in stages(
+        portrait(trained, measured, decoder=decoder)
+        for trained, measured in stages(
             list(zip(runs, measures, strict=True)), "looking at filters", lambda pair: pair[0].kind
         )
     ]
     readings = [
-        class_reading(asked_about(found, network), found.data)
-        for found, network in stages(
+        class_reading(asked_about(trained, network), trained.data)
+        for trained, network in stages(
             list(zip(runs, networks, strict=True)), "what classes are made of", lambda pair: pair[0].kind
         )
     ]
@@ -144,8 +144,8 @@ def report_on(
         seed=config.seed,
     )
     settings = MapSettings(methods, options, target="true", tolerant=True)
-    answers = [measured.observations.predictions for measured in measures]
-    shown = contested_first(runs[0].data, answers, sample_count(runs[0], config))
+    predictions = [measured.observations.predictions for measured in measures]
+    shown = contested_first(runs[0].data, predictions, sample_count(runs[0], config))
     first, second = runs[0].kind, runs[1].kind
     with stage(f"explaining {len(shown)} images"):
         samples = sample_images(runs, networks, folder / "maps", pictures=shown, settings=settings)
@@ -158,7 +158,7 @@ def report_on(
         differences=comparison.differences_of(first, second),
         samples=samples,
         meanings={name: method_named(name, options).meaning for name in methods},
-        curves=pd.concat([training_curves(found) for found in runs]),
+        curves=pd.concat([training_curves(trained) for trained in runs]),
         reproduction={
             "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
             **provenance(),
@@ -167,44 +167,47 @@ def report_on(
         },
         beside=pages_beside(folder / "report"),
         pair=filter_pair(runs, networks),
-        mistakes={found.kind: mistaken(found.data, said) for found, said in zip(runs, answers, strict=True)},
+        mistakes={
+            trained.kind: mistaken(trained.data, predicted)
+            for trained, predicted in zip(runs, predictions, strict=True)
+        },
         readings=[reading for reading in readings if reading is not None],
     )
     with stage("writing the report"):
         page = write_report(folder / "report", contents)
     verdict = f"{headline(contents)}\n\nThe report: `{page.relative_to(folder)}` in `{folder.name}`"
-    for found in runs:
-        add_measures(found.folder, {}, step=found.epochs, verdict=verdict)
+    for trained in runs:
+        add_measures(trained.folder, {}, step=trained.epochs, verdict=verdict)
     return page, comparison
 
 
-def _gradients(found: Run, config: DictConfig) -> int:
+def _gradients(trained: Run, config: DictConfig) -> int:
     """Of integrated gradients for one image: a network from weights is deep, and its many kinks take very long."""
     if config.gradients is not None:
         return config.gradients
-    return OF_DEEP if pretrained_parameters(found.network) else Options.gradients
+    return OF_DEEP if pretrained_parameters(trained.network) else Options.gradients
 
 
-def sample_count(found: Run, config: DictConfig) -> int:
+def sample_count(trained: Run, config: DictConfig) -> int:
     """How many images have their maps shown."""
     if config.sample_images is not None:
         return config.sample_images
-    if not pretrained_parameters(found.network):
+    if not pretrained_parameters(trained.network):
         return IMAGES
-    height, width = found.data.image_size
+    height, width = trained.data.image_size
     return IMAGES_OF_LARGE if height * width > LARGE else IMAGES_OF_DEEP
 
 
-def _facts(found: Run, config: DictConfig) -> dict[str, str]:
-    data = found.data
+def _facts(trained: Run, config: DictConfig) -> dict[str, str]:
+    data = trained.data
     height, width = data.image_size
     channels = "grey" if data.channels == 1 else "colour"
     return {
-        "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
+        "data": f"{trained.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images, "
         f"{height} x {width} pixels, {channels}",
         "classes": ", ".join(data.classes),
         "parts": ", ".join(data.parts) or "none",
-        "network": f"{found.config.model.name}, interpretable layers: {', '.join(found.layers)}",
+        "network": f"{trained.config.model.name}, interpretable layers: {', '.join(trained.layers)}",
         "training": f"{config.training.epochs} epochs, seed {config.seed}; "
-        f"measured after epoch {found.epochs}, the last",
+        f"measured after epoch {trained.epochs}, the last",
     }

@@ -43,30 +43,30 @@ DESCRIPTIONS = {
 }
 
 
-def portrait(found: Run, measured: NetworkMeasures, *, decoder: DecoderSettings | None = None) -> Network:
+def portrait(run: Run, measured: NetworkMeasures, *, decoder: DecoderSettings | None = None) -> Network:
     """A measured run as the report shows it; with settings of a decoder also what it draws of each filter."""
-    layer = found.layers[-1]
-    strongest = exemplars(found.network, found.data.val_dataloader(), layer=layer)
+    layer = run.layers[-1]
+    strongest = exemplars(run.network, run.data.val_dataloader(), layer=layer)
     decodes = None
     if decoder is not None:
-        where = {"layer": layer, "folder": found.folder / "decoder", "label": f"decoder of {found.kind}"}
-        trained = decoder_for(found.network, found.data, settings=decoder, **where)
-        decodes = filter_decodes(found.network, trained, strongest)
+        where = {"layer": layer, "folder": run.folder / "decoder", "label": f"decoder of {run.kind}"}
+        trained = decoder_for(run.network, run.data, settings=decoder, **where)
+        decodes = filter_decodes(run.network, trained, strongest)
     return Network(
-        name=found.kind,
+        name=run.kind,
         layer=layer,
-        parameters=sum(p.numel() for p in found.network.parameters()),
+        parameters=sum(p.numel() for p in run.network.parameters()),
         summary=measured.summary,
         filters=measured.filters,
         exemplars=strongest,
-        description=DESCRIPTIONS.get(found.kind, ""),
+        description=DESCRIPTIONS.get(run.kind, ""),
         sights=Sights(
-            masks=filter_masks(found.network, strongest),
-            occlusion=_filter_occlusion(found.network, strongest),
+            masks=filter_masks(run.network, strongest),
+            occlusion=_filter_occlusion(run.network, strongest),
             decodes=decodes,
         ),
-        confusion=confusion(measured, len(found.data.classes)),
-        configuration=found.configuration,
+        confusion=confusion(measured, len(run.data.classes)),
+        configuration=run.configuration,
     )
 
 
@@ -78,29 +78,29 @@ def confusion(measured: NetworkMeasures, classes: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def filter_masks(network: nn.Module, found: Exemplars) -> Tensor | None:
+def filter_masks(network: nn.Module, strongest: Exemplars) -> Tensor | None:
     """What each filter's mask lets through on each of its exemplars, (D, N, h, w); None without masks."""
-    mask = template_masks(network)[found.layer]
+    mask = template_masks(network)[strongest.layer]
     if not mask.enabled:
         return None
-    numbers = sorted(found.images)
-    cells = torch.zeros(max(numbers, default=0) + 1, len(found), dtype=torch.long)
-    height, width = found.maps.shape[2:]
+    numbers = sorted(strongest.images)
+    cells = torch.zeros(max(numbers, default=0) + 1, len(strongest), dtype=torch.long)
+    height, width = strongest.maps.shape[2:]
     with kept_feature_maps(network) as kept:
-        for part, images in _batches(found, numbers):
+        for part, images in _batches(strongest, numbers):
             network(images.to(device_of(network)))
-            cells[part] = mask.positions(kept[found.layer]).cpu()
-    own = cells[found.image_numbers.clamp(min=0), torch.arange(len(found))[:, None]]  # (D, N)
-    return mask.masks_at(own.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
+            cells[part] = mask.positions(kept[strongest.layer]).cpu()
+    positions = cells[strongest.image_numbers.clamp(min=0), torch.arange(len(strongest))[:, None]]  # (D, N)
+    return mask.masks_at(positions.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
 
 
 @torch.no_grad()
-def filter_decodes(network: nn.Module, decoder: nn.Module, found: Exemplars) -> Tensor:
+def filter_decodes(network: nn.Module, decoder: nn.Module, strongest: Exemplars) -> Tensor:
     """What a decoder draws from each filter's map on its strongest image alone, (D, C, H, W) in [0, 1]."""
-    pictures = torch.zeros(len(found), *found.mean_image.shape)
-    first = found.image_numbers[:, 0]
-    for part, images in _batches(found, first[first >= 0].unique().tolist()):
-        maps = feature_maps(network, images.to(device_of(network)), found.layer)
+    pictures = torch.zeros(len(strongest), *strongest.mean_image.shape)
+    first = strongest.image_numbers[:, 0]
+    for part, images in _batches(strongest, first[first >= 0].unique().tolist()):
+        maps = feature_maps(network, images.to(device_of(network)), strongest.layer)
         for number, of_image in zip(part, maps, strict=True):
             filters = (first == number).nonzero().flatten()
             alone = of_image.new_zeros(len(filters), *of_image.shape)
@@ -135,7 +135,7 @@ def sample_images(
         run.kind: feature_maps(run.network, images.to(maps.device), run.layers[-1]).amax((2, 3)).cpu()
         for run in runs
     }
-    asked = [asked_about(run, network) for run, network in zip(runs, networks, strict=True)]
+    subjects = [asked_about(run, network) for run, network in zip(runs, networks, strict=True)]
     samples: list[SampleImage] = []
     for place, name in enumerate(maps.names):
         record = read_record(folder / "images" / name)
@@ -147,24 +147,24 @@ def sample_images(
                 images[place].numpy(),
                 read_maps(folder / "images" / name),
                 heights,
-                decisions_about(asked, images[place], pictures[place].label),
+                decisions_about(subjects, images[place], pictures[place].label),
             )
         )
     return samples
 
 
-def contested_first(data: PartDataModule, answers: Sequence[Tensor], count: int) -> list[InputPicture]:
+def contested_first(data: PartDataModule, predictions: Sequence[Tensor], count: int) -> list[InputPicture]:
     """Validation images to look at: at most half of them are such that a network is wrong, or the networks disagree;
     these come first, others from all classes in turn.
 
     Args:
         data: whose images they are.
-        answers: of each network, (N,) classes.
+        predictions: of each network, (N,) classes.
         count: of images.
     """
     pictures = set_pictures(data)
     labels = data.val_set.labels
-    contested = torch.stack([said != labels for said in answers]).any(0).tolist()
+    contested = torch.stack([predicted != labels for predicted in predictions]).any(0).tolist()
     wrong = [picture for picture, it in zip(pictures, contested, strict=True) if it]
     first = spread(wrong, count // 2) if wrong and count > 1 else []
     right = [picture for picture, it in zip(pictures, contested, strict=True) if not it]
@@ -173,20 +173,20 @@ def contested_first(data: PartDataModule, answers: Sequence[Tensor], count: int)
     return [*first, *rest, *(it for it in wrong if it not in first)][:count]
 
 
-def mistaken(data: PartDataModule, answers: Tensor) -> list[Mistaken]:
+def mistaken(data: PartDataModule, predictions: Tensor) -> list[Mistaken]:
     """The validation images that a network, with these answers (N,), got wrong."""
     pictures = set_pictures(data)
-    places = (answers != data.val_set.labels).nonzero().flatten().tolist()
+    places = (predictions != data.val_set.labels).nonzero().flatten().tolist()
     return [
-        Mistaken(one.name, one.label, data.classes[int(answers[place])], one.pixels().numpy())
+        Mistaken(picture.name, picture.label, data.classes[int(predictions[place])], picture.pixels().numpy())
         for place in places[:MOST_MISTAKEN]
-        for one in [pictures[place]]
+        for picture in [pictures[place]]
     ]
 
 
-def asked_about(found: Run, network: Network) -> Asked:
+def asked_about(run: Run, network: Network) -> Asked:
     """A run's network with its filters' exemplars, to be asked for decisions."""
-    return Asked(network.name, found.network, found.data.classes, network.exemplars)
+    return Asked(network.name, run.network, run.data.classes, network.exemplars)
 
 
 def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int = 6) -> FilterPair | None:
@@ -212,33 +212,33 @@ def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int 
     return FilterPair(category, images.numpy(), numbers, maps, chosen.ranking)
 
 
-def training_curves(found: Run) -> pd.DataFrame:
+def training_curves(run: Run) -> pd.DataFrame:
     """metrics.csv in long form: epoch, split, quantity, value, network."""
-    table = pd.read_csv(found.folder / "metrics.csv")
+    table = pd.read_csv(run.folder / "metrics.csv")
     long = table.melt(id_vars="epoch", var_name="tag").dropna(subset="value")
     parts = long["tag"].str.split("/", n=1, expand=True)
-    long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=found.kind)
+    long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=run.kind)
     return long[["epoch", "split", "quantity", "value", "network"]]
 
 
 def pages_beside(report: Path) -> dict[str, str]:
     """Other pages of ours in the folder that the report lies in, by name: title -> address from the report."""
-    found = {}
+    pages = {}
     for page in sorted(report.parent.glob("**/index.html")):
         folder = page.parent.relative_to(report.parent)
         inside = {"report", "images"} & set(folder.parts)  # an image's page is reached from its first page
         if not inside and len(folder.parts) <= 3 and GENERATOR in page.read_text("utf-8")[:1000]:
-            found[" ".join(folder.parts).replace("_", " ").capitalize()] = (
+            pages[" ".join(folder.parts).replace("_", " ").capitalize()] = (
                 f"../{folder.as_posix()}/index.html"
             )
-    return found
+    return pages
 
 
-def _batches(found: Exemplars, numbers: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+def _batches(strongest: Exemplars, numbers: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
     """Numbers of exemplar images with their pixels (B, C, H, W) in [0, 1]."""
     for start in range(0, len(numbers), BATCH):
         part = list(numbers[start : start + BATCH])
-        yield part, torch.stack([found.images[number].float() / 255 for number in part])
+        yield part, torch.stack([strongest.images[number].float() / 255 for number in part])
 
 
 def _filter_occlusion(network: nn.Module, strongest: Exemplars) -> Tensor:

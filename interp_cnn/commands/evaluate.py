@@ -106,16 +106,16 @@ def _measured_runs(
     images: Images = {}
     names: list[str] = []
     for path in stages(folders, "measuring filters"):
-        found = load_run(path, checkpoint=config.checkpoint, root=root)
-        found.network.to(device)
-        name = found.kind if found.kind not in names else f"{found.kind} ({found.folder.name})"
+        trained = load_run(path, checkpoint=config.checkpoint, root=root)
+        trained.network.to(device)
+        name = trained.kind if trained.kind not in names else f"{trained.kind} ({trained.folder.name})"
         names.append(name)
-        seeds.append(found.config.seed)
-        measures.append(measured(found, name=name))
-        images[name] = _pixels(found.data)
-        log.info("%s: %s.ckpt of %s, epoch %d", name, config.checkpoint, path, found.epochs)
+        seeds.append(trained.config.seed)
+        measures.append(measured(trained, name=name))
+        images[name] = _pixels(trained.data)
+        log.info("%s: %s.ckpt of %s, epoch %d", name, config.checkpoint, path, trained.epochs)
         if config.untrained and before is None:
-            before = measured(untrained(found))
+            before = measured(untrained(trained))
     return measures, before, seeds, images
 
 

@@ -112,7 +112,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     discovery = _discovery(config, device) if what & {"patterns", "reconstructions"} else None
     pictures, networks = pictures_and_networks(config)
-    methods = methods_of(config.methods, [one.network for one in networks])
+    methods = methods_of(config.methods, [subject.network for subject in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
     maps = decisions = classes = concepts = None
     pages = _pages_beside(what)
@@ -177,26 +177,26 @@ def _pages_beside(what: set[str]) -> dict[str, str]:
 
 def _check_classes(networks: Sequence[Subject]) -> None:
     """Refuse networks without images of their classes to learn a scoring sheet from."""
-    for one in networks:
-        if one.data is None:
+    for subject in networks:
+        if subject.data is None:
             raise ValueError(
-                f"what=[classes]: {one.name} has no training images here; ask a run (run=FOLDER), or give data=..."
+                f"what=[classes]: {subject.name} has no training images here; ask a run (run=FOLDER), or give data=..."
             )
-        if tuple(one.data.classes) != tuple(one.classes):
+        if tuple(subject.data.classes) != tuple(subject.classes):
             raise ValueError(
-                f"what=[classes]: {one.name} tells {len(one.classes)} classes apart, and data={one.data.classes[0]}... "
-                f"has {len(one.data.classes)}; expected the same classes"
+                f"what=[classes]: {subject.name} tells {len(subject.classes)} classes apart, and "
+                f"data={subject.data.classes[0]}... has {len(subject.data.classes)}; expected the same classes"
             )
 
 
 def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:
     """How patterns are mined and pictures drawn."""
-    found = settings_of(
+    mining, drawing = settings_of(
         plain(config.patterns), plain(config.reconstructions), seed=config.seed, device=device.type
     )
     if config.images is not None:
         raise ValueError("images=... has no classes to mine: what=[patterns] asks run=..., or data=...")
-    return found
+    return mining, drawing
 
 
 def _concept_request(
@@ -278,13 +278,12 @@ def _target(value: str | int | bool) -> str:
 
 def _check_target(target: str, networks: Sequence[Subject]) -> None:
     """Refuse a class that a network does not know before any work is done."""
-    for one in networks:
-        number = target.isdecimal() and int(target) < len(one.classes)
-        if target not in ("predicted", "true", *one.classes) and not number:
-            hint = nearest(target, ["predicted", "true", *one.classes])
-            known = (
-                f"predicted, true, or one of {len(one.classes)} classes such as {', '.join(one.classes[:3])}"
-            )
+    for subject in networks:
+        number = target.isdecimal() and int(target) < len(subject.classes)
+        if target not in ("predicted", "true", *subject.classes) and not number:
+            hint = nearest(target, ["predicted", "true", *subject.classes])
+            examples = ", ".join(subject.classes[:3])
+            known = f"predicted, true, or one of {len(subject.classes)} classes such as {examples}"
             raise ValueError(
-                f"target={target}: {one.name} knows no such class; {hint or f'expected {known}'}"
+                f"target={target}: {subject.name} knows no such class; {hint or f'expected {known}'}"
             )

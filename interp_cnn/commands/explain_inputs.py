@@ -52,18 +52,18 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
     if config.images is None:
         data = shown_data(networks, config.get("data"))
         size = size if data is None else data.image_size
-        networks = [replace(one, data=data) for one in networks]
+        networks = [replace(subject, data=data) for subject in networks]
     if config.images is None and data is None:
         raise ValueError(f"nothing to show to {first.name}: give images=DIR, or data=...")
-    networks = [with_classes(one, size, weights=weights, file=config.classes) for one in networks]
+    networks = [with_classes(subject, size, weights=weights, file=config.classes) for subject in networks]
     if config.images is not None:
-        classes = {name: None for one in networks for name in one.classes}
+        classes = {name: None for subject in networks for name in subject.classes}
         pictures = folder_pictures(
             str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config, data)
         )
         if first.channels == 1:
             shown = photographs(str(config.images))
-            say_colour(first.name, [one.pixels(size) for one in shown[:LOOKED_AT]], len(shown))
+            say_colour(first.name, [photograph.pixels(size) for photograph in shown[:LOOKED_AT]], len(shown))
         return pictures, networks
     assert data is not None  # refused above
     return set_pictures(data), networks

@@ -70,26 +70,31 @@ def run(config: DictConfig) -> None:
 def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -> None:
     root = moved_root(config.get("data"), folders)
     for folder in folders:
-        found = load_run(folder, checkpoint=config.checkpoint, root=root)
-        found.network.to(device)
+        trained = load_run(folder, checkpoint=config.checkpoint, root=root)
+        trained.network.to(device)
         place = folder / "export" if config.to is None else Path(config.to)
         if config.to is not None and len(folders) > 1:
             place = place / folder.name
-        export(found, config, place)
+        export(trained, config, place)
 
 
-def export(found: Run, config: DictConfig, place: Path) -> None:
+def export(trained: Run, config: DictConfig, place: Path) -> None:
     """Writes the parts of a loaded run into a folder and says what was written and what was there already."""
     target = ExportFolder(place)
-    origin = [fingerprint(found.network), found.configuration, code_of("interp_cnn"), *_images(found.data)]
-    strongest = cache(lambda layer: _strongest(found, layer, config.exemplars))
+    origin = [
+        fingerprint(trained.network),
+        trained.configuration,
+        code_of("interp_cnn"),
+        *_images(trained.data),
+    ]
+    strongest = cache(lambda layer: _strongest(trained, layer, config.exemplars))
     parts: dict[str, Callable[[], Files]] = {
-        "classes": lambda: _classes(found, strongest),
-        "decisions": lambda: _decisions(found, config, strongest),
-        "filters": lambda: _filters(found, strongest),
-        "maps": lambda: _maps(found, config),
-        "model": lambda: _model(found, config, target.folder),
-        "table": lambda: _tables(found, config, strongest),
+        "classes": lambda: _classes(trained, strongest),
+        "decisions": lambda: _decisions(trained, config, strongest),
+        "filters": lambda: _filters(trained, strongest),
+        "maps": lambda: _maps(trained, config),
+        "model": lambda: _model(trained, config, target.folder),
+        "table": lambda: _tables(trained, config, strongest),
     }
     # the card in the model part has the measures of the table, so the table comes first
     for part in sorted(
@@ -131,41 +136,44 @@ def _check(config: DictConfig) -> None:
         check(list(formats))
 
 
-def _filters(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
-    for layer, slug in zip(found.layers, distinct_slugs(found.layers), strict=True):
-        title = f"Strongest images of each filter, {found.kind} network, {layer}"
+def _filters(trained: Run, strongest: Callable[[str], Exemplars]) -> Files:
+    for layer, slug in zip(trained.layers, distinct_slugs(trained.layers), strict=True):
+        title = f"Strongest images of each filter, {trained.kind} network, {layer}"
         yield from filters.filter_files(
-            strongest(layer), _categories(found, layer), place=f"filters/{slug}", title=title
+            strongest(layer), _categories(trained, layer), place=f"filters/{slug}", title=title
         )
 
 
-def _decisions(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
-    asked = [Asked(found.kind, found.network, found.data.classes, strongest(found.layers[-1]))]
+def _decisions(trained: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
+    subjects = [Asked(trained.kind, trained.network, trained.data.classes, strongest(trained.layers[-1]))]
     decided = (
-        (picture.name, pixels.numpy(), decisions_about(asked, pixels, picture.label))
-        for picture in spread(set_pictures(found.data), config.images)
+        (picture.name, pixels.numpy(), decisions_about(subjects, pixels, picture.label))
+        for picture in spread(set_pictures(trained.data), config.images)
         for pixels in [picture.pixels()]
     )
     yield from decisions.decision_files(decided, place="decisions")
 
 
-def _classes(found: Run, strongest: Callable[[str], Exemplars]) -> Files:
-    one = Asked(found.kind, found.network, found.data.classes, strongest(found.layers[-1]))
-    reading = class_reading(one, found.data)
+def _classes(trained: Run, strongest: Callable[[str], Exemplars]) -> Files:
+    subject = Asked(trained.kind, trained.network, trained.data.classes, strongest(trained.layers[-1]))
+    reading = class_reading(subject, trained.data)
     for name, table in class_tables([] if reading is None else [reading]):
         yield f"classes/{name}", table.to_csv(index=False, lineterminator="\n").encode("utf-8")
 
 
-def _maps(found: Run, config: DictConfig) -> Files:
-    pictures = spread(set_pictures(found.data), config.images)
+def _maps(trained: Run, config: DictConfig) -> Files:
+    pictures = spread(set_pictures(trained.data), config.images)
     images = torch.stack([picture.pixels() for picture in pictures])
-    pixels = images.to(device_of(found.network))
-    with evaluation_mode(found.network), torch.no_grad():
-        logits = found.network(pixels)
+    pixels = images.to(device_of(trained.network))
+    with evaluation_mode(trained.network), torch.no_grad():
+        logits = trained.network(pixels)
     targets = logits.argmax(1)
     drawn = {
         method: np.stack(
-            [one.values.numpy() for one in asked(method, found.network, pixels, targets, Options())]
+            [
+                image_map.values.numpy()
+                for image_map in asked(method, trained.network, pixels, targets, Options())
+            ]
         )
         for method in config.methods
     }
@@ -173,49 +181,51 @@ def _maps(found: Run, config: DictConfig) -> Files:
         images=images.numpy(),
         names=[picture.name for picture in pictures],
         labels=[picture.label for picture in pictures],
-        classes=found.data.classes,
+        classes=trained.data.classes,
         logits=logits.cpu().numpy(),
         maps=drawn,
         feature_maps={
-            layer: feature_maps(found.network, pixels, layer).cpu().numpy() for layer in found.layers
+            layer: feature_maps(trained.network, pixels, layer).cpu().numpy() for layer in trained.layers
         },
     )
-    yield from maps.map_files(seen, place="maps", title=f"{found.kind} network")
+    yield from maps.map_files(seen, place="maps", title=f"{trained.kind} network")
 
 
-def _tables(found: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
-    measured = measure_run(found, resamples=config.resamples, seed=config.seed)
-    layer = found.layers[-1]
-    found_tables = {
+def _tables(trained: Run, config: DictConfig, strongest: Callable[[str], Exemplars]) -> Files:
+    measured = measure_run(trained, resamples=config.resamples, seed=config.seed)
+    layer = trained.layers[-1]
+    named_tables = {
         "filters": measured.filters,
         "measures": compare([measured], seed=config.seed).table(),
-        "exemplars": exemplar_table(strongest(layer), measured.filters["filter"], found.data.classes),
+        "exemplars": exemplar_table(strongest(layer), measured.filters["filter"], trained.data.classes),
     }
-    yield from tables.table_files(found_tables, list(config.table_formats), place="tables")
+    yield from tables.table_files(named_tables, list(config.table_formats), place="tables")
 
 
-def _model(found: Run, config: DictConfig, folder: Path) -> Files:
-    data = found.data
+def _model(trained: Run, config: DictConfig, folder: Path) -> Files:
+    data = trained.data
     configuration = {
-        "network": network_arguments(found),
+        "network": network_arguments(trained),
         "classes": list(data.classes),
-        "kind": found.kind,
-        "filter_categories": {name: found_.tolist() for name, found_ in found.filter_categories.items()},
+        "kind": trained.kind,
+        "filter_categories": {
+            name: categories.tolist() for name, categories in trained.filter_categories.items()
+        },
     }
     images = torch.stack([data.val_set[number].image for number in range(min(8, len(data.val_set)))])
     errors: dict[str, float] = {}
     for name, content in network.network_files(
-        copy.deepcopy(found.network).cpu(), images, configuration, list(config.model_formats), place="model"
+        copy.deepcopy(trained.network).cpu(), images, configuration, list(config.model_formats), place="model"
     ):
         if name.endswith("network.json"):
             errors = network.errors_in(content)
         yield name, content
-    yield "README.md", card.markdown(_card(found, folder, errors)).encode("utf-8")
+    yield "README.md", card.markdown(_card(trained, folder, errors)).encode("utf-8")
 
 
-def network_arguments(found: Run) -> dict[str, Any]:
+def network_arguments(trained: Run) -> dict[str, Any]:
     """What builds a run's network again, without the weights that it started from: those that it has now follow."""
-    data, model, built = found.data, plain(found.config.model), found.network
+    data, model, built = trained.data, plain(trained.config.model), trained.network
     return {
         "name": model["name"],
         "num_classes": len(data.classes),
@@ -230,19 +240,19 @@ def network_arguments(found: Run) -> dict[str, Any]:
     }
 
 
-def _card(found: Run, folder: Path, errors: dict[str, float]) -> card.ModelCard:
-    data, config = found.data, found.config
-    parameters = sum(p.numel() for p in found.network.parameters())
+def _card(trained: Run, folder: Path, errors: dict[str, float]) -> card.ModelCard:
+    data, config = trained.data, trained.config
+    parameters = sum(p.numel() for p in trained.network.parameters())
     height, width = data.image_size
     facts = {
-        "network": f"{config.model.name}, {parameters:,} parameters; interpretable layers: {', '.join(found.layers)}",
+        "network": f"{config.model.name}, {parameters:,} parameters; interpretable layers: {', '.join(trained.layers)}",
         "input": f"{data.channels} x {height} x {width} pixels in [0, 1]; the network normalises them itself",
-        "data": f"{found.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images",
-        "training": f"{found.epochs} epochs, seed {config.seed}",
+        "data": f"{trained.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images",
+        "training": f"{trained.epochs} epochs, seed {config.seed}",
     }
-    idea = f"{found.kind}: {DESCRIPTIONS.get(found.kind, 'a network of its own kind')}."
+    idea = f"{trained.kind}: {DESCRIPTIONS.get(trained.kind, 'a network of its own kind')}."
     return card.ModelCard(
-        title=f"{found.kind} {config.model.name}",
+        title=f"{trained.kind} {config.model.name}",
         idea=idea,
         facts=facts,
         classes=data.classes,
@@ -265,12 +275,12 @@ def _measures(folder: Path) -> dict[str, str]:
     }
 
 
-def _strongest(found: Run, layer: str, count: int) -> Exemplars:
-    return exemplars(found.network, found.data.val_dataloader(), layer=layer, count=count)
+def _strongest(trained: Run, layer: str, count: int) -> Exemplars:
+    return exemplars(trained.network, trained.data.val_dataloader(), layer=layer, count=count)
 
 
-def _categories(found: Run, layer: str) -> list[str]:
-    return [found.data.classes[number] for number in found.filter_categories[layer].tolist()]
+def _categories(trained: Run, layer: str) -> list[str]:
+    return [trained.data.classes[number] for number in trained.filter_categories[layer].tolist()]
 
 
 def _digest(target: ExportFolder, part: str) -> str:

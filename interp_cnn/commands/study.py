@@ -83,18 +83,18 @@ def study(config: DictConfig, folder: Path) -> Path:
 def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> Path:
     started = time.time()
     runs = _runs(config, folder, chosen.kinds)
-    for found in runs:
-        found.network.to(device)
+    for trained in runs:
+        trained.network.to(device)
     _check_together(runs)
-    leave_out_trained_on(runs[0].data, [found.seen for found in runs])
+    leave_out_trained_on(runs[0].data, [trained.seen for trained in runs])
     judged = _subjects(config, runs, chosen)
     parts = chosen.parts(judged, config.together)
     weights = [fingerprint(network) for network in judged.with_untrained.values()]
     data = plain(runs[0].config.data)
     images = identity_of(Subset(judged.images, range(judged.count)))
     key = fingerprint_of(chosen, weights, data, config.together, images)
-    found = done_in_parts(folder / "parts", key, parts, label="judging")
-    measured = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    results = done_in_parts(folder / "parts", key, parts, label="judging")
+    measured = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
     once = chosen.once(judged)
     names = tuple(judged.networks)
     if "correct" in measured:
@@ -119,20 +119,20 @@ def _judged(config: DictConfig, folder: Path, chosen, device: torch.device) -> P
 
 def _subjects(config: DictConfig, runs: list[Run], chosen: ImageStudy) -> Judged:
     """The networks under their kinds, numbered where there are several of one, and the images."""
-    kinds = [found.kind for found in runs]
+    kinds = [trained.kind for trained in runs]
     names = [
         kind if kinds.count(kind) == 1 else f"{kind} {kinds[:place].count(kind) + 1}"
         for place, kind in enumerate(kinds)
     ]
     images = runs[0].data.val_set
     return Judged(
-        networks={name: found.network for name, found in zip(names, runs, strict=True)},
+        networks={name: trained.network for name, trained in zip(names, runs, strict=True)},
         images=images,
         count=min(config.images, len(images)),
         mean=runs[0].data.mean,
         deleted_patches={
-            name: found.config.training.get("deleted_patches", 0.0)
-            for name, found in zip(names, runs, strict=True)
+            name: trained.config.training.get("deleted_patches", 0.0)
+            for name, trained in zip(names, runs, strict=True)
         },
         untrained=untrained(runs[0]).network if chosen.needs_untrained else None,
     )
@@ -193,5 +193,5 @@ def _training_images(config: DictConfig, first: Path) -> int:
 def _accuracy(measured: dict[str, np.ndarray]) -> str:
     if "correct" not in measured:  # it was not asked of single images
         return ""
-    each = np.atleast_1d(measured["correct"].mean(0))  # of one network, or of every one
-    return ", accuracy on them " + " and ".join(f"{one:.3f}" for one in each)
+    accuracies = np.atleast_1d(measured["correct"].mean(0))  # of one network, or of every one
+    return ", accuracy on them " + " and ".join(f"{accuracy:.3f}" for accuracy in accuracies)

@@ -217,23 +217,23 @@ def invert(config: DictConfig, folder: Path) -> Path:
     training = config.training
     if training.run is None:
         raise ValueError("training=inversion inverts a trained network; give training.run=RUN_FOLDER")
-    found = load_run(training.run, checkpoint="last")
+    trained = load_run(training.run, checkpoint="last")
     settings = {
         field.name: training[field.name] for field in fields(DecoderSettings) if field.name in training
     }
     started = time.time()
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    layer = training.layer or found.layers[-1]
+    layer = training.layer or trained.layers[-1]
     decoder_for(
-        found.network,
-        found.data,
+        trained.network,
+        trained.data,
         layer=layer,
         folder=folder,
         settings=DecoderSettings(**settings, seed=config.seed),
         trainer=plain(config.trainer),
         device=training_device(config.device),
-        label=f"decoder of {found.kind}",
+        label=f"decoder of {trained.kind}",
     )
     seconds = round(time.time() - started, 2)
     write_json(folder / "run.json", {**provenance(), "seed": config.seed, "seconds": seconds, "layer": layer})
@@ -294,10 +294,10 @@ def _occlusion(network: torch.nn.Module, images: torch.Tensor, targets: torch.Te
 
 def _strongest(network: torch.nn.Module, loader: Iterable, layer: str) -> torch.Tensor:
     """The strongest image of each filter, (D, C, H, W) in [0, 1]; grey for a filter that never fires."""
-    found = exemplars(network, loader, layer=layer, count=1)
-    grey = torch.full_like(found.mean_image, 0.5)
-    numbers = found.image_numbers[:, 0].tolist()
-    return torch.stack([found.images[number] / 255 if number >= 0 else grey for number in numbers])
+    strongest = exemplars(network, loader, layer=layer, count=1)
+    grey = torch.full_like(strongest.mean_image, 0.5)
+    numbers = strongest.image_numbers[:, 0].tolist()
+    return torch.stack([strongest.images[number] / 255 if number >= 0 else grey for number in numbers])
 
 
 def _say_another_device(config: DictConfig, checkpoint: Path) -> None:
