@@ -42,28 +42,28 @@ WITHIN = 0.01  # of accuracy
 log = logging.getLogger(__name__)
 
 
-def class_reading(one: Asked, data: PartDataModule) -> ClassReading | None:
+def class_reading(subject: Asked, data: PartDataModule) -> ClassReading | None:
     """What the filters of a network bring to each class; None, with a line, where no method shares its logits out.
 
     Args:
-        one: the network, with exemplars of the layer's filters.
+        subject: the network, with exemplars of the layer's filters.
         data: of the images, whose classes are the network's.
     """
-    assert one.strongest is not None  # they name the layer
-    layer, judged = one.strongest.layer, Batches(data.val_set, JUDGED)
+    assert subject.strongest is not None  # they name the layer
+    layer, batches = subject.strongest.layer, Batches(data.val_set, JUDGED)
     try:
-        trained = image_shares(one.network, Batches(data.train_set, TRAINING), layer=layer)
-        found = image_shares(one.network, judged, layer=layer)
+        train_shares = image_shares(subject.network, Batches(data.train_set, TRAINING), layer=layer)
+        val_shares = image_shares(subject.network, batches, layer=layer)
     except (Refusal, ValueError) as refused:
-        log.info("%s: what its classes are made of is left out: %s", one.name, refused)
+        log.info("%s: what its classes are made of is left out: %s", subject.name, refused)
         return None
-    read = class_filters(found)
+    read = class_filters(val_shares)
     sheets = [
-        _sheet(one, data.val_set, judged.places, found, read, number)
-        for number in range(len(one.classes))
+        _sheet(subject, data.val_set, batches.places, val_shares, read, number)
+        for number in range(len(subject.classes))
         if read.images[number]
     ]
-    return ClassReading(sheets, _few(one, trained, found, judged))
+    return ClassReading(sheets, _few(subject, train_shares, val_shares, batches))
 
 
 class Batches:
@@ -96,27 +96,32 @@ def alike(labels: Tensor, most: int) -> list[int]:
 
 
 def _sheet(
-    one: Asked, images: PartSet, places: Sequence[int], found: ImageShares, read: ClassFilters, number: int
+    subject: Asked,
+    images: PartSet,
+    places: Sequence[int],
+    val_shares: ImageShares,
+    read: ClassFilters,
+    number: int,
 ) -> ClassSheet:
-    own = (found.labels == number).nonzero().flatten().tolist()
+    class_rows = (val_shares.labels == number).nonzero().flatten().tolist()
     total = torch.zeros(())
-    for row in own:
+    for row in class_rows:
         total = total + images[places[row]].image
     shown = chosen(read.shares[number])
-    relevant = {it: found.most_relevant(number, it, LOOKS_LIKE) for it in shown}
+    relevant = {it: val_shares.most_relevant(number, it, LOOKS_LIKE) for it in shown}
     looked_at = sorted({row for rows in relevant.values() for row in rows})
     pixels = {row: images[places[row]].image for row in looked_at}
     maps: dict[int, Tensor] = {}
     for row, image in pixels.items():  # one at a time: a handful of images
-        given = image[None].to(device_of(one.network))
+        given = image[None].to(device_of(subject.network))
         with torch.no_grad():
-            maps[row] = feature_maps(one.network, given, found.layer)[0].cpu()
-    assert one.strongest is not None
+            maps[row] = feature_maps(subject.network, given, val_shares.layer)[0].cpu()
+    assert subject.strongest is not None
     return ClassSheet(
-        network=one.name,
-        target=one.classes[number],
-        images=len(own),
-        score=float(found.logits[own, number].double().mean()),
+        network=subject.name,
+        target=subject.classes[number],
+        images=len(class_rows),
+        score=float(val_shares.logits[class_rows, number].double().mean()),
         rest=float(read.rest[number]),
         shares=read.shares[number].numpy(),
         often=read.often[number].numpy(),
@@ -125,48 +130,53 @@ def _sheet(
                 number=it,
                 share=float(read.shares[number, it]),
                 often=float(read.often[number, it]),
-                place=_middle(found, one.strongest, own, it),
-                label=one.labels[it],
-                also=[one.classes[k] for k in read.shared_with(number, it)],
+                place=_middle(val_shares, subject.strongest, class_rows, it),
+                label=subject.labels[it],
+                also=[subject.classes[k] for k in read.shared_with(number, it)],
                 highest=max(
-                    [float(one.strongest.maps[it].max()), *(float(maps[r][it].max()) for r in relevant[it])]
+                    [
+                        float(subject.strongest.maps[it].max()),
+                        *(float(maps[r][it].max()) for r in relevant[it]),
+                    ]
                 ),
-                fires=looks_like(one.strongest, it),
+                fires=looks_like(subject.strongest, it),
                 relevant=[(pixels[row], maps[row][it].numpy()) for row in relevant[it]],
             )
             for it in shown
         ],
-        mean_image=(total / len(own)).numpy(),
+        mean_image=(total / len(class_rows)).numpy(),
     )
 
 
 def _middle(
-    found: ImageShares, strongest: Exemplars, rows: Sequence[int], number: int
+    val_shares: ImageShares, strongest: Exemplars, rows: Sequence[int], number: int
 ) -> tuple[float, float]:
     """Median place of the cells that bring most of a filter's shares, where it brings any."""
-    bringing = [row for row in rows if found.shares[row, number] != 0] or list(rows)
-    return place_of(strongest.field, found.positions[bringing, number].median(0).values)
+    bringing = [row for row in rows if val_shares.shares[row, number] != 0] or list(rows)
+    return place_of(strongest.field, val_shares.positions[bringing, number].median(0).values)
 
 
-def _few(one: Asked, trained: ImageShares, found: ImageShares, judged: Batches) -> FewFilters:
-    classes, depth = found.logits.shape[1], found.shares.shape[1]
+def _few(subject: Asked, train_shares: ImageShares, val_shares: ImageShares, batches: Batches) -> FewFilters:
+    classes, depth = val_shares.logits.shape[1], val_shares.shares.shape[1]
     kept: list[tuple[int, float]] = []
     if classes <= MOST_CLASSES:
         counts = [*(2**power for power in range(20) if 2**power < depth), depth]
-        ranking = class_filters(trained).ranking
-        right = right_with_few(one.network, judged, ranking, counts, layer=found.layer)
+        ranking = class_filters(train_shares).ranking
+        right = right_with_few(subject.network, batches, ranking, counts, layer=val_shares.layer)
         kept = list(zip(counts, right.double().mean(1).tolist(), strict=True))
-    path = scoring_path(trained.presences, trained.labels, classes)
-    accuracies = [float((it.answers(found.presences) == found.labels).double().mean()) for it in path]
-    accuracy = float(found.right.double().mean())
-    sparsest = sparsest_within(path, found.presences, found.labels, found.right, loss=WITHIN)
+    path = scoring_path(train_shares.presences, train_shares.labels, classes)
+    accuracies = [
+        float((it.answers(val_shares.presences) == val_shares.labels).double().mean()) for it in path
+    ]
+    accuracy = float(val_shares.right.double().mean())
+    sparsest = sparsest_within(path, val_shares.presences, val_shares.labels, val_shares.right, loss=WITHIN)
     within = [place for place, reached in enumerate(accuracies) if reached >= accuracy - WITHIN - 1e-9]
     best = within[0] if within else max(range(len(path)), key=accuracies.__getitem__)
     return FewFilters(
-        network=one.name,
-        layer=found.layer,
+        network=subject.name,
+        layer=val_shares.layer,
         filters=depth,
-        images=len(found.labels),
+        images=len(val_shares.labels),
         accuracy=accuracy,
         kept=kept,
         sheets=[
@@ -175,7 +185,7 @@ def _few(one: Asked, trained: ImageShares, found: ImageShares, judged: Batches) 
             if it.filters_per_class > 0
         ],
         sparsest=(sparsest.filters_per_class, sparsest.accuracy),
-        scoring=_weights(path[best], one.classes),
+        scoring=_weights(path[best], subject.classes),
     )
 
 

@@ -46,21 +46,18 @@ class DecisionRequest:
 
 def explain_decisions(request: DecisionRequest, folder: Path) -> Path:
     """Ask all networks about all images, write the page and return it."""
-    asked = [asked_of(one, request) for one in request.networks]
+    subjects = [asked_of(subject, request) for subject in request.networks]
     decided = []
     bar = progress_bar(transient=True)
     task = bar.add_task("decisions", total=float(len(request.images)), seen="")
     with bar:
         for number, picture in enumerate(request.images, 1):
             pixels = picture.pixels()
-            decided.append(
-                DecidedImage(
-                    picture.name, picture.label, pixels.numpy(), decisions_about(asked, pixels, picture.label)
-                )
-            )
+            decisions = decisions_about(subjects, pixels, picture.label)
+            decided.append(DecidedImage(picture.name, picture.label, pixels.numpy(), decisions))
             bar.update(task, completed=float(number), seen=f"{number}/{len(request.images)} images")
-    names = " and ".join(one.name for one in asked)
-    layers = dict.fromkeys(one.layer for image in decided for one in image.decisions)
+    names = " and ".join(subject.name for subject in subjects)
+    layers = dict.fromkeys(decision.layer for image in decided for decision in image.decisions)
     return write_decisions(
         folder,
         decided,
@@ -85,12 +82,12 @@ def explain_classes(request: DecisionRequest, folder: Path) -> tuple[Path, list[
     bar = progress_bar(transient=True)
     task = bar.add_task("classes", total=float(len(request.networks)), seen="")
     with bar:
-        for number, one in enumerate(request.networks, 1):
-            assert one.data is not None  # refused before
-            reading = class_reading(asked_of(one, request), one.data)
+        for number, subject in enumerate(request.networks, 1):
+            assert subject.data is not None  # refused before
+            reading = class_reading(asked_of(subject, request), subject.data)
             if reading is not None:
                 readings.append(reading)
-            bar.update(task, completed=float(number), seen=one.name)
+            bar.update(task, completed=float(number), seen=subject.name)
     if not readings:
         raise Refusal("what=[classes]: no method shares out the logits of any of these networks")
     names = " and ".join(reading.few.network for reading in readings)
@@ -116,5 +113,5 @@ def asked_of(subject: Subject, request: DecisionRequest) -> Asked:
     blank = torch.zeros(1, subject.data.channels, *subject.data.image_size, device=request.device)
     with evaluation_mode(network), torch.no_grad():
         layer = chosen_layer(network, blank, request.layer)
-    found = exemplars(network, subject.data.val_dataloader(), layer=layer)
-    return Asked(subject.name, network, subject.classes, found)
+    strongest = exemplars(network, subject.data.val_dataloader(), layer=layer)
+    return Asked(subject.name, network, subject.classes, strongest)

@@ -47,11 +47,11 @@ class Asked:
     @cached_property
     def labels(self) -> list[str]:
         """What filters are called: the class that most of their strongest images show, and how many; empty without."""
-        found = self.strongest
-        if found is None:
+        strongest = self.strongest
+        if strongest is None:
             return []
         labels = []
-        for shown, numbers in zip(found.labels, found.image_numbers, strict=True):
+        for shown, numbers in zip(strongest.labels, strongest.image_numbers, strict=True):
             names = [str(self.classes[int(label)]) for label in shown[numbers >= 0]]
             label = "never fires"
             for most, count in Counter(names).most_common(1):
@@ -65,23 +65,23 @@ def decisions_about(networks: Sequence[Asked], image: Tensor, label: str = "") -
 
     A network that no method shares out is left out.
     """
-    found = []
-    for one in networks:
-        pixels = beside(one.network, image)
-        with evaluation_mode(one.network), torch.no_grad():
-            said = int(one.network(pixels[None]).argmax())
-        true = [one.classes.index(label)] if label in one.classes else []
-        for target in dict.fromkeys([said, *true]):
+    decisions = []
+    for subject in networks:
+        pixels = beside(subject.network, image)
+        with evaluation_mode(subject.network), torch.no_grad():
+            predicted = int(subject.network(pixels[None]).argmax())
+        true = [subject.classes.index(label)] if label in subject.classes else []
+        for target in dict.fromkeys([predicted, *true]):
             with suppress(Refusal):
-                found.append(decide(one, pixels, target, label=label))
-    return found
+                decisions.append(decide(subject, pixels, target, label=label))
+    return decisions
 
 
-def decide(one: Asked, image: Tensor, target: int, *, label: str = "") -> Decision:
+def decide(subject: Asked, image: Tensor, target: int, *, label: str = "") -> Decision:
     """The sheet of one decision.
 
     Args:
-        one: the network.
+        subject: the network.
         image: (C, H, W) where the network lies.
         target: the class asked about.
         label: the image's own class, empty where not known.
@@ -90,26 +90,26 @@ def decide(one: Asked, image: Tensor, target: int, *, label: str = "") -> Decisi
         Refusal: a network that no method shares out.
     """
     images, targets = image[None], torch.tensor([target], device=image.device)
-    layer = None if one.strongest is None else one.strongest.layer
-    found = by_first_that_works(one.network, images, targets, layer=layer)
-    without = removal(one.network, image, found)
+    layer = None if subject.strongest is None else subject.strongest.layer
+    contributions = by_first_that_works(subject.network, images, targets, layer=layer)
+    without = removal(subject.network, image, contributions)
     logits = without.most[0]
     return Decision(
-        network=one.name,
-        layer=found.layer,
-        method=found.method,
-        target=one.classes[target],
-        predicted=one.classes[int(logits.argmax())],
+        network=subject.name,
+        layer=contributions.layer,
+        method=contributions.method,
+        target=subject.classes[target],
+        predicted=subject.classes[int(logits.argmax())],
         label=label,
-        score=float(found.scores[0]),
+        score=float(contributions.scores[0]),
         probability=float(logits.softmax(0)[target]),
-        rest=float(found.rest[0]),
-        shares=found.shares[0].double().cpu().numpy(),
-        shown=[_share(number, found, without, one) for number in chosen(found.shares[0])],
-        enough=int(filters_for(found.shares)[0]),
+        rest=float(contributions.rest[0]),
+        shares=contributions.shares[0].double().cpu().numpy(),
+        shown=[_share(number, contributions, without, subject) for number in chosen(contributions.shares[0])],
+        enough=int(filters_for(contributions.shares)[0]),
         curves=_curves(without),
-        linear=found.linear,
-        bypassed=found.bypassed,
+        linear=contributions.linear,
+        bypassed=contributions.bypassed,
     )
 
 
@@ -127,12 +127,12 @@ def chosen(shares: Tensor) -> list[int]:
     return speaking_for + against
 
 
-def _share(number: int, found: Contributions, without: Removal, one: Asked) -> FilterShare:
-    strongest = one.strongest
-    row, column = found.positions[0, number].tolist()
-    height, width = found.activations.shape[2:]
+def _share(number: int, contributions: Contributions, without: Removal, subject: Asked) -> FilterShare:
+    strongest = subject.strongest
+    row, column = contributions.positions[0, number].tolist()
+    height, width = contributions.activations.shape[2:]
     place = ((column + 0.5) / width, (row + 0.5) / height)
-    values = found.activations[0, number].cpu().numpy()
+    values = contributions.activations[0, number].cpu().numpy()
     looks, highest = [], float(values.max())
     if strongest is not None:
         looks = looks_like(strongest, number)
@@ -140,10 +140,10 @@ def _share(number: int, found: Contributions, without: Removal, one: Asked) -> F
         place = place_of(strongest.field, torch.tensor([row, column]))
     return FilterShare(
         number=number,
-        share=float(found.shares[0, number]),
+        share=float(contributions.shares[0, number]),
         drop=float(without.drops[number]),
         place=place,
-        label=one.labels[number] if one.labels else "",
+        label=subject.labels[number] if subject.labels else "",
         map=values,
         highest=highest,
         exemplars=looks,

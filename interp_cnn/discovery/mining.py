@@ -97,9 +97,9 @@ def mine_concepts(source: Source, images: Subset, mining: Mining, *, background:
         neighbours=mining.neighbours,
     )
     rule = FiringRule(transactions.scale, mining.top, mining.neighbours)
-    kept: Arrays = {"scale": transactions.scale.numpy()}
+    arrays: Arrays = {"scale": transactions.scale.numpy()}
     halves = split_in_halves(transactions.labels, generator=torch.Generator().manual_seed(mining.seed))
-    kept["judging"] = halves.nonzero().flatten().numpy()
+    arrays["judging"] = halves.nonzero().flatten().numpy()
     for kind in mining.kinds:
         if kind == "patterns":
             concepts, rows, facts = _patterns(transactions, halves, mining, background)
@@ -108,31 +108,31 @@ def mine_concepts(source: Source, images: Subset, mining: Mining, *, background:
             concepts, rows, facts = find(source, images, rule, halves, mining, background)
         shown = _strongest(source, images, concepts, rule, halves, mining.shown)
         units = [
-            {**asdict(one), "occurrences": places.tolist()}
-            for one, places in zip(concepts, shown, strict=True)
+            {**asdict(concept), "occurrences": places.tolist()}
+            for concept, places in zip(concepts, shown, strict=True)
         ]
         for name, values in (("units", units), ("rows", rows), ("facts", facts)):
-            kept[f"{kind}.{name}"] = np.array(json.dumps(values))
-    return kept
+            arrays[f"{kind}.{name}"] = np.array(json.dumps(values))
+    return arrays
 
 
-def units_in(kept: Arrays, kind: str, mining: Mining) -> Units:
+def units_in(arrays: Arrays, kind: str, mining: Mining) -> Units:
     """The units of one kind from what `mined` gave."""
     concepts = [
         Concept(
-            one["name"],
-            tuple(one["channels"]),
-            tuple(map(tuple, one["offsets"])),
-            one["category"],
-            torch.tensor(one["occurrences"], dtype=torch.int64).reshape(-1, 3),
-            one["floor"],
-            None if one["place"] is None else tuple(one["place"]),
+            unit["name"],
+            tuple(unit["channels"]),
+            tuple(map(tuple, unit["offsets"])),
+            unit["category"],
+            torch.tensor(unit["occurrences"], dtype=torch.int64).reshape(-1, 3),
+            unit["floor"],
+            None if unit["place"] is None else tuple(unit["place"]),
         )
-        for one in json.loads(str(kept[f"{kind}.units"]))
+        for unit in json.loads(str(arrays[f"{kind}.units"]))
     ]
-    rule = FiringRule(torch.from_numpy(kept["scale"]), mining.top, mining.neighbours)
-    rows, facts = (json.loads(str(kept[f"{kind}.{name}"])) for name in ("rows", "facts"))
-    return Units(kind, concepts, rows, rule, torch.from_numpy(kept["judging"]), facts)
+    rule = FiringRule(torch.from_numpy(arrays["scale"]), mining.top, mining.neighbours)
+    rows, facts = (json.loads(str(arrays[f"{kind}.{name}"])) for name in ("rows", "facts"))
+    return Units(kind, concepts, rows, rule, torch.from_numpy(arrays["judging"]), facts)
 
 
 Found = tuple[list[Concept], list[dict], dict]  # concepts, a row for each, facts about all
@@ -149,16 +149,16 @@ def _patterns(transactions: Transactions, judging: Tensor, mining: Mining, backg
         "background": background,
         "generator": torch.Generator().manual_seed(mining.seed),
     }
-    found = mine_patterns(transactions, judging=judging, null_draws=mining.null_draws, **options)
+    mined = mine_patterns(transactions, judging=judging, null_draws=mining.null_draws, **options)
     again = mine_patterns(transactions, judging=~judging, **options)
-    replicated = replications(transactions, found.patterns, again.patterns)
+    replicated = replications(transactions, mined.patterns, again.patterns)
     rows = [
-        {"q_value": one.q_value, "replication": value}
-        for one, value in zip(found.patterns, replicated, strict=True)
+        {"q_value": pattern.q_value, "replication": value}
+        for pattern, value in zip(mined.patterns, replicated, strict=True)
     ]
-    facts: dict[str, float] = {"proposed": found.proposed, "frequent": sum(found.frequent.values())}
-    facts["expected"] = sum(found.expected.values())
-    return pattern_concepts(found.patterns), rows, facts
+    facts: dict[str, float] = {"proposed": mined.proposed, "frequent": sum(mined.frequent.values())}
+    facts["expected"] = sum(mined.expected.values())
+    return pattern_concepts(mined.patterns), rows, facts
 
 
 def _filters(
@@ -174,18 +174,23 @@ def _filters(
         )
         for half in (~judging, judging)
     ]
-    found, again = (filter_concepts(half, rule.scale) for half in halves)
-    classes = {one.name: one.category for one in again}
-    own = {one.name: int((halves[0].labels[one.channels[0]] == one.category).sum()) for one in found}
-    order = sorted(found, key=lambda one: (one.category, -own[one.name], -(one.floor or 0.0)))
+    proposed, again = (filter_concepts(half, rule.scale) for half in halves)
+    classes = {concept.name: concept.category for concept in again}
+    counts = {
+        concept.name: int((halves[0].labels[concept.channels[0]] == concept.category).sum())
+        for concept in proposed
+    }
+    order = sorted(
+        proposed, key=lambda concept: (concept.category, -counts[concept.name], -(concept.floor or 0.0))
+    )
     chosen = [
-        one
-        for _, group in groupby(order, key=lambda one: one.category)
-        for one in islice(group, mining.quota)
-        if one.category != background
+        concept
+        for _, group in groupby(order, key=lambda concept: concept.category)
+        for concept in islice(group, mining.quota)
+        if concept.category != background
     ]
-    rows = [{"replication": float(classes.get(one.name) == one.category)} for one in chosen]
-    return chosen, rows, {"proposed": len(found)}
+    rows = [{"replication": float(classes.get(concept.name) == concept.category)} for concept in chosen]
+    return chosen, rows, {"proposed": len(proposed)}
 
 
 def _nodes(
@@ -197,14 +202,14 @@ def _nodes(
         generator = torch.Generator().manual_seed(mining.seed)
         maps: dict[int, list[Tensor]] = {}
         for batch in loader_of(images, half.nonzero().flatten()):
-            found = feature_maps(source.network, batch.images, source.layer)
+            batch_maps = feature_maps(source.network, batch.images, source.layer)
             for category in batch.labels.unique().tolist():
-                maps.setdefault(category, []).append(found[batch.labels == category])
+                maps.setdefault(category, []).append(batch_maps[batch.labels == category])
         halves.append(
             [
-                one
+                node
                 for category in sorted(maps.keys() - {background})
-                for one in node_concepts(
+                for node in node_concepts(
                     torch.cat(maps[category]), category, rule=rule, count=mining.quota, generator=generator
                 )
             ]
@@ -229,10 +234,10 @@ def _strongest(
         cells.append(places)
         labels.append(batch.labels)
     score, cell, label = torch.cat(values), torch.cat(cells), torch.cat(labels)  # (N, Q), (N, Q, 2), (N,)
-    found = []
-    for number, one in enumerate(concepts):
-        mine = judging & (label == one.category) & (score[:, number] > 0)
-        order = score[:, number].where(mine, 0).sort(descending=True, stable=True).indices
-        order = order[: min(most, int(mine.sum()))]
-        found.append(torch.cat((order[:, None], cell[order, number]), dim=1))
-    return found
+    strongest = []
+    for number, concept in enumerate(concepts):
+        firing = judging & (label == concept.category) & (score[:, number] > 0)
+        order = score[:, number].where(firing, 0).sort(descending=True, stable=True).indices
+        order = order[: min(most, int(firing.sum()))]
+        strongest.append(torch.cat((order[:, None], cell[order, number]), dim=1))
+    return strongest

@@ -21,7 +21,7 @@ from interp_cnn.report.concepts.pages import Gallery, GalleryAbout, write_galler
 
 def show(
     folder: Path,
-    found: Sequence[VerifiedConcepts],
+    verified: Sequence[VerifiedConcepts],
     data: PartDataModule,
     mining: Mining,
     *,
@@ -32,19 +32,21 @@ def show(
 
     Args:
         folder: of the site.
-        found: every source and kind.
+        verified: every source and kind.
         data: whose images were asked.
         mining: how.
         command: that makes the same again.
         first: name of the first page.
     """
     images = spread_images(data, mining.images)
-    table = units_table(found, data.classes)
+    table = units_table(verified, data.classes)
     galleries = []
-    for one in found:
-        mine = table[(table.source == one.source.name) & (table.kind == one.units.kind)].to_dict("records")
+    for concepts in verified:
+        rows = table[(table.source == concepts.source.name) & (table.kind == concepts.units.kind)].to_dict(
+            "records"
+        )
         units = []
-        for number, (concept, values) in enumerate(zip(one.units.concepts, mine, strict=True)):
+        for number, (concept, values) in enumerate(zip(concepts.units.concepts, rows, strict=True)):
             numbers = concept.occurrences[:, 0].tolist()
             units.append(
                 Unit(
@@ -54,26 +56,26 @@ def show(
                     torch.stack([images[place].image for place in numbers]).numpy()
                     if numbers
                     else np.empty(0),
-                    window_boxes(one.source.field, concept.occurrences[:, 1:]).numpy(),
+                    window_boxes(concepts.source.field, concept.occurrences[:, 1:]).numpy(),
                     {
                         mode: arrays["pictures"][arrays["concepts"] == number]
-                        for mode, arrays in one.pictures.items()
+                        for mode, arrays in concepts.pictures.items()
                     },
-                    one.mean_maps[number].numpy(),
+                    concepts.mean_maps[number].numpy(),
                     {str(measure): value for measure, value in values.items()},
                     data.parts,
                 )
             )
-        source = one.source
-        galleries.append(Gallery(source.name, source.layer, one.units.kind, source.slug, units))
-    about = GalleryAbout("What layers stand for", _facts(found, mining, len(images)), command)
-    return write_gallery(folder, galleries, (summary_table(found, table), table), about, first=first)
+        source = concepts.source
+        galleries.append(Gallery(source.name, source.layer, concepts.units.kind, source.slug, units))
+    about = GalleryAbout("What layers stand for", _facts(verified, mining, len(images)), command)
+    return write_gallery(folder, galleries, (summary_table(verified, table), table), about, first=first)
 
 
-def _facts(found: Sequence[VerifiedConcepts], mining: Mining, images: int) -> dict[str, str]:
+def _facts(verified: Sequence[VerifiedConcepts], mining: Mining, images: int) -> dict[str, str]:
     shortest, longest = mining.lengths
     return {
-        "networks": " and ".join(dict.fromkeys(one.source.subject for one in found)),
+        "networks": " and ".join(dict.fromkeys(concepts.source.subject for concepts in verified)),
         "images": f"{images} validation images: half of each class proposed, the other half judged",
         "mined": f"of the {mining.top} strongest channels of a cell, sets of {shortest} to {longest} that fire "
         f"at {100 * mining.min_support:g} % of a class's cells; {mining.quota} proposed per class and kind",

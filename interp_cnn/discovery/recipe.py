@@ -69,4 +69,4 @@ def discover_concepts(request: ConceptRequest, folder: Path) -> DiscoveredConcep
     made = provenance()
     write_json(folder / "patterns" / "patterns.json", {**made, "question": request.configuration})
     page = show(folder, verified, request.data, request.mining, command=made["command"], first=request.first)
-    return DiscoveredConcepts(page, sum(len(one.units.concepts) for one in verified))
+    return DiscoveredConcepts(page, sum(len(concepts.units.concepts) for concepts in verified))

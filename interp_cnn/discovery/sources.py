@@ -61,7 +61,7 @@ def sources_of(
     Raises:
         ValueError: unknown layer, or classes that are not those of the data.
     """
-    found = []
+    layers = []
     for subject in subjects:
         if tuple(subject.classes) != tuple(data.classes):
             raise ValueError(
@@ -74,10 +74,10 @@ def sources_of(
         name = layer or (list(masks)[-1] if masks else last_feature_maps(network, blank))
         named_layer(network, name)
         masked = name in masks and masks[name].enabled
-        found.append((f"{subject.name}, masked map" if masked else subject.name, subject, name))
+        layers.append((f"{subject.name}, masked map" if masked else subject.name, subject, name))
         if masked and unmasked:
-            found.append((f"{subject.name}, unmasked map", subject, f"{name}.layer"))
-    slugs = distinct_slugs([name for name, _, _ in found])
+            layers.append((f"{subject.name}, unmasked map", subject, f"{name}.layer"))
+    slugs = distinct_slugs([name for name, _, _ in layers])
     size = data.image_size[0], data.image_size[1]
     return [
         Source(
@@ -89,5 +89,5 @@ def sources_of(
             receptive_field(subject.network, place, size, channels=data.channels),
             {"network": fingerprint(subject.network), "layer": place, "image_size": list(size)},
         )
-        for slug, (name, subject, place) in zip(slugs, found, strict=True)
+        for slug, (name, subject, place) in zip(slugs, layers, strict=True)
     ]

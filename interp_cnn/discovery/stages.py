@@ -28,12 +28,12 @@ def cached(path: Path, question: Mapping, make: Callable[[], Mapping[str, NDArra
         question: plain values, everything that the arrays depend on.
         make: gives them.
     """
-    asked = json.dumps({**question, "code": code_fingerprint()}, sort_keys=True)
-    found = read_npz(path)
-    if found is not None and str(found.pop(QUESTION, "")) == asked:
-        return found
+    key = json.dumps({**question, "code": code_fingerprint()}, sort_keys=True)
+    stored = read_npz(path)
+    if stored is not None and str(stored.pop(QUESTION, "")) == key:
+        return stored
     made = {name: np.asarray(values) for name, values in make().items()}
-    write_bytes(path, npz_bytes({**made, QUESTION: np.array(asked)}))
+    write_bytes(path, npz_bytes({**made, QUESTION: np.array(key)}))
     return made
 
 

@@ -18,47 +18,52 @@ from interp_cnn.report.concepts.measures import averaged_over_concepts
 RESAMPLES = 1000
 
 
-def units_table(found: Sequence[VerifiedConcepts], classes: Sequence[str]) -> pd.DataFrame:
+def units_table(verified: Sequence[VerifiedConcepts], classes: Sequence[str]) -> pd.DataFrame:
     """A row per unit of every source and kind."""
     rows = []
-    for one in found:
-        for number, (concept, figures) in enumerate(zip(one.units.concepts, one.units.rows, strict=True)):
+    for concepts in verified:
+        for number, (concept, figures) in enumerate(
+            zip(concepts.units.concepts, concepts.units.rows, strict=True)
+        ):
             rows.append(
                 {
-                    "source": one.source.name,
-                    "kind": one.units.kind,
+                    "source": concepts.source.name,
+                    "kind": concepts.units.kind,
                     "number": number,
                     "unit": concept.name,
                     "category": classes[concept.category],
-                    **one.measures.iloc[number].to_dict(),
+                    **concepts.measures.iloc[number].to_dict(),
                     **figures,
-                    "effect": float(one.effects[number, 0]),
-                    "effect_of_others": float(one.effects[number, 1]),
-                    **dict(_of_pictures(one, number)),
+                    "effect": float(concepts.effects[number, 0]),
+                    "effect_of_others": float(concepts.effects[number, 1]),
+                    **dict(_of_pictures(concepts, number)),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _of_pictures(one: VerifiedConcepts, number: int) -> Iterator[tuple[str, float]]:
+def _of_pictures(concepts: VerifiedConcepts, number: int) -> Iterator[tuple[str, float]]:
     """Means over a unit's pictures, `window_reactivation` and so on."""
-    for mode, arrays in one.pictures.items():
-        mine = arrays["concepts"] == number
+    for mode, arrays in concepts.pictures.items():
+        rows = arrays["concepts"] == number
         for name, values in arrays.items():
             if name not in ("concepts", "pictures"):
-                yield f"{mode}_{name}", float(torch.from_numpy(values[mine]).nanmean())
+                yield f"{mode}_{name}", float(torch.from_numpy(values[rows]).nanmean())
 
 
-def summary_table(found: Sequence[VerifiedConcepts], units: pd.DataFrame) -> pd.DataFrame:
+def summary_table(verified: Sequence[VerifiedConcepts], units: pd.DataFrame) -> pd.DataFrame:
     """Columns source, kind, measure, value, low, high, n: of units, and of each source's decoder (kind "decoder")."""
     rows = []
-    for one in found:
-        mine = units[(units.source == one.source.name) & (units.kind == one.units.kind)]
-        for measure, estimate in _estimates(mine).items():
-            rows.append((one.source.name, one.units.kind, measure, estimate))
-        facts = {**one.units.facts, "kept": len(mine)}
-        rows += [(one.source.name, one.units.kind, name, Estimate(value)) for name, value in facts.items()]
-    for name, quality in {one.source.name: one.quality for one in found}.items():
+    for concepts in verified:
+        selected = units[(units.source == concepts.source.name) & (units.kind == concepts.units.kind)]
+        for measure, estimate in _estimates(selected).items():
+            rows.append((concepts.source.name, concepts.units.kind, measure, estimate))
+        facts = {**concepts.units.facts, "kept": len(selected)}
+        rows += [
+            (concepts.source.name, concepts.units.kind, name, Estimate(value))
+            for name, value in facts.items()
+        ]
+    for name, quality in {concepts.source.name: concepts.quality for concepts in verified}.items():
         rows += [(name, "decoder", measure, estimate) for measure, estimate in quality.items()]
     columns = ["source", "kind", "measure", "value", "low", "high", "n"]
     return pd.DataFrame([(*start, e.value, e.low, e.high, e.n) for *start, e in rows], columns=columns)

@@ -100,25 +100,25 @@ def _verify_concepts(
     images = spread_images(data, mining.images)
     questions, everything = [], []
     for source in sources:
-        asked = {**source.question, "mining": asdict(mining), "images": identity_of(images)}
+        question = {**source.question, "mining": asdict(mining), "images": identity_of(images)}
         step(f"{source.name}: mining")
         stored = cached(
             folder / source.slug / "mined.npz",
-            asked,
+            question,
             lambda s=source: mine_concepts(s, images, mining, background=data.background),
         )
-        questions.append(asked)
+        questions.append(question)
         everything.append({kind: units_in(stored, kind, mining) for kind in mining.kinds})
-    found = []
-    for source, asked, units_of in zip(sources, questions, everything, strict=True):
+    verified = []
+    for source, question, units_of in zip(sources, questions, everything, strict=True):
         place = folder / source.slug
         decoder: Upconvolution | None = None
-        drawn: dict = asked
+        drawn: dict = question
         quality: dict[str, Estimate] = {}
         if drawing is not None:
             step(f"{source.name}: decoder")
             decoder = _decoder(source, data, drawing, place / "decoder")
-            drawn = {**asked, "decoder": fingerprint(decoder)}
+            drawn = {**question, "decoder": fingerprint(decoder)}
             step(f"{source.name}: quality of the decoder")
             quality = _quality(
                 cached(
@@ -131,33 +131,33 @@ def _verify_concepts(
             step(f"{source.name}: measures of {kind}")
             measured = cached(
                 place / f"{kind}-measures.npz",
-                asked,
+                question,
                 lambda s=source, u=units: _concept_measures(s, u, images, data),
             )
             pictures = {}
             for mode in drawing.modes if drawing is not None else ():
                 assert decoder is not None  # who draws has one
                 step(f"{source.name}: {kind}, {mode}")
-                others = _witnesses(source, sources, [one[kind] for one in everything])
+                others = _witnesses(source, sources, [mined[kind] for mined in everything])
                 pictures[mode] = cached(
                     place / f"{kind}-{mode}.npz",
-                    {**drawn, "others": [one.question for one in sources]},
+                    {**drawn, "others": [other.question for other in sources]},
                     lambda s=source, u=units, d=decoder, m=mode, o=others: _verified_pictures(
                         s, u, d, images, m, o
                     ),
                 )
             table = pd.read_json(StringIO(str(measured["table"])), orient="records", dtype=False)
             maps, effects = (torch.from_numpy(measured[name]) for name in ("maps", "effects"))
-            found.append(VerifiedConcepts(source, units, table, maps, effects, pictures, quality))
-    return found
+            verified.append(VerifiedConcepts(source, units, table, maps, effects, pictures, quality))
+    return verified
 
 
 def _decoder(source: Source, data: PartDataModule, drawing: Drawing, folder: Path) -> Upconvolution:
     """The decoder of a source: one that was trained before, or a new one."""
     for known in map(Path, drawing.decoders):
-        found = decoder_in(known, source.network, data, layer=source.layer)
-        if found is not None:
-            return found
+        decoder = decoder_in(known, source.network, data, layer=source.layer)
+        if decoder is not None:
+            return decoder
     return decoder_for(
         source.network,
         data,
@@ -172,9 +172,11 @@ def _decoder(source: Source, data: PartDataModule, drawing: Drawing, folder: Pat
 def _witnesses(source: Source, sources: list[Source], units: list[Units]) -> dict[str, Witness]:
     """Of every other network its first source, with what was mined there."""
     first = {}
-    for one, own in zip(sources, units, strict=True):
-        if one.subject != source.subject:
-            first.setdefault(one.subject, Witness(one.network, one.layer, own.rule, own.concepts))
+    for other, other_units in zip(sources, units, strict=True):
+        if other.subject != source.subject:
+            first.setdefault(
+                other.subject, Witness(other.network, other.layer, other_units.rule, other_units.concepts)
+            )
     return first
 
 
@@ -190,8 +192,10 @@ def _concept_measures(source: Source, units: Units, images: Subset, data: PartDa
         parts=data.parts,
         radius=radius,
     )
-    few = [replace(one, occurrences=one.occurrences[:EFFECT_OCCURRENCES]) for one in units.concepts]
-    own, other = causal_effects(
+    few = [
+        replace(concept, occurrences=concept.occurrences[:EFFECT_OCCURRENCES]) for concept in units.concepts
+    ]
+    effect, effect_of_others = causal_effects(
         source.network,
         pixels_of(images),
         few,
@@ -200,9 +204,10 @@ def _concept_measures(source: Source, units: Units, images: Subset, data: PartDa
         generator=torch.Generator().manual_seed(0),
         reach=REACH,
     )
-    owners = torch.tensor([number for number, one in enumerate(few) for _ in one.occurrences])
+    owners = torch.tensor([number for number, concept in enumerate(few) for _ in concept.occurrences])
     effects = [
-        [float(values[owners == number].mean()) for values in (own, other)] for number in range(len(few))
+        [float(values[owners == number].mean()) for values in (effect, effect_of_others)]
+        for number in range(len(few))
     ]
     return {
         "table": np.array(table.to_json(orient="records", double_precision=12)),
@@ -233,10 +238,13 @@ def _verified_pictures(
 
 def _decoder_quality(source: Source, decoder: Upconvolution, images: Subset) -> dict:
     scale = decoder.scale.flatten()
-    found = reconstruction_quality(
+    quality = reconstruction_quality(
         source.network, decoder, loader_of(images), layer=source.layer, scale=scale
     )
-    return {name: np.array([one.value, one.low, one.high, one.n]) for name, one in found.items()}
+    return {
+        name: np.array([estimate.value, estimate.low, estimate.high, estimate.n])
+        for name, estimate in quality.items()
+    }
 
 
 def _quality(stored: Arrays) -> dict[str, Estimate]:

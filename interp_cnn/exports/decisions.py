@@ -26,8 +26,9 @@ def decision_files(
         place: the folder of the names.
     """
     for number, (name, image, decisions) in enumerate(decided):
-        for one, slug in zip(decisions, distinct_slugs([one.target for one in decisions]), strict=True):
+        slugs = distinct_slugs([decision.target for decision in decisions])
+        for decision, slug in zip(decisions, slugs, strict=True):
             base = f"{place}/{number:04d}-{slug}"
-            yield f"{base}.png", png_bytes(decision_picture(one, image), colours=256)
-            record = {"file": name, "label": one.label, **one.as_json()}
+            yield f"{base}.png", png_bytes(decision_picture(decision, image), colours=256)
+            record = {"file": name, "label": decision.label, **decision.as_json()}
             yield f"{base}.json", json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8")

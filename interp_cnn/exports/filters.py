@@ -20,48 +20,48 @@ from interp_cnn.storage.files import npz_bytes
 
 
 def filter_files(
-    found: Exemplars, categories: Sequence[str], *, place: str, title: str
+    strongest: Exemplars, categories: Sequence[str], *, place: str, title: str
 ) -> Iterator[tuple[str, bytes]]:
     """Names and contents.
 
     Args:
-        found: strongest images of the D filters.
+        strongest: strongest images of the D filters.
         categories: D, for the captions; empty for none.
         place: the folder of the names.
         title: of the sheets.
     """
-    pictures = [patch_sheet(found, number) for number in range(len(found))]
+    pictures = [patch_sheet(strongest, number) for number in range(len(strongest))]
     captions = [
         f"filter {number}" + (": never fires" if silent else f": {class_words(category)}" if category else "")
-        for number, (category, silent) in enumerate(zip(categories, found.silent.tolist(), strict=True))
+        for number, (category, silent) in enumerate(zip(categories, strongest.silent.tolist(), strict=True))
     ]
     yield from sheets(f"{place}/sheet", pictures, captions, title=title)
     for number, picture in enumerate(pictures):
         yield f"{place}/{number:04d}.png", png_bytes(picture, colours=256)
-    yield f"{place}/filters.npz", npz_bytes(filter_arrays(found, categories))
+    yield f"{place}/filters.npz", npz_bytes(filter_arrays(strongest, categories))
 
 
-def filter_arrays(found: Exemplars, categories: Sequence[str]) -> dict[str, np.ndarray]:
+def filter_arrays(strongest: Exemplars, categories: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of filters.npz, (D, ...) each but for `images` (M, C, H, W), the distinct ones.
 
     `image` (D, N) is the place in `images` and `image_names` of the n-th strongest, -1 for none.
     """
-    numbers = sorted(found.images)
+    numbers = sorted(strongest.images)
     place = {number: index for index, number in enumerate(numbers)} | {-1: -1}
     return {
-        "images": np.stack([found.images[number].numpy() for number in numbers])
+        "images": np.stack([strongest.images[number].numpy() for number in numbers])
         if numbers
-        else np.zeros((0, *found.mean_image.shape), np.uint8),
-        "image_names": np.array([found.names[number] for number in numbers], dtype=np.str_),
-        "image": np.vectorize(place.__getitem__, otypes=[np.int64])(found.image_numbers.numpy()),
-        "image_number": found.image_numbers.numpy(),
-        "label": found.labels.numpy(),
-        "score": found.scores.numpy(),
-        "position": found.positions.numpy(),
-        "box": found.boxes.numpy(),
-        "map": found.maps.numpy(),
-        "mean_map": found.mean_map.numpy(),
-        "peak_count": found.peak_counts.numpy(),
-        "mean_image": found.mean_image.numpy(),
+        else np.zeros((0, *strongest.mean_image.shape), np.uint8),
+        "image_names": np.array([strongest.names[number] for number in numbers], dtype=np.str_),
+        "image": np.vectorize(place.__getitem__, otypes=[np.int64])(strongest.image_numbers.numpy()),
+        "image_number": strongest.image_numbers.numpy(),
+        "label": strongest.labels.numpy(),
+        "score": strongest.scores.numpy(),
+        "position": strongest.positions.numpy(),
+        "box": strongest.boxes.numpy(),
+        "map": strongest.maps.numpy(),
+        "mean_map": strongest.mean_map.numpy(),
+        "peak_count": strongest.peak_counts.numpy(),
+        "mean_image": strongest.mean_image.numpy(),
         "category": np.array(categories, dtype=np.str_),
     }

@@ -38,8 +38,8 @@ class ExportFolder:
 
     def has(self, part: str, key: str) -> bool:
         """Whether a part is there, made from the same, with every file as it was written."""
-        found = self.parts.get(part)
-        return found is not None and found["key"] == key and all(map(self._is_whole, found["files"].items()))
+        entry = self.parts.get(part)
+        return entry is not None and entry["key"] == key and all(map(self._is_whole, entry["files"].items()))
 
     def write(self, part: str, key: str, files: Iterable[tuple[str, bytes]]) -> int:
         """Write a part and remove what an earlier one of that name left; returns the number of files.

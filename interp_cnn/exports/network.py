@@ -140,9 +140,9 @@ def _without_gradient(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _error(logits: Tensor, found: Sequence[Tensor], name: str) -> float:
+def _error(logits: Tensor, exported: Sequence[Tensor], name: str) -> float:
     """The largest difference, for a whole batch and for one image."""
-    largest = max(float((some - logits[: len(some)]).abs().max()) for some in found)
+    largest = max(float((some - logits[: len(some)]).abs().max()) for some in exported)
     relative = largest / max(float(logits.abs().max()), 1e-12)
     if not relative <= LARGEST_ERROR:
         raise ValueError(

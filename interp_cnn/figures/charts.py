@@ -81,12 +81,12 @@ def bars(
         theme: light or dark.
     """
     intervals = intervals or {}
-    found = {
+    largest = {
         name: max(numbers.get(name, -np.inf) for numbers in values.values())
         for series_ in values.values()
         for name in series_
     }
-    names = sorted(found, key=lambda name: found[name], reverse=True)
+    names = sorted(largest, key=lambda name: largest[name], reverse=True)
     ends = [0.0, *(value for numbers in values.values() for value in numbers.values())]
     ends += [end for pairs in intervals.values() for pair in pairs.values() for end in pair]
     low, high = min(ends), max(ends) or (1.0 if min(ends) == 0 else 0.0)
@@ -96,7 +96,7 @@ def bars(
     axes.set(xlim=(low - room if low < 0 else 0, high + room), ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     thickness = 0.8 / max(1, len(values))
-    for number, (who, numbers) in enumerate(values.items()):
+    for number, (series_name, numbers) in enumerate(values.items()):
         rows = np.arange(len(names)) + (number - (len(values) - 1) / 2) * thickness
         lengths = [numbers.get(name, 0.0) for name in names]
         axes.barh(
@@ -105,10 +105,10 @@ def bars(
             height=0.9 * thickness,
             color=series(theme, number)[0],
             zorder=2,
-            label=plain(who, 100),
+            label=plain(series_name, 100),
         )
         for row, length, name in zip(rows, lengths, names, strict=True):
-            pair = intervals.get(who, {}).get(name, (length, length))
+            pair = intervals.get(series_name, {}).get(name, (length, length))
             if pair != (length, length):
                 axes.plot(pair, [row, row], color=theme.ink, linewidth=1.4, zorder=4)
             axes.annotate(
@@ -141,9 +141,9 @@ def training_curves(curves: pd.DataFrame, *, width: int = 760, columns: int = 3,
     """
     missing = {"epoch", "split", "quantity", "value", "network"} - set(curves.columns)
     if missing or curves.empty:
-        found = f"columns {', '.join(map(str, curves.columns))}, {len(curves)} rows"
+        given = f"columns {', '.join(map(str, curves.columns))}, {len(curves)} rows"
         raise ValueError(
-            f"curves: {found}; expected epoch, split, quantity, value, network and at least one row"
+            f"curves: {given}; expected epoch, split, quantity, value, network and at least one row"
         )
     quantities, networks = list(dict.fromkeys(curves.quantity)), list(dict.fromkeys(curves.network))
     columns = max(1, min(columns, len(quantities)))

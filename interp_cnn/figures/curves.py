@@ -100,7 +100,7 @@ def curve_panels(
         for letter in (letter for letter, chosen in zip("xy", logarithmic, strict=True) if chosen):
             getattr(axes, f"set_{letter}scale")("log")
             values = np.concatenate(
-                [getattr(curve, letter) for one in panels.values() for curve in one.values()]
+                [getattr(curve, letter) for panel in panels.values() for curve in panel.values()]
             )
             _logarithmic(getattr(axes, f"{letter}axis"), values[values > 0])
         if places is not None:

@@ -26,7 +26,9 @@ def say_colour(name: str, pictures: Sequence[Tensor], of: int) -> None:
         pictures: some (3, H, W) of them.
         of: how many there are.
     """
-    colourful = sum(bool(((one.amax(0) - one.amin(0)) > COLOUR).float().mean() > 0.01) for one in pictures)
+    colourful = sum(
+        bool(((picture.amax(0) - picture.amin(0)) > COLOUR).float().mean() > 0.01) for picture in pictures
+    )
     if colourful:
         log.warning(
             "%s was trained on grey images; %d of the first %d of %d pictures are in colour and shown to it without: "
@@ -57,7 +59,7 @@ def say_guessing(name: str, correct: Iterable[bool], labels: Sequence[str]) -> N
         correct: for every image whether it is right.
         labels: the images' classes.
     """
-    right = [bool(one) for one in correct]
+    right = list(map(bool, correct))
     _, counts = np.unique(np.asarray(labels), return_counts=True)
     guess = float(counts.max() / counts.sum())
     if binomtest(sum(right), len(right), min(guess, 1 - 1e-9), alternative="greater").pvalue > SURE:

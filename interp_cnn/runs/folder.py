@@ -145,17 +145,17 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     return Run(folder, config, network.eval(), data, categories, epochs)
 
 
-def untrained(found: Run) -> Run:
+def untrained(run: Run) -> Run:
     """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
     loaded, filters without categories; on the same device.
     """
-    model = OmegaConf.merge(found.config.model, {"mask": {"enabled": False}})
+    model = OmegaConf.merge(run.config.model, {"mask": {"enabled": False}})
     assert isinstance(model, DictConfig)  # two of them, merged
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(found.config.seed)
-        network = network_for(model, found.data, start=False)
-    device = device_of(found.network)
-    return replace(found, network=network.eval().to(device), filter_categories={}, epochs=0)
+        torch.manual_seed(run.config.seed)
+        network = network_for(model, run.data, start=False)
+    device = device_of(run.network)
+    return replace(run, network=network.eval().to(device), filter_categories={}, epochs=0)
 
 
 def load_config(folder: Path) -> DictConfig:
@@ -295,13 +295,13 @@ def _values_of(section: str) -> Iterator[None]:
 def _check_target(target: object) -> None:
     """Refuse what is not itself a class of a data module: `interp_cnn.data.images.os.system` begins well too."""
     module_name, _, name = str(target).rpartition(".")
-    found = None
+    data_class = None
     if module_name.startswith(ALLOWED_TARGETS):
         try:
-            found = getattr(importlib.import_module(module_name), name, None)
+            data_class = getattr(importlib.import_module(module_name), name, None)
         except ImportError:
-            found = None
-    if not isinstance(found, type) or found.__module__ != module_name:
+            data_class = None
+    if not isinstance(data_class, type) or data_class.__module__ != module_name:
         raise ValueError(
             f"data._target_ is {target}; only classes of the modules {ALLOWED_TARGETS}* are called"
         )

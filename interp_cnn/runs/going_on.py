@@ -29,7 +29,7 @@ def sound_checkpoint(path: Path) -> Path | None:
     """
     candidates = [path, path.with_name(PREVIOUS)] if path.name == LAST else [path]
     faults = []
-    for candidate in (one for one in candidates if one.is_file()):
+    for candidate in (candidate for candidate in candidates if candidate.is_file()):
         try:
             load_checkpoint(candidate)
         except ValueError as error:

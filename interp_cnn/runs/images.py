@@ -50,12 +50,12 @@ def leave_out_trained_on(data: PartDataModule, runs: Sequence[Seen]) -> None:
     trained_on: dict[int, str] = {}
     images = data.val_set
     known = list(zip(images.names, images.contents(), images.shown(), strict=True))
-    for one in runs[1:]:
-        if one.record.train == runs[0].record.train:  # twins
+    for seen in runs[1:]:
+        if seen.record.train == runs[0].record.train:  # twins
             continue
-        learned = _Known(one, same_names=one.source == _source(data))
+        learned = _Known(seen, same_names=seen.source == _source(data))
         trained_on |= {
-            place: one.run
+            place: seen.run
             for place, image in enumerate(known)
             if place not in trained_on and learned.has(*image)
         }

@@ -71,22 +71,22 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
     """
     if checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
-    found: list[Subject] = []
+    subjects: list[Subject] = []
     for folder in run_folders(runs):
         run = load_run(folder, checkpoint=checkpoint, root=root)
-        names = [subject.name for subject in found]
+        names = [subject.name for subject in subjects]
         name = run.kind if run.kind not in names else f"{run.kind} ({folder.name})"
         while name in names:
             name += "'"
-        found.append(replace(run_subject(run), name=name))
-    first = found[0]
-    for subject in found[1:]:
+        subjects.append(replace(run_subject(run), name=name))
+    first = subjects[0]
+    for subject in subjects[1:]:
         if (subject.channels, subject.image_size) != (first.channels, first.image_size):
             raise ValueError(
                 f"run: {subject.name} was trained on images of {_shape(subject)}, {first.name} on {_shape(first)}; "
                 "explain them in two calls"
             )
-    return found
+    return subjects
 
 
 def run_subject(run: Run) -> Subject:
@@ -129,7 +129,7 @@ def shown_data(networks: Sequence[Subject], config: DictConfig | None = None) ->
         raise ValueError(
             f"{first.name} takes images of {first.channels} channels, those of data have {data.channels}"
         )
-    leave_out_trained_on(data, [one.seen for one in networks if one.seen is not None])
+    leave_out_trained_on(data, [subject.seen for subject in networks if subject.seen is not None])
     return data
 
 
@@ -178,11 +178,11 @@ def folder_pictures(
     """The pictures of a folder, labelled where their folder has the name of a class; see `Photograph.pixels`."""
     return [
         InputPicture(
-            one.name,
-            one.label(classes) or "",
-            lambda one=one: one.pixels(size, channels=channels, crop=crop),
+            photograph.name,
+            photograph.label(classes) or "",
+            lambda photograph=photograph: photograph.pixels(size, channels=channels, crop=crop),
         )
-        for one in photographs(place)
+        for photograph in photographs(place)
     ]
 
 

@@ -14,7 +14,7 @@ from interp_cnn.storage.progress import stage
 
 
 def measure_run(
-    found: Run,
+    run: Run,
     *,
     resamples: int,
     seed: int,
@@ -26,21 +26,21 @@ def measure_run(
     """All measures of a run's top interpretable layer on its validation images; `quick` leaves out views, noise and
     masks, a third of the work.
     """
-    layer = found.layers[-1]
-    data = found.data
+    layer = run.layers[-1]
+    data = run.data
     batches = data.val_dataloader()
     return measure_network(
-        found.network,
+        run.network,
         (replace(batch, part_masks=None) for batch in batches) if quick else batches,
         layer=layer,
-        name=name or found.kind,
-        kind=found.kind,
+        name=name or run.kind,
+        kind=run.kind,
         classes=data.classes,
         parts=data.parts,
         image_size=data.image_size,
         background=data.background,
-        readout=readout_of(found.network, layer, readout),
-        filter_categories=found.filter_categories.get(layer),
+        readout=readout_of(run.network, layer, readout),
+        filter_categories=run.filter_categories.get(layer),
         probes=not quick,
         regions=regions,
         resamples=resamples,

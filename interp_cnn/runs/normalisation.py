@@ -47,7 +47,9 @@ def checked_statistics(
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
     values = [value] if isinstance(value, int | float | str) else list(value)
-    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    numbers = [
+        number for number in values if isinstance(number, int | float) and not isinstance(number, bool)
+    ]
     if len(numbers) != len(values) or not all(map(isfinite, numbers)) or len(values) not in (1, channels):
         expected = "one number" if channels == 1 else f"one number, or {channels}, one per channel"
         raise ValueError(f"{name} is {value}; expected {expected}")
@@ -76,8 +78,8 @@ def sees_bare_pixels(network: nn.Module, images: Tensor) -> bool | None:
         if not sent and given and isinstance(given[0], Tensor):
             sent.append(given[0])
 
-    layers = [one for one in network.modules() if isinstance(one, nn.modules.conv._ConvNd | nn.Linear)]
-    handles = [one.register_forward_pre_hook(keep) for one in layers]
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)]
+    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
     try:
         network(images)
     finally:

@@ -54,13 +54,13 @@ def with_full_paths(config: DictConfig) -> DictConfig:
         >>> with_full_paths(OmegaConf.create({"data": {"root": "images"}})).data.root == str(Path.cwd() / "images")
         True
     """
-    found = config.copy()
+    absolute = config.copy()
     for key in FILES:
-        value = OmegaConf.select(found, key)
+        value = OmegaConf.select(absolute, key)
         named = key != "model.weights" or (isinstance(value, str) and Path(value).expanduser().is_file())
         if isinstance(value, str) and named:
-            OmegaConf.update(found, key, str(Path.cwd() / Path(value).expanduser()))
-    return found
+            OmegaConf.update(absolute, key, str(Path.cwd() / Path(value).expanduser()))
+    return absolute
 
 
 def _runs_of(folder: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def _runs_of(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"run folder {folder} does not exist")
     if (folder / CONFIG).is_file():
         return [folder]
-    inside = [found.parent for found in folder.glob(f"*/{CONFIG}") if not found.parent.name.startswith(".")]
+    inside = [file.parent for file in folder.glob(f"*/{CONFIG}") if not file.parent.name.startswith(".")]
     if not inside:
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}, and no folder in it has one")
     return sorted(inside, key=lambda run: _with_numbers(run.name))

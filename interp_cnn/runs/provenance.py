@@ -35,9 +35,9 @@ def provenance() -> dict:
 def _git_commit() -> str | None:
     try:
         here = Path(__file__).parent
-        found = subprocess.run(
+        git = subprocess.run(
             ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return git.stdout.strip()
