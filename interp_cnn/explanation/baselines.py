@@ -35,7 +35,7 @@ def reference_images(images: Tensor, baseline: Baseline) -> list[Tensor]:
     if isinstance(baseline, Sequence) and not isinstance(baseline, str):
         if not baseline:
             raise ValueError("baseline must name at least one reference image, got an empty sequence")
-        return [reference for one in baseline for reference in reference_images(images, one)]
+        return [reference for entry in baseline for reference in reference_images(images, entry)]
     if isinstance(baseline, Tensor):
         return [_broadcast(images, baseline)]
     if isinstance(baseline, int | float) and not isinstance(baseline, bool) and math.isfinite(baseline):

@@ -151,12 +151,12 @@ class _Game:
     def logits(self, which: Tensor, count: int, uncovered: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits (images, count, K); `uncovered` says for coalitions k which windows are seen, (len(k), P) bool."""
         pairs = torch.cartesian_prod(which, torch.arange(count, device=which.device))
-        answers = []
+        logits = []
         for part in pairs.split(self.batch_size):
             seen = uncovered(part[:, 1])[:, self.features]  # (part, C, H, W)
             shown = torch.where(seen, self.images[part[:, 0]], self.covered[part[:, 0]])
-            answers.append(check_logits(self.network(shown), len(part)))
-        return torch.cat(answers).unflatten(0, (len(which), count))
+            logits.append(check_logits(self.network(shown), len(part)))
+        return torch.cat(logits).unflatten(0, (len(which), count))
 
 
 def _exact(game: _Game, count: int) -> tuple[Tensor, Tensor, Tensor]:

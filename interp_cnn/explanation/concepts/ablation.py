@@ -49,16 +49,16 @@ def causal_effects(
     """
     device = device_of(network)
     effects, random_effects = [], []
-    for one in concepts:
-        for image, row, column in one.occurrences.tolist():
-            cut = _Cut(one.channels, (row, column), reach, scale.to(device), generator, draws)
+    for concept in concepts:
+        for image, row, column in concept.occurrences.tolist():
+            cut = _Cut(concept.channels, (row, column), reach, scale.to(device), generator, draws)
             handle = named_layer(network, layer).register_forward_hook(cut)
             try:
                 with evaluation_mode(network):
                     logits = network(image_of(image)[None].to(device).expand(2 + draws, -1, -1, -1))
             finally:
                 handle.remove()
-            drop = (logits[0] - logits)[:, one.category].double().cpu()
+            drop = (logits[0] - logits)[:, concept.category].double().cpu()
             effects.append(drop[1])
             random_effects.append(drop[2:].mean())
     return torch.stack(effects), torch.stack(random_effects)

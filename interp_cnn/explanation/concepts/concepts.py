@@ -63,13 +63,15 @@ class FiringRule:
     def strengths(self, maps: Tensor, concepts: Sequence[Concept]) -> Tensor:
         """(B, Q, h, w) strength of every concept, from feature maps (B, D, h, w); 0 where a channel lies outside."""
         scaled = maps.relu() / self.scale.to(maps)[:, None, None]
-        found = []
-        for one in concepts:
-            strength = torch.stack([_shifted(scaled[:, c], o) for c, o in _places(one)], dim=1).amin(dim=1)
-            if one.place is not None:
-                strength = strength * nearness(one.place, *maps.shape[2:]).to(maps)
-            found.append(strength)
-        return torch.stack(found, dim=1)
+        strengths = []
+        for concept in concepts:
+            strength = torch.stack([_shifted(scaled[:, c], o) for c, o in _places(concept)], dim=1).amin(
+                dim=1
+            )
+            if concept.place is not None:
+                strength = strength * nearness(concept.place, *maps.shape[2:]).to(maps)
+            strengths.append(strength)
+        return torch.stack(strengths, dim=1)
 
     def fires(self, maps: Tensor, concepts: Sequence[Concept]) -> Tensor:
         """(B, Q, h, w) bool."""
@@ -77,34 +79,39 @@ class FiringRule:
         ranked = scaled.topk(min(max(self.top, self.neighbours, 1), scaled.shape[1]), dim=1).values
         here = (scaled > 0) & (scaled >= ranked[:, min(self.top, ranked.shape[1]) - 1, None])
         around = (scaled > 0) & (scaled >= ranked[:, min(max(self.neighbours, 1), ranked.shape[1]) - 1, None])
-        found = []
-        for one in concepts:
-            if one.floor is not None:
-                found.append(self.strengths(maps, [one])[:, 0] >= one.floor)
+        fired = []
+        for concept in concepts:
+            if concept.floor is not None:
+                fired.append(self.strengths(maps, [concept])[:, 0] >= concept.floor)
                 continue
             members = [
                 _shifted((here if offset == (0, 0) else around)[:, channel], offset)
-                for channel, offset in _places(one)
+                for channel, offset in _places(concept)
             ]
-            found.append(torch.stack(members, dim=1).all(dim=1))
-        return torch.stack(found, dim=1)
+            fired.append(torch.stack(members, dim=1).all(dim=1))
+        return torch.stack(fired, dim=1)
 
 
 def pattern_concepts(patterns: Sequence[Pattern]) -> list[Concept]:
     """Mined patterns as concepts, with all their occurrences in order of images."""
-    return [Concept(one.name, one.channels, one.offsets, one.category, one.occurrences) for one in patterns]
+    return [
+        Concept(pattern.name, pattern.channels, pattern.offsets, pattern.category, pattern.occurrences)
+        for pattern in patterns
+    ]
 
 
-def filter_concepts(found: Exemplars, scale: Tensor) -> list[Concept]:
+def filter_concepts(exemplars: Exemplars, scale: Tensor) -> list[Concept]:
     """Filters that fire anywhere as concepts: occurrences are the peaks of their exemplars, the category is that of
     most exemplars (among equals the smallest), the floor half of the mean peak.
     """
     concepts = []
-    for number in (~found.silent).nonzero().flatten().tolist():
-        there = found.image_numbers[number] >= 0
-        places = torch.cat((found.image_numbers[number, there, None], found.positions[number, there]), dim=1)
-        category = int(torch.bincount(found.labels[number, there]).argmax())
-        floor = FLOOR * float(found.scores[number, there].mean() / scale[number])
+    for number in (~exemplars.silent).nonzero().flatten().tolist():
+        there = exemplars.image_numbers[number] >= 0
+        places = torch.cat(
+            (exemplars.image_numbers[number, there, None], exemplars.positions[number, there]), dim=1
+        )
+        category = int(torch.bincount(exemplars.labels[number, there]).argmax())
+        floor = FLOOR * float(exemplars.scores[number, there].mean() / scale[number])
         concepts.append(Concept(str(number), (number,), ((0, 0),), category, places, floor))
     return concepts
 
@@ -120,8 +127,10 @@ def unrelated(concepts: Sequence[Concept]) -> Tensor:
     """(Q, Q) bool: pairs that share no channel and speak for different categories; of concepts for which that leaves
     none, pairs that share no channel.
     """
-    apart = torch.tensor([[not {*one.channels} & {*two.channels} for two in concepts] for one in concepts])
-    categories = torch.tensor([one.category for one in concepts])
+    apart = torch.tensor(
+        [[not {*concept.channels} & {*other.channels} for other in concepts] for concept in concepts]
+    )
+    categories = torch.tensor([concept.category for concept in concepts])
     strict = apart & (categories[:, None] != categories)
     return torch.where(strict.any(dim=1, keepdim=True), strict, apart)
 

@@ -52,11 +52,11 @@ def witnessed(
     """
     before, after = ([torch.zeros(len(images), 0, dtype=torch.float64)] for _ in range(2))
     classes = [torch.zeros(len(images), 0, dtype=torch.int64)]
-    for one in witnesses:
+    for witness in witnesses:
         for seen, fired in ((images, before), (pictures, after)):
-            maps, logits = feature_maps_and_logits(one.network, seen, one.layer)
+            maps, logits = feature_maps_and_logits(witness.network, seen, witness.layer)
             cells = (places * torch.tensor(maps.shape[2:])).long()
-            fired.append(fires_near(maps, one.concepts, cells, one.rule, tolerance).double())
+            fired.append(fires_near(maps, witness.concepts, cells, witness.rule, tolerance).double())
         classes.append(logits.argmax(dim=1, keepdim=True).cpu())
     then, now = torch.cat(before, dim=1), torch.cat(after, dim=1)  # (B, Q)
     again = (then * now).sum(dim=1) / then.sum(dim=1)

@@ -179,7 +179,7 @@ def chosen_parents(
         above: the layer that parents are taken from.
         count: P, at most the number of nodes above.
     """
-    own, weight = (
+    lower, weight = (
         positions.flatten(1, 2).double(),
         scores.flatten(1).clamp(max=1).double(),
     )  # (N, V, 2), (N, V)
@@ -190,9 +190,9 @@ def chosen_parents(
     both = weight.T @ upper_weight  # (V, U), sum over images of w_V w_U
     mean, square = [], torch.zeros_like(both)
     for axis in range(2):
-        first = (weight * own[..., axis]).T @ upper_weight - weight.T @ (upper_weight * upper[..., axis])
-        second = (weight * own[..., axis].square()).T @ upper_weight
-        second -= 2 * (weight * own[..., axis]).T @ (upper_weight * upper[..., axis])
+        first = (weight * lower[..., axis]).T @ upper_weight - weight.T @ (upper_weight * upper[..., axis])
+        second = (weight * lower[..., axis].square()).T @ upper_weight
+        second -= 2 * (weight * lower[..., axis]).T @ (upper_weight * upper[..., axis])
         second += weight.T @ (upper_weight * upper[..., axis].square())
         mean.append(first / both.clamp(min=1e-12))
         square += second - mean[-1] * first  # sum of w_V w_U (displacement - mean)^2

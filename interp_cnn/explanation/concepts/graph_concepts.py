@@ -43,9 +43,9 @@ def node_concepts(
         place = (row, column, float(layer.deformations[channel, node]))
         name = f"{channel} at {row:.2f}, {column:.2f}"
         nowhere = torch.zeros(0, 3, dtype=torch.int64)
-        one = Concept(name, (channel,), ((0, 0),), category, nowhere, place=place)
-        peak = float(rule.strengths(maps, [one]).amax(dim=(2, 3)).mean())
-        chosen[channel] = replace(one, floor=FLOOR * peak)
+        concept = Concept(name, (channel,), ((0, 0),), category, nowhere, place=place)
+        peak = float(rule.strengths(maps, [concept]).amax(dim=(2, 3)).mean())
+        chosen[channel] = replace(concept, floor=FLOOR * peak)
         if len(chosen) == count:
             break
     return list(chosen.values())
@@ -53,10 +53,10 @@ def node_concepts(
 
 def node_replications(nodes: Sequence[Concept], others: Sequence[Concept]) -> list[float]:
     """For each node 1 if the others have one of the same filter and category within its deformation, else 0."""
-    found = []
-    for one in nodes:
-        rivals = [it for it in others if (it.channels, it.category) == (one.channels, one.category)]
-        assert one.place is not None and all(it.place is not None for it in rivals)  # nodes have places
-        away = [math.dist(one.place[:2], it.place[:2]) for it in rivals if it.place is not None]
-        found.append(float(any(distance <= one.place[2] for distance in away)))
-    return found
+    scores = []
+    for node in nodes:
+        rivals = [it for it in others if (it.channels, it.category) == (node.channels, node.category)]
+        assert node.place is not None and all(it.place is not None for it in rivals)  # nodes have places
+        away = [math.dist(node.place[:2], it.place[:2]) for it in rivals if it.place is not None]
+        scores.append(float(any(distance <= node.place[2] for distance in away)))
+    return scores

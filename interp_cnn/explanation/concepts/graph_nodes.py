@@ -83,8 +83,8 @@ def node_positions(entities: Tensor, expected: Tensor, deformation: Tensor) -> t
         column_factor = _gaussian(columns - there[..., 1:], deformation)
         support = row_factor.unsqueeze(4) * column_factor.unsqueeze(3) * here.unsqueeze(2)  # (n, D, M, h, w)
         best, cell = support.flatten(3).max(dim=3)
-        found = torch.stack((rows[cell // width], columns[cell % width]), dim=3)
-        positions.append(torch.where(best.unsqueeze(3) > 0, found, there))
+        position = torch.stack((rows[cell // width], columns[cell % width]), dim=3)
+        positions.append(torch.where(best.unsqueeze(3) > 0, position, there))
         scores.append(best * 2 * torch.pi * deformation.square())
     return torch.cat(positions), torch.cat(scores)
 

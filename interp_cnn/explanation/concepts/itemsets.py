@@ -52,15 +52,15 @@ def frequent_itemsets(
             raise ValueError(f"{name} is {bound!r}; expected an integer of at least 1")
     table = _Table.read(transactions, int(min_support))
     frequent = np.arange(len(table.items))
-    found: list[tuple[np.ndarray, np.ndarray]] = [
+    itemsets: list[tuple[np.ndarray, np.ndarray]] = [
         (frequent[:, None], table.supports)  # ranks (n, length), supports (n,)
     ]
     step = max(1, PAIR_COUNTS // max(1, len(frequent)))
     for start in range(0, len(frequent) if max_length > 1 else 0, step):
         firsts = frequent[start : start + step]
         for first, counts in zip(firsts.tolist(), _pair_counts(table, firsts), strict=True):
-            found += _sets_below(table, first, counts, int(min_support), int(max_length))
-    return _in_order(found, table.items)
+            itemsets += _sets_below(table, first, counts, int(min_support), int(max_length))
+    return _in_order(itemsets, table.items)
 
 
 class _Block(NamedTuple):
@@ -143,8 +143,8 @@ def _read(transactions: Sequence[Sequence[int]] | np.ndarray) -> tuple[np.ndarra
 
 def _read_array(transactions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if transactions.ndim != 2 or transactions.dtype.kind not in "iu":
-        found = f"the shape {transactions.shape} and the type {transactions.dtype}"
-        raise ValueError(f"transactions has {found}; expected an integer array (N, k)")
+        layout = f"the shape {transactions.shape} and the type {transactions.dtype}"
+        raise ValueError(f"transactions has {layout}; expected an integer array (N, k)")
     rows = np.sort(transactions, axis=1)  # (N, k)
     if rows.size and rows.dtype.kind == "i" and rows.min() < -1:
         raise ValueError(
@@ -271,11 +271,11 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
-def _in_order(found: list[tuple[np.ndarray, np.ndarray]], items: np.ndarray) -> list[Itemset]:
+def _in_order(itemsets: list[tuple[np.ndarray, np.ndarray]], items: np.ndarray) -> list[Itemset]:
     """Sets by length, then by items."""
     result: list[Itemset] = []
-    for length in sorted({sets.shape[1] for sets, _ in found}):
-        same = [(sets, supports) for sets, supports in found if sets.shape[1] == length]
+    for length in sorted({sets.shape[1] for sets, _ in itemsets}):
+        same = [(sets, supports) for sets, supports in itemsets if sets.shape[1] == length]
         sets = np.sort(items[np.concatenate([sets for sets, _ in same])], axis=1)  # (n, length)
         supports = np.concatenate([supports for _, supports in same])
         order = np.lexsort(sets.T[::-1])

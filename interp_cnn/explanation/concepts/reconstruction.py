@@ -137,33 +137,37 @@ class Reconstructor:
         """
         device = device_of(self.network)
         pairs = [
-            (number, *place) for number, one in enumerate(concepts) for place in one.occurrences.tolist()
+            (number, *place)
+            for number, concept in enumerate(concepts)
+            for place in concept.occurrences.tolist()
         ]
         if not pairs:
             raise ValueError("no concept has an occurrence; expected at least one to draw")
         far = unrelated(concepts).double()
         typical = self._typical(image_of, concepts, device)
-        answers = []
+        rows = []
         for start in range(0, len(pairs), self.batch_size):
             chosen = torch.tensor(pairs[start : start + self.batch_size])
-            own, cells = chosen[:, 0], chosen[:, 2:]
+            concept_numbers, cells = chosen[:, 0], chosen[:, 2:]
             images = torch.stack([image_of(number) for number in chosen[:, 1].tolist()]).to(device)
-            drawn = self.pictures(images, [concepts[number] for number in own.tolist()], cells, mode=mode)
+            drawn = self.pictures(
+                images, [concepts[number] for number in concept_numbers.tolist()], cells, mode=mode
+            )
             maps, logits = feature_maps_and_logits(self.network, drawn, self.layer)
             near = fires_near(maps, concepts, cells, self.rule, self.tolerance)  # (B, Q)
             strongest = self.rule.strengths(maps, concepts).amax(dim=(2, 3)).cpu() / typical
-            mine = strongest.gather(1, own[:, None])
-            apart = far[own]
-            categories = torch.tensor([concepts[number].category for number in own.tolist()])
+            drawn_strength = strongest.gather(1, concept_numbers[:, None])
+            apart = far[concept_numbers]
+            categories = torch.tensor([concepts[number].category for number in concept_numbers.tolist()])
             places = (cells + 0.5) / torch.tensor(maps.shape[2:])
             again, anew, classes = witnessed(
                 list(self.others.values()), images, drawn, places, tolerance=self.tolerance
             )
-            answers.append(
+            rows.append(
                 (
-                    near.gather(1, own[:, None]).squeeze(1).double(),
+                    near.gather(1, concept_numbers[:, None]).squeeze(1).double(),
                     (near * apart).sum(dim=1) / apart.sum(dim=1),  # 0 / 0 is NaN: no unrelated concept
-                    1 + (strongest > mine).sum(dim=1).double(),
+                    1 + (strongest > drawn_strength).sum(dim=1).double(),
                     (logits.argmax(dim=1).cpu() == categories).double(),
                     again,
                     anew,
@@ -173,7 +177,7 @@ class Reconstructor:
             )
             advance(len(chosen))
         reactivated, control, rank, own_class, again, anew, drawn, by_others = (
-            torch.cat(row) for row in zip(*answers, strict=True)
+            torch.cat(row) for row in zip(*rows, strict=True)
         )
         numbers = torch.tensor(pairs)
         other_class = dict(zip(self.others, by_others.unbind(dim=1), strict=True))
@@ -196,14 +200,16 @@ class Reconstructor:
     ) -> Tensor:
         """(Q,) mean strength of every concept at its occurrences on the real images."""
         typical = torch.ones(len(concepts))
-        for number, one in enumerate(concepts):
-            found = []
-            for piece in one.occurrences.split(self.batch_size) if len(one.occurrences) else ():
+        for number, concept in enumerate(concepts):
+            at_occurrences = []
+            for piece in concept.occurrences.split(self.batch_size) if len(concept.occurrences) else ():
                 images = torch.stack([image_of(image) for image in piece[:, 0].tolist()]).to(device)
-                strengths = self.rule.strengths(feature_maps(self.network, images, self.layer), [one])[:, 0]
-                found.append(strengths.cpu()[torch.arange(len(piece)), piece[:, 1], piece[:, 2]])
-            if found:
-                typical[number] = torch.cat(found).mean().clamp(min=1e-6)
+                strengths = self.rule.strengths(feature_maps(self.network, images, self.layer), [concept])[
+                    :, 0
+                ]
+                at_occurrences.append(strengths.cpu()[torch.arange(len(piece)), piece[:, 1], piece[:, 2]])
+            if at_occurrences:
+                typical[number] = torch.cat(at_occurrences).mean().clamp(min=1e-6)
         return typical
 
     @torch.enable_grad()
@@ -241,10 +247,10 @@ def kept_parts(
         return torch.ones_like(maps)
     height, width = maps.shape[2:]
     kept = torch.zeros_like(maps, dtype=torch.bool)
-    for place, (one, (row, column)) in enumerate(zip(concepts, cells.tolist(), strict=True)):
+    for place, (concept, (row, column)) in enumerate(zip(concepts, cells.tolist(), strict=True)):
         rows = slice(max(0, row - reach), min(height, row + reach + 1))
         columns = slice(max(0, column - reach), min(width, column + reach + 1))
-        channels = slice(None) if mode == "window" else list(one.channels)
+        channels = slice(None) if mode == "window" else list(concept.channels)
         if mode == "channels":
             kept[place, channels] = True
         else:

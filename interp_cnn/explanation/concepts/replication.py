@@ -25,23 +25,24 @@ def replications(
         patterns: of one mining.
         others: of the other.
     """
-    sets = [pattern_items(one, transactions.channels) for one in (*patterns, *others)]
+    sets = [pattern_items(pattern, transactions.channels) for pattern in (*patterns, *others)]
     if not sets:
         return []
     bits = ItemBits(transactions.items, sorted({item for items in sets for item in items}))
-    found = []
-    for one, items in zip(patterns, sets, strict=False):
+    scores = []
+    for pattern, items in zip(patterns, sets, strict=False):
         rivals = [
             number
             for number, other in enumerate(others, start=len(patterns))
-            if other.category == one.category
+            if other.category == pattern.category
         ]
-        ((_, own),) = bits.joined([items])
+        ((_, pattern_bits),) = bits.joined([items])
         overlaps = [
-            jaccard(own[0], joined).max() for _, joined in bits.joined([sets[number] for number in rivals])
+            jaccard(pattern_bits[0], joined).max()
+            for _, joined in bits.joined([sets[number] for number in rivals])
         ]
-        found.append(float(max(overlaps, default=0.0)))
-    return found
+        scores.append(float(max(overlaps, default=0.0)))
+    return scores
 
 
 def pattern_items(pattern: Pattern, channels: int) -> tuple[int, ...]:

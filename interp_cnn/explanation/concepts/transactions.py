@@ -88,21 +88,21 @@ def channel_scale(batches: Iterable[Tensor]) -> Tensor:
     Of many positions every second, fourth, ... is taken. A channel that fires at fewer positions than that has
     its maximum instead, and one that never fires 1.
     """
-    kept: Tensor | None = None
+    sampled: Tensor | None = None
     stride, seen = 1, 0
     largest = torch.zeros(())
     for maps in batches:
         values = maps.movedim(1, 3).flatten(0, 2)  # (positions, D)
         largest = torch.maximum(largest.to(values), values.amax(dim=0))
         new = values[-seen % stride :: stride]
-        kept = new if kept is None else torch.cat((kept, new))
+        sampled = new if sampled is None else torch.cat((sampled, new))
         seen += len(values)
-        while len(kept) > 2 * SAMPLED_POSITIONS:
-            kept, stride = kept[::2], 2 * stride
-    if kept is None:
+        while len(sampled) > 2 * SAMPLED_POSITIONS:
+            sampled, stride = sampled[::2], 2 * stride
+    if sampled is None:
         raise ValueError("there are no images; expected at least one batch")
-    rank = max(1, round((1 - QUANTILE) * len(kept)))
-    scale = kept.topk(rank, dim=0).values[-1]  # (D,)
+    rank = max(1, round((1 - QUANTILE) * len(sampled)))
+    scale = sampled.topk(rank, dim=0).values[-1]  # (D,)
     scale = torch.where(scale > 0, scale, largest)
     return torch.where(scale > 0, scale, 1.0)
 

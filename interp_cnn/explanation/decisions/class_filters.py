@@ -93,10 +93,10 @@ class ImageShares:
         Returns:
             Places among the N images, at most `count`.
         """
-        own = (self.labels == class_number).nonzero().flatten()
-        shares = self.shares[own, filter_number]
+        members = (self.labels == class_number).nonzero().flatten()
+        shares = self.shares[members, filter_number]
         order = shares.argsort(descending=True, stable=True)[:count]
-        return own[order[shares[order] > 0]].tolist()
+        return members[order[shares[order] > 0]].tolist()
 
 
 def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> ImageShares:
@@ -114,23 +114,29 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
     device = device_of(network)
     methods: Sequence[str] = IN_TURN
     parts: list[tuple[Tensor, ...]] = []
-    found: Contributions | None = None
+    contributions: Contributions | None = None
     for images, labels in _in_pieces(loader):
-        found = by_first_that_works(
+        contributions = by_first_that_works(
             network, images.to(device), labels.to(device), layer=layer, methods=methods
         )
-        methods = (found.method,)
-        kept = (found.logits, found.shares, found.rest, found.positions, found.activations.amax((2, 3)))
-        parts.append((labels, *(one.detach().cpu() for one in kept)))
-    if found is None:
+        methods = (contributions.method,)
+        tensors = (
+            contributions.logits,
+            contributions.shares,
+            contributions.rest,
+            contributions.positions,
+            contributions.activations.amax((2, 3)),
+        )
+        parts.append((labels, *(tensor.detach().cpu() for tensor in tensors)))
+    if contributions is None:
         raise ValueError("the loader gave no batch; expected at least one image")
     labels, logits, shares, rest, positions, presences = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
     return ImageShares(
-        layer=found.layer,
-        method=found.method,
-        linear=found.linear,
+        layer=contributions.layer,
+        method=contributions.method,
+        linear=contributions.linear,
         labels=labels,
         logits=logits,
         shares=shares,
@@ -163,22 +169,22 @@ class ClassFilters:
 
     def shared_with(self, class_number: int, filter_number: int, part: float = 0.5) -> list[int]:
         """Other classes to which a filter brings at least this part of what it brings to a class."""
-        own = float(self.shares[class_number, filter_number])
-        brings = self.shares[:, filter_number].nan_to_num() >= part * own
-        return [k for k in brings.nonzero().flatten().tolist() if k != class_number] if own > 0 else []
+        share = float(self.shares[class_number, filter_number])
+        brings = self.shares[:, filter_number].nan_to_num() >= part * share
+        return [k for k in brings.nonzero().flatten().tolist() if k != class_number] if share > 0 else []
 
 
-def class_filters(found: ImageShares) -> ClassFilters:
+def class_filters(shares_of_images: ImageShares) -> ClassFilters:
     """The shares of all filters, averaged over the images of each class."""
-    classes, shares = found.logits.shape[1], found.shares.double()
-    images = found.labels.bincount(minlength=classes)
+    classes, shares = shares_of_images.logits.shape[1], shares_of_images.shares.double()
+    images = shares_of_images.labels.bincount(minlength=classes)
     count = images[:, None].double()
 
     def mean(values: Tensor) -> Tensor:
         zeros = torch.zeros(classes, values.shape[1], dtype=torch.float64)
-        return zeros.index_add(0, found.labels, values.double()) / count
+        return zeros.index_add(0, shares_of_images.labels, values.double()) / count
 
-    return ClassFilters(mean(shares), mean(shares > 0), mean(found.rest[:, None])[:, 0], images)
+    return ClassFilters(mean(shares), mean(shares > 0), mean(shares_of_images.rest[:, None])[:, 0], images)
 
 
 @torch.inference_mode(False)

@@ -135,23 +135,23 @@ def filter_contributions(
     with checked_evaluation(network, images, alone=True), torch.no_grad():
         name = chosen_layer(network, images, layer)
         head = Head(network, images, name)
-        found = _shared(network, images, targets, head, method, baseline, rule)
+        contributions = _shared(network, images, targets, head, method, baseline, rule)
         if against is None:
-            return found
+            return contributions
         rivals = check_question(images, against)[1]
         other = _shared(network, images, rivals, head, method, baseline, rule)
     return Contributions(
         layer=name,
         method=method,
         targets=targets,
-        scores=found.scores - other.scores,
-        logits=found.logits,
-        maps=found.maps - other.maps,
-        rest=found.rest - other.rest,
-        activations=found.activations,
-        missing=found.missing + other.missing,
-        bypassed=found.bypassed,
-        linear=found.linear,
+        scores=contributions.scores - other.scores,
+        logits=contributions.logits,
+        maps=contributions.maps - other.maps,
+        rest=contributions.rest - other.rest,
+        activations=contributions.activations,
+        missing=contributions.missing + other.missing,
+        bypassed=contributions.bypassed,
+        linear=contributions.linear,
     )
 
 
@@ -281,21 +281,21 @@ def _along_the_line(
 ) -> tuple[Tensor, Tensor]:
     shares, rests = [], []
     for number in range(len(images)):
-        own = slice(number, number + 1)
-        alone = head if len(images) == 1 else Head(network, images[own], head.layer)
+        row = slice(number, number + 1)
+        alone = head if len(images) == 1 else Head(network, images[row], head.layer)
         silence = torch.zeros_like(alone.maps)
         starts = [silence]
         if baseline is not None:
             starts = [
-                Head(network, one.expand_as(images)[own], head.layer).maps
-                for one in reference_images(images, baseline)
+                Head(network, reference.expand_as(images)[row], head.layer).maps
+                for reference in reference_images(images, baseline)
             ]
         for start in starts:
-            found = integrated_gradients_with_error(
-                alone, alone.maps, targets[own], baseline=start, tolerance=1e-3
+            integral = integrated_gradients_with_error(
+                alone, alone.maps, targets[row], baseline=start, tolerance=1e-3
             )
-            shares.append(found.maps / len(starts))
-            rests.append(target_logits(alone(start), targets[own]) / len(starts))
+            shares.append(integral.maps / len(starts))
+            rests.append(target_logits(alone(start), targets[row]) / len(starts))
     count = len(shares) // len(images)
     maps = torch.cat(shares).unflatten(0, (len(images), count)).sum(1)
     return maps, torch.cat(rests).unflatten(0, (len(images), count)).sum(1)

@@ -16,16 +16,16 @@ from torch.nn import functional
 from interp_cnn.explanation.decisions.contributions import Contributions
 
 
-def filter_evidence(found: Contributions, size: tuple[int, int]) -> Tensor:
+def filter_evidence(contributions: Contributions, size: tuple[int, int]) -> Tensor:
     """What the filters bring in each place, (B, H, W) for images of `size`: in each pixel the sum of its cell."""
-    return _in_pixels(found.maps.sum(1), size)
+    return _in_pixels(contributions.maps.sum(1), size)
 
 
-def filter_maps(found: Contributions, size: tuple[int, int]) -> Tensor:
+def filter_maps(contributions: Contributions, size: tuple[int, int]) -> Tensor:
     """Where the filters look that speak for the class, (B, H, W) for images of `size`, nowhere below zero."""
-    maps = found.activations.clamp(min=0)
+    maps = contributions.activations.clamp(min=0)
     total = maps.sum((2, 3), keepdim=True)
-    weights = found.shares.clamp(min=0)[:, :, None, None]
+    weights = contributions.shares.clamp(min=0)[:, :, None, None]
     return _in_pixels((torch.where(total > 0, maps / total, 0.0) * weights).sum(1), size)
 
 

@@ -120,10 +120,10 @@ class Head(nn.Module):
     def bend(self) -> str | None:
         """The first step that is not linear, with its place; None where sums and constant factors are all there is."""
         for step in self.steps:
-            one = len([value for value in step.inputs if value in self._reached]) == 1
+            one_input = len([value for value in step.inputs if value in self._reached]) == 1
             constant = step.kind in _AFFINE_IN_ONE and len(step.occurrences) == 1
             divided_by = step.kind == "div" and isinstance(step.argument(1, "other"), Value)
-            if not (step.kind in _AFFINE or (one and constant and not divided_by)):
+            if not (step.kind in _AFFINE or (one_input and constant and not divided_by)):
                 return step.where
             if any(value in self._reached for value in step.frozen_inputs):
                 return step.where
@@ -134,7 +134,7 @@ class Head(nn.Module):
         if len(self.maps) != 1 or len(maps) == 1:
             return self._replayed(maps)
         if self._one_by_one:
-            return torch.cat([self._replayed(one) for one in maps.split(1)])
+            return torch.cat([self._replayed(single) for single in maps.split(1)])
         return self._replayed(maps)
 
     @cached_property
@@ -150,7 +150,7 @@ class Head(nn.Module):
                 together = self._replayed(pair)
             except RuntimeError:
                 return True
-            alone = torch.cat([self._replayed(one) for one in pair.split(1)])
+            alone = torch.cat([self._replayed(single) for single in pair.split(1)])
         scale = alone.abs().max()
         return together.shape != alone.shape or bool((together - alone).abs().max() > 1e-4 * scale)
 
@@ -170,8 +170,8 @@ class Head(nn.Module):
 def _value_of(tape: Tape, output: object, layer: str) -> Value:
     """The value on the tape that is a layer's output."""
     if not isinstance(output, Tensor) or output.dim() != 4:
-        found = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
-        raise Refusal(f"layer {layer!r} gives {found}; expected feature maps (B, D, h, w)")
+        shape = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
+        raise Refusal(f"layer {layer!r} gives {shape}; expected feature maps (B, D, h, w)")
     for step in reversed(tape.steps):
         for value in step.outputs:
             if value.tensor is output and not value.frozen:
@@ -184,16 +184,16 @@ def _behind(tape: Tape, value: Value) -> tuple[list[Step], list[Value]]:
     reached, steps, outside = {value}, [], {}
     for step in tape.steps:
         inputs = [*step.inputs, *step.frozen_inputs]
-        if any(one in reached for one in inputs):
+        if any(source in reached for source in inputs):
             steps.append(step)
             reached.update(step.outputs)
-            outside |= dict.fromkeys(one for one in inputs if one not in reached)
+            outside |= dict.fromkeys(source for source in inputs if source not in reached)
     if tape.logits not in reached:
         raise Refusal("the logits do not depend on the layer")
     needed: set[Value] = {tape.logits}  # steps whose results nobody uses are left out
     kept = []
     for step in reversed(steps):
-        if any(one in needed for one in step.outputs):
+        if any(output in needed for output in step.outputs):
             kept.append(step)
             needed.update([*step.inputs, *step.frozen_inputs])
-    return kept[::-1], [one for one in outside if one in needed]
+    return kept[::-1], [source for source in outside if source in needed]

@@ -75,7 +75,7 @@ class Removal:
 def removal(
     network: nn.Module,
     image: Tensor,
-    found: Contributions,
+    contributions: Contributions,
     *,
     number: int = 0,
     orders: int = RANDOM_ORDERS,
@@ -87,7 +87,7 @@ def removal(
     Args:
         network: images (B, C, H, W) -> logits (B, K).
         image: (C, H, W) or (1, C, H, W).
-        found: the shares, of this image in row `number`.
+        contributions: the shares, of this image in row `number`.
         number: the row.
         orders: random orders.
         alone: so many filters are switched off alone, evenly spread from the one that speaks for the class most to the
@@ -103,9 +103,9 @@ def removal(
     """
     images = check_images(image)
     with checked_evaluation(network, images, alone=True), torch.no_grad():
-        head = Head(network, images, found.layer)
+        head = Head(network, images, contributions.layer)
         depth, place = head.maps.shape[1], head.maps.device
-        order, draws = found.order(number).cpu(), seeded(generator)
+        order, draws = contributions.order(number).cpu(), seeded(generator)
         ways = torch.stack(
             [order, order.flip(0), *(torch.randperm(depth, generator=draws) for _ in range(orders))]
         )
@@ -117,7 +117,7 @@ def removal(
         kept = torch.cat([kept, ~torch.eye(depth, dtype=torch.bool)[tried]]).to(place)
         logits = logits_with(head, kept)
     curves = logits[:-some].unflatten(0, (len(ways), len(counts)))
-    target = int(found.targets[number])
+    target = int(contributions.targets[number])
     return Removal(counts, curves[0], curves[1], curves[2:], tried, logits[-some:], target)
 
 

@@ -60,7 +60,7 @@ class EmpiricalField:
 @torch.no_grad()
 def empirical_field(
     network: nn.Module,
-    found: Exemplars,
+    exemplars: Exemplars,
     *,
     window: int | tuple[int, int] = 5,
     stride: int | tuple[int, int] = 3,
@@ -71,14 +71,14 @@ def empirical_field(
 
     Args:
         network: the classifier that the exemplars come from.
-        found: its exemplars.
+        exemplars: its exemplars.
         window: side of the occluder in pixels, or (height, width).
         stride: its step in pixels, or (rows, columns).
         fill: what hides; None: the mean colour of all images.
         batch_size: occluded images at a time.
     """
     device = device_of(network)
-    size = found.field.image_size
+    size = exemplars.field.image_size
     grid = window_grid(size, window, stride, overhang="both")
     step = pair(stride, "stride")
     places = [(i, j) for i in range(len(grid.row_starts)) for j in range(len(grid.column_starts))]
@@ -86,20 +86,24 @@ def empirical_field(
     starts = torch.tensor([(grid.row_starts[i], grid.column_starts[j]) for i, j in places])
     middles = starts + (torch.tensor(grid.size) - 1) / 2  # (G, 2) pixels
     reach = [-(-side // along) for side, along in zip(size, step, strict=True)]
-    shape = (len(found), 2 * reach[0] + 1, 2 * reach[1] + 1)
+    shape = (len(exemplars), 2 * reach[0] + 1, 2 * reach[1] + 1)
     sums, counts = torch.zeros(shape), torch.zeros(shape)
-    colour = found.mean_image.mean(dim=(1, 2)) if fill is None else torch.full((len(found.mean_image),), fill)
-    for number, stored in found.images.items():
-        filters, ranks = (found.image_numbers == number).nonzero(as_tuple=True)
+    colour = (
+        exemplars.mean_image.mean(dim=(1, 2))
+        if fill is None
+        else torch.full((len(exemplars.mean_image),), fill)
+    )
+    for number, stored in exemplars.images.items():
+        filters, ranks = (exemplars.image_numbers == number).nonzero(as_tuple=True)
         image = stored.float().to(device) / 255
-        cells = found.positions[filters, ranks].to(device)
-        whole = _at(feature_maps(network, image[None], found.layer), filters, cells)  # (1, n)
+        cells = exemplars.positions[filters, ranks].to(device)
+        whole = _at(feature_maps(network, image[None], exemplars.layer), filters, cells)  # (1, n)
         drops = []
         for piece in hidden.to(device).split(batch_size):
             occluded = torch.where(piece[:, None], colour.to(device)[:, None, None], image)
-            drops.append(whole - _at(feature_maps(network, occluded, found.layer), filters, cells))
+            drops.append(whole - _at(feature_maps(network, occluded, exemplars.layer), filters, cells))
         drops = (torch.cat(drops) / whole.clamp(min=1e-9)).cpu()  # (G, n)
-        centres = found.field.centres(found.positions[filters, ranks])  # (n, 2)
+        centres = exemplars.field.centres(exemplars.positions[filters, ranks])  # (n, 2)
         offsets = (middles[:, None] - centres) / torch.tensor(step)  # (G, n, 2)
         bins = (offsets + 0.5).floor().long() + torch.tensor(reach)  # never two windows of an image in one
         seen = ((bins >= 0) & (bins < torch.tensor(shape[1:]))).all(dim=2)

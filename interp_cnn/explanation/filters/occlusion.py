@@ -46,7 +46,7 @@ class FilterScores(nn.Module):
 @torch.no_grad()
 def filter_occlusion(
     network: nn.Module,
-    found: Exemplars,
+    exemplars: Exemplars,
     *,
     window: tuple[int, int],
     stride: tuple[int, int],
@@ -56,7 +56,7 @@ def filter_occlusion(
 
     Args:
         network: any classifier; runs where its parameters lie.
-        found: exemplars of one of its layers.
+        exemplars: exemplars of one of its layers.
         window: rows and columns of the occluder, pixels.
         stride: its step, likewise.
         fill: what hides the pixels of some images (B, C, H, W).
@@ -66,14 +66,16 @@ def filter_occlusion(
         the longer side; NaN for a filter that never fires.
     """
     device = device_of(network)
-    strongest = found.image_numbers[:, 0]
-    size = tuple(found.mean_image.shape[1:])
+    strongest = exemplars.image_numbers[:, 0]
+    size = tuple(exemplars.mean_image.shape[1:])
     shrink = min(1.0, CELLS / max(size))
     shrunk = round(size[0] * shrink), round(size[1] * shrink)
-    maps = torch.full((len(found), *shrunk), torch.nan)
-    scores = FilterScores(network, found.layer)
+    maps = torch.full((len(exemplars), *shrunk), torch.nan)
+    scores = FilterScores(network, exemplars.layer)
     for numbers in strongest[strongest >= 0].unique().split(IMAGES):
-        images = torch.stack([found.images[number].float() / 255 for number in numbers.tolist()]).to(device)
+        images = torch.stack([exemplars.images[number].float() / 255 for number in numbers.tolist()]).to(
+            device
+        )
         job = OcclusionJob(scores, images, window=window, stride=stride, fill=fill(images), overhang="end")
         for _ in job.run():
             pass

@@ -157,13 +157,13 @@ def _moved_scores(
     pairs = torch.cartesian_prod(
         torch.arange(B, device=images.device), torch.arange(len(entries), device=images.device)
     )
-    answers = []
+    scores = []
     for part in pairs.split(batch_size):
         moved = images[part[:, 0]].unflatten(1, (parts, C // parts)).transpose(1, 2).flatten(2).clone()
         moved[torch.arange(len(part), device=images.device), :, entries[part[:, 1]]] += step
         moved = moved.unflatten(2, (parts, *images.shape[2:])).transpose(1, 2).flatten(1, 2)
         logits = network(moved)
-        answers.append(
+        scores.append(
             check_logits(logits, len(part)) if targets is None else target_logits(logits, targets[part[:, 0]])
         )
-    return torch.cat(answers).unflatten(0, (B, len(entries)))
+    return torch.cat(scores).unflatten(0, (B, len(entries)))

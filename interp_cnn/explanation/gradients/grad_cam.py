@@ -154,14 +154,14 @@ def _calls(network: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, Ten
 def _with_maps(calls: list[tuple[str, nn.Module, Tensor]]) -> list[int]:
     """The calls that return maps of more than one cell and are no pooling's or dropout's, the last of them first."""
     pooled = {id(output) for _, module, output in calls if "Pool" in type(module).__name__}
-    found = []
+    numbers = []
     for number in reversed(range(len(calls))):
         _, module, output = calls[number]
         maps = isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1
         if maps and id(output) not in pooled and "Dropout" not in type(module).__name__:
-            found.append(number)
-    if not found:
+            numbers.append(number)
+    if not numbers:
         raise ValueError(
             "the network has no module that returns feature maps (B, D, h, w): name one with layer="
         )
-    return found
+    return numbers

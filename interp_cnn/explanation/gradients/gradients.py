@@ -163,12 +163,12 @@ def integrated_gradients(
             "max_steps": max_steps,
             "batch_size": batch_size,
         }
-        found = integrated_gradients_with_error(network, images, targets, **options)
-        short = found.missing > tolerance
+        integral = integrated_gradients_with_error(network, images, targets, **options)
+        short = integral.missing > tolerance
         if short.any():
             message = "integrated_gradients: %d of %d images incomplete after %d gradients, at worst %.2g is missing"
-            log.warning(message, int(short.sum()), len(short), max_steps, float(found.missing.max()))
-        return found.maps
+            log.warning(message, int(short.sum()), len(short), max_steps, float(integral.missing.max()))
+        return integral.maps
     images, targets = check_question(images, targets)
     batch_size = gradient_batch(images) if batch_size is None else batch_size
     check_count(steps=steps, batch_size=batch_size)
@@ -211,7 +211,7 @@ def integrated_gradients_with_error(
     check_count(max_steps=max_steps, batch_size=batch_size)
     check_positive(tolerance=tolerance)
     with checked_evaluation(network, images):
-        found = [
+        integrals = [
             path_integral(
                 network,
                 images,
@@ -224,10 +224,10 @@ def integrated_gradients_with_error(
             for reference in reference_images(images, baseline)
         ]
     return PathIntegral(
-        torch.stack([one.maps for one in found]).mean(0),
-        torch.stack([one.missing for one in found]).amax(0),
-        torch.stack([one.pieces for one in found]).sum(0),
-        torch.stack([one.passes for one in found]).sum(0),
+        torch.stack([integral.maps for integral in integrals]).mean(0),
+        torch.stack([integral.missing for integral in integrals]).amax(0),
+        torch.stack([integral.pieces for integral in integrals]).sum(0),
+        torch.stack([integral.passes for integral in integrals]).sum(0),
     )
 
 

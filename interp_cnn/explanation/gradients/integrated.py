@@ -78,7 +78,7 @@ def path_integral(
         max_steps: gradients for one image, at most.
         batch_size: images in one pass.
     """
-    found: list[Line] = []
+    all_lines: list[Line] = []
     with _mask_calls(network) as calls:
         kept = images[0].numel() * images.element_size() * (max_steps // 2)  # shares of an image's pieces
         group = max(1, min(batch_size, BYTES // kept))
@@ -90,17 +90,17 @@ def path_integral(
                     images[rows], references[rows], targets[rows], strict=True
                 )
             ]
-            found += _followed(network, lines, calls, tolerance, max_steps, batch_size)
+            all_lines += _followed(network, lines, calls, tolerance, max_steps, batch_size)
     return PathIntegral(
         torch.stack(
             [
                 torch.stack([piece.measured_share for piece in line.pieces]).double().sum(0).to(images)
-                for line in found
+                for line in all_lines
             ]
         ),
-        torch.tensor([line.missing for line in found], dtype=torch.float64),
-        torch.tensor([len(line.pieces) for line in found]),
-        torch.tensor([line.passes for line in found]),
+        torch.tensor([line.missing for line in all_lines], dtype=torch.float64),
+        torch.tensor([len(line.pieces) for line in all_lines]),
+        torch.tensor([line.passes for line in all_lines]),
     )
 
 
@@ -184,7 +184,7 @@ def _points(places: Sequence[float], scores: Tensor, calls: Sequence[_Call]) -> 
     positions = [call.mask.positions(call.given.detach()) for call in calls]
     maps = [call.rectified.detach() for call in calls]
     return [
-        Point(place, score, [one[row].clone() for one in maps], [one[row] for one in positions])
+        Point(place, score, [values[row].clone() for values in maps], [centre[row] for centre in positions])
         for row, (place, score) in enumerate(zip(places, scores.double().tolist(), strict=True))
     ]
 

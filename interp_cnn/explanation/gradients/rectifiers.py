@@ -151,8 +151,8 @@ def _rectifies(node: Node) -> bool:
 
 def _hides_rectifiers(node: Node) -> bool:
     """Whether a node is the gradient of a function with its own, which does not say `rectifies = False`."""
-    own = isinstance(node, torch.autograd.function.BackwardCFunction)
-    return own and getattr(getattr(node, "_forward_cls", None), "rectifies", True)
+    custom = isinstance(node, torch.autograd.function.BackwardCFunction)
+    return custom and getattr(getattr(node, "_forward_cls", None), "rectifies", True)
 
 
 def _positive(gradient: Tensor | None) -> Tensor | None:

@@ -56,11 +56,11 @@ def occlusion_job(network: nn.Module, images: Tensor, options: Options) -> Occlu
 def occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     """Maps of every window size, averaged; their sums are those of the drops per pixel of the window."""
     maps, sums, passes = [], [], 0.0
-    for one in each_window(options):
-        job = _done(occlusion_job(network, images, one))
-        own = _own(job.drops, targets)
-        maps.append(map_of_drops(job.grid, own, unit_of(options)))
-        sums.append(map_of_drops(job.grid, own, "contribution").double().sum((1, 2)))
+    for window_options in each_window(options):
+        job = _done(occlusion_job(network, images, window_options))
+        target_drops = _own(job.drops, targets)
+        maps.append(map_of_drops(job.grid, target_drops, unit_of(options)))
+        sums.append(map_of_drops(job.grid, target_drops, "contribution").double().sum((1, 2)))
         passes += _passes(job)
     return Found(torch.stack(maps).mean(0), torch.stack(sums).mean(0), passes)
 
@@ -74,18 +74,21 @@ def unit_of(options: Options) -> str:
 def window_method(method: Method, options: Options, window: int | float | None = None) -> Method:
     """The method `occlusion` in the unit that the options ask for, of one window size if it is given."""
     unit = unit_of(options)
-    asked = replace(method, unit=UNITS[unit], meaning=MEANINGS[unit])
+    in_unit = replace(method, unit=UNITS[unit], meaning=MEANINGS[unit])
     if window is None:
-        return asked
+        return in_unit
     sizes = each_window(options)
-    stride = next((one.stride for one in sizes if one.window == window), sizes[0].stride)
+    stride = next(
+        (window_options.stride for window_options in sizes if window_options.window == window),
+        sizes[0].stride,
+    )
 
     def alone(given: Options) -> Options:
-        own = replace(given.occlusion, unit=unit)
-        return replace(given, window=window, stride=stride, occlusion=own)
+        occlusion_options = replace(given.occlusion, unit=unit)
+        return replace(given, window=window, stride=stride, occlusion=occlusion_options)
 
     return replace(
-        asked,
+        in_unit,
         maps=lambda network, images, targets, given: occlusion(network, images, targets, alone(given)),
         cost=lambda size, given: windows_of(size, alone(given)),
         worth=lambda network, images, given: worth(network, images, alone(given)),
@@ -95,13 +98,18 @@ def window_method(method: Method, options: Options, window: int | float | None =
 def windows_of(size: tuple[int, int], options: Options) -> float:
     """How many windows hide an image."""
     overhang = options.occlusion.overhang
-    return float(sum(len(window_grid(size, *window_of(one, size), overhang)) for one in each_window(options)))
+    return float(
+        sum(
+            len(window_grid(size, *window_of(window_options, size), overhang))
+            for window_options in each_window(options)
+        )
+    )
 
 
 def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    size, one, how = (images.shape[2], images.shape[3]), each_window(options)[0], options.occlusion
-    window, stride = window_of(one, size)
-    found = refined_drops(
+    size, window_options, how = (images.shape[2], images.shape[3]), each_window(options)[0], options.occlusion
+    window, stride = window_of(window_options, size)
+    refined = refined_drops(
         network,
         images,
         targets,
@@ -115,14 +123,14 @@ def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
     )
     grid = window_grid(size, window, stride)
     notes = [
-        f"{computed} windows of several sizes computed instead of {len(grid)}; with {found.confidence:.0%} confidence "
-        f"at most {share:.0%} of the windows that were estimated err by more than {error:.2g}"
+        f"{computed} windows of several sizes computed instead of {len(grid)}; with {refined.confidence:.0%} "
+        f"confidence at most {share:.0%} of the windows that were estimated err by more than {error:.2g}"
         for computed, error, share in zip(
-            found.computed.tolist(), found.error.tolist(), found.share.tolist(), strict=True
+            refined.computed.tolist(), refined.error.tolist(), refined.share.tolist(), strict=True
         )
     ]
-    passes = worth(network, images, one) * float(found.computed.sum()) / len(grid)
-    return with_sums(map_of_drops(grid, found.drops), tuple(notes), passes)
+    passes = worth(network, images, window_options) * float(refined.computed.sum()) / len(grid)
+    return with_sums(map_of_drops(grid, refined.drops), tuple(notes), passes)
 
 
 def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
@@ -142,9 +150,9 @@ def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
 def _pairs(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
     """Interaction with the window whose drop is largest; windows that overlap it share pixels and are left at 0."""
     job = _done(occlusion_job(network, images, each_window(options)[0]))
-    own, grid = _own(job.drops, targets), job.grid
+    target_drops, grid = _own(job.drops, targets), job.grid
     maps, notes = [], []
-    for index, drops in enumerate(own):
+    for index, drops in enumerate(target_drops):
         row, column = divmod(int(drops.argmax()), drops.shape[1])
         image = images[index : index + 1]
         together = pair_interactions(
@@ -203,7 +211,9 @@ def _rise(network: nn.Module, images: Tensor, targets: Tensor, options: Options)
 
 def worth(network: nn.Module, images: Tensor, options: Options) -> float:
     """Forward passes that the windows of an image are worth, by the plan of what has to be computed."""
-    return sum(_passes(occlusion_job(network, images[:1], one)) for one in each_window(options))
+    return sum(
+        _passes(occlusion_job(network, images[:1], window_options)) for window_options in each_window(options)
+    )
 
 
 def _first_worth(network: nn.Module, images: Tensor, options: Options) -> float:

@@ -61,7 +61,7 @@ class OcclusionOptions:
         words = {"overhang": OVERHANGS, "unit": UNITS, "precision": ("float32", "bfloat16")}
         for name, known in words.items():
             if getattr(self, name) not in known:
-                expected = ", ".join("null" if one is None else one for one in known)
+                expected = ", ".join("null" if choice is None else choice for choice in known)
                 raise ValueError(f"occlusion.{name} must be one of {expected}, got {getattr(self, name)!r}")
         counts = ("occluders", "samples", "cells", "levels", "audit")
         check_count(**{f"occlusion.{name}": getattr(self, name) for name in counts})
@@ -156,11 +156,12 @@ def occlusion_options(section: dict) -> tuple[tuple, tuple, OcclusionOptions]:
 def windows_in_words(options: Options, size: tuple[int, int] | None) -> str:
     """The windows and their steps, in pixels where the size (H, W) of the images is known."""
     words = []
-    for one in each_window(options):
+    for window_options in each_window(options):
         if size is None:
-            sides = f"window {one.window:g}, stride {one.stride:g} (pixels, or shares of the shorter side)"
+            window, stride = window_options.window, window_options.stride
+            sides = f"window {window:g}, stride {stride:g} (pixels, or shares of the shorter side)"
         else:
-            (height, width), (step, _) = window_of(one, size)
+            (height, width), (step, _) = window_of(window_options, size)
             sides = f"windows of {height} x {width} pixels, every {step} pixels"
         words.append(sides)
     return " and ".join(words)

@@ -61,12 +61,12 @@ def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: O
 
 
 def _integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    found = _path_integral(network, images, targets, options)
+    integral = _path_integral(network, images, targets, options)
     notes = [
         f"{pieces} pieces of the line; what each of them misses adds up to {missing:.2%} of the logit's change"
-        for pieces, missing in zip(found.pieces.tolist(), found.missing.tolist(), strict=True)
+        for pieces, missing in zip(integral.pieces.tolist(), integral.missing.tolist(), strict=True)
     ]
-    return with_sums(found.maps.sum(1), tuple(notes))
+    return with_sums(integral.maps.sum(1), tuple(notes))
 
 
 def _path_integral(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> PathIntegral:
@@ -117,21 +117,21 @@ def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
 
 def _lrp(rule: str) -> Callable:
     def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-        found = lrp_with_missing(network, images, targets, rule=rule)
+        result = lrp_with_missing(network, images, targets, rule=rule)
         notes = (
             f"{share:.2%} of the logit is missing from the map" if share > WORTH_SAYING else ""
-            for share in found.missing.tolist()
+            for share in result.missing.tolist()
         )
-        return with_sums(found.maps.sum(1), tuple(notes))
+        return with_sums(result.maps.sum(1), tuple(notes))
 
     return maps
 
 
 def _deeplift(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
-    found = deeplift_with_doubts(network, images, targets, baseline=options.baseline)
-    said = "the logit changes by no more than the rounding of its parts: the map's sum says nothing"
-    notes = tuple(said if doubted else "" for doubted in found.only_rounding.tolist())
-    return with_sums(found.maps.sum(1), notes)
+    result = deeplift_with_doubts(network, images, targets, baseline=options.baseline)
+    doubt = "the logit changes by no more than the rounding of its parts: the map's sum says nothing"
+    notes = tuple(doubt if doubted else "" for doubted in result.only_rounding.tolist())
+    return with_sums(result.maps.sum(1), notes)
 
 
 def _logit(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Tensor:
@@ -315,7 +315,10 @@ def methods_of(asked: Sequence[str] | None, networks: Sequence[nn.Module] = ()) 
     Raises:
         ValueError: no name, or one that no method has.
     """
-    deep = any(sum(isinstance(one, nn.modules.conv._ConvNd) for one in n.modules()) > DEEP for n in networks)
+    deep = any(
+        sum(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules()) > DEEP
+        for network in networks
+    )
     standard = (name if name != "lrp" or not deep else "lrp_epsilon_plus_flat" for name in STANDARD)
     methods = tuple(standard if asked is None else dict.fromkeys(map(str, asked)))
     for name in methods:
@@ -331,5 +334,5 @@ def with_each_window(methods: tuple[str, ...], options: Options) -> tuple[str, .
     if "occlusion" not in methods or len(sizes) < 2:
         return methods
     place = methods.index("occlusion")
-    apart = tuple(f"occlusion_window_{one.window}" for one in sizes)
+    apart = tuple(f"occlusion_window_{window_options.window}" for window_options in sizes)
     return (*methods[:place], *apart, *methods[place:])

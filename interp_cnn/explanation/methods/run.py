@@ -85,7 +85,7 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
     method = method_named(name, options)
     with _counted(network) as passes:
         start = time.perf_counter()
-        found = method.maps(network, images, targets, options)
+        result = method.maps(network, images, targets, options)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
         seconds = time.perf_counter() - start
@@ -93,9 +93,9 @@ def explain_images(name: str, network: nn.Module, images: Tensor, targets: Tenso
     if method.total is not None:
         with checked_evaluation(network):
             expected = method.total(network, images, targets, options).cpu()
-    count = sum(passes) if found.passes is None else found.passes
-    notes = found.notes or ("",) * len(images)
-    return Maps(found.maps.float().cpu(), found.sums.cpu(), expected, seconds, count, notes)
+    count = sum(passes) if result.passes is None else result.passes
+    notes = result.notes or ("",) * len(images)
+    return Maps(result.maps.float().cpu(), result.sums.cpu(), expected, seconds, count, notes)
 
 
 def estimated(name: str, network: nn.Module, image: Tensor, options: Options) -> tuple[float, float]:
@@ -177,7 +177,7 @@ def asked(
         Refusal: there is one, or an image does not fit into memory by itself.
     """
     try:
-        found = explain_images(name, network, images, targets, options)
+        maps = explain_images(name, network, images, targets, options)
     except (ValueError, RuntimeError, MemoryError) as error:
         full = is_full_memory(error)
         if not full and not isinstance(error, ValueError):
@@ -185,21 +185,21 @@ def asked(
         if len(images) > 1 and (full or tolerant):
             half = len(images) // 2
             parts = (slice(0, half), slice(half, None))
-            answers = [
+            halves = [
                 asked(name, network, images[part], targets[part], options, tolerant=tolerant)
                 for part in parts
             ]
-            return [*answers[0], *answers[1]]
+            return [*halves[0], *halves[1]]
         size = " x ".join(map(str, images.shape[2:]))
         sentence = f"an image of {size} pixels does not fit into memory" if full else str(error)
         if tolerant:
             return [Refusal(" ".join(sentence.split()))]
         raise Refusal(f"{name}: {sentence}") from error
     count = len(images)
-    expected = [None] * count if found.expected is None else found.expected.tolist()
-    rows = zip(found.maps, found.sums.tolist(), expected, found.notes, strict=True)
+    expected = [None] * count if maps.expected is None else maps.expected.tolist()
+    rows = zip(maps.maps, maps.sums.tolist(), expected, maps.notes, strict=True)
     return [
-        ImageMap(values, total, wanted, found.seconds / count, found.forward_passes / count, note)
+        ImageMap(values, total, wanted, maps.seconds / count, maps.forward_passes / count, note)
         for values, total, wanted, note in rows
     ]
 

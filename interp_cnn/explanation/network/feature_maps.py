@@ -75,8 +75,8 @@ def differentiable_maps_and_logits(
     if maps is None:
         raise ValueError(f"layer {layer!r} did not run in the network's forward pass")
     if not isinstance(maps, Tensor) or maps.ndim != 4:
-        found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"layer {layer!r} gives {found}; expected feature maps of shape (B, D, h, w)")
+        shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"layer {layer!r} gives {shape}; expected feature maps of shape (B, D, h, w)")
     return maps, logits
 
 
@@ -145,4 +145,4 @@ def _copies_for(network: nn.Module) -> RemovableHandle:
 
 
 def _hand_copies(network: nn.Module, given: tuple) -> tuple:
-    return tuple(one.clone() if isinstance(one, Tensor) else one for one in given)
+    return tuple(value.clone() if isinstance(value, Tensor) else value for value in given)

@@ -69,9 +69,9 @@ def check_image_by_image(network: nn.Module, image: Tensor, coarse: Callable[[],
         alone = alone.clone()  # it may hand out memory that it writes into again
         together = network(torch.cat([companion, image]))
         if not isinstance(together, Tensor) or together.shape != (2, alone.shape[1]):
-            found = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
+            shape = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
             _check_alike(alone, network(image), image)
-            raise Refusal(f"network must return logits (2, {alone.shape[1]}) for 2 images, got {found}")
+            raise Refusal(f"network must return logits (2, {alone.shape[1]}) for 2 images, got {shape}")
         apart = _apart(alone, together[1:])
         if not apart <= REPEATED["cpu"]:
             _check_alike(alone, network(image), image)

@@ -83,8 +83,8 @@ def rounding(dtype: torch.dtype) -> float:
 
     Two computations of the same value differ by a multiple of it: what compares them takes its tolerance from here.
     """
-    own = torch.finfo(dtype).eps / 2
-    return max(own, _ROUNDING[precision_now()]) if dtype != torch.float64 else own
+    type_rounding = torch.finfo(dtype).eps / 2
+    return max(type_rounding, _ROUNDING[precision_now()]) if dtype != torch.float64 else type_rounding
 
 
 def _set_autocast(name: str, undo: ExitStack) -> None:

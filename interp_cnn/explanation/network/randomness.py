@@ -37,9 +37,9 @@ def image_generators(images: Tensor, seed: int) -> list[torch.Generator]:
 def image_seed(image: Tensor, seed: int) -> int:
     """A seed of 63 bits from a seed and the pixels of an image (...)."""
     pixels = (image.detach().float() + 0.0).cpu().contiguous()  # + 0.0: minus zero is zero
-    told = hashlib.blake2b(f"{seed} {tuple(pixels.shape)} ".encode(), digest_size=8)
-    told.update(pixels.numpy().tobytes())
-    return int.from_bytes(told.digest(), "little") >> 1
+    digest = hashlib.blake2b(f"{seed} {tuple(pixels.shape)} ".encode(), digest_size=8)
+    digest.update(pixels.numpy().tobytes())
+    return int.from_bytes(digest.digest(), "little") >> 1
 
 
 def drawn_seed(generator: torch.Generator | None) -> int:

@@ -41,12 +41,12 @@ def refusing(network: nn.Module) -> Iterator[None]:
         raise Refusal(reason) from error
 
 
-def refuse_where(found: Tensor, sentence: str) -> None:
+def refuse_where(condition: Tensor, sentence: str) -> None:
     """A ValueError with the sentence if a boolean value (any shape) is true; later, inside `gathered_refusals`."""
     waiting = _gathered.get()
     if waiting is not None:
-        waiting.append((found.any(), sentence))
-    elif found.any():
+        waiting.append((condition.any(), sentence))
+    elif condition.any():
         raise ValueError(sentence)
 
 

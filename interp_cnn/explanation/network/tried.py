@@ -43,11 +43,11 @@ def _state(network: nn.Module, image: Tensor) -> list | None:
             elif name.endswith("_hooks") and isinstance(
                 value, dict
             ):  # numbered anew each time, and some of ours only watch
-                theirs = [one for one in value.values() if not isinstance(_owner(one), Watch)]
-                state.append(_plain(theirs, 0) if theirs else None)
+                foreign_hooks = [hook for hook in value.values() if not isinstance(_owner(hook), Watch)]
+                state.append(_plain(foreign_hooks, 0) if foreign_hooks else None)
             elif not isinstance(value, dict) or value:
                 state.append((name, _plain(value, 0)))
-    return None if any(one.is_inference() for one in network.parameters()) else state
+    return None if any(parameter.is_inference() for parameter in network.parameters()) else state
 
 
 def is_known(network: nn.Module, state: list | None, *, together: bool) -> bool:
@@ -80,11 +80,11 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, FunctionType):
         return id(value), [_closed_over(cell, depth + 1) for cell in value.__closure__ or ()]
     if isinstance(value, Mapping):
-        return [(key, _plain(one, depth + 1)) for key, one in value.items()]
+        return [(key, _plain(item, depth + 1)) for key, item in value.items()]
     if isinstance(value, list | tuple):
-        return [_plain(one, depth + 1) for one in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, set | frozenset):
-        return {_plain(one, _DEPTH) for one in value}
+        return {_plain(item, _DEPTH) for item in value}
     return id(value), _plain(getattr(value, "__dict__", None), depth + 1)
 
 

@@ -89,11 +89,11 @@ def decided_plainly(
     return drops
 
 
-def compare(found: Tensor, expected: Tensor, windows: list[Window], logits: Tensor, kind: str) -> None:
+def compare(drops: Tensor, expected: Tensor, windows: list[Window], logits: Tensor, kind: str) -> None:
     """Compare drops (N, K) of some windows with those of plain passes.
 
     Args:
-        found: the engine's.
+        drops: the engine's.
         expected: by plain passes.
         windows: which they are.
         logits: of the clean images.
@@ -104,7 +104,7 @@ def compare(found: Tensor, expected: Tensor, windows: list[Window], logits: Tens
     """
     largest = float(expected.abs().max())
     rounding = 8 * TF32 if kind == "tf32" else ROUNDING * torch.finfo(expected.dtype).eps
-    errors = (found - expected).abs().amax(1)
+    errors = (drops - expected).abs().amax(1)
     for error, (_, row, column) in zip(errors.tolist(), windows, strict=True):
         if not error <= TOLERANCES[kind] * largest + rounding * float(
             logits.abs().max()

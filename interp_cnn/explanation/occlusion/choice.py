@@ -59,13 +59,15 @@ def faster_than_plain(engine: OneBatchOcclusion, network: nn.Module, occluders: 
         batch = engine.batches(1, engine.capacity(images.device))[0]
         clean = engine.first_clean or engine.clean(images)
         engine.replays.record = False  # recording pays from the second batch on, and is not what is timed
-        own = seconds_of(lambda: engine.drops(clean, batch, engine.changes_of(occluders)), images.device)
+        batch_seconds = seconds_of(
+            lambda: engine.drops(clean, batch, engine.changes_of(occluders)), images.device
+        )
         engine.replays.record = True
         plain = plain_seconds(network, images, batch.count)
-        verdicts[kind] = own < plain
+        verdicts[kind] = batch_seconds < plain
         logger.info(
             "occlusion: %d windows take %.1f ms in one batch, %.1f ms in plain batches",
-            *(batch.count, own * 1000, plain * 1000),
+            *(batch.count, batch_seconds * 1000, plain * 1000),
         )
     return verdicts[kind]
 

@@ -59,7 +59,9 @@ class PlainWork:
         self.network, self.nanoseconds, self.counted = network, 0.0, False
 
     def __enter__(self) -> PlainWork:
-        modules = [one for one in self.network.modules() if not isinstance(one, torch.jit.ScriptModule)]
+        modules = [
+            module for module in self.network.modules() if not isinstance(module, torch.jit.ScriptModule)
+        ]
         leaves = [module for module in modules if not list(module.children())]
         self.handles = [module.register_forward_hook(self._count) for module in leaves]
         return self

@@ -127,12 +127,12 @@ class OcclusionJob:
             logits_of(self.network, some)
             start = time.perf_counter()
             logits_of(self.network, some)
-            one = (time.perf_counter() - start) / len(some)
+            seconds = (time.perf_counter() - start) / len(some)
         if self._incremental is None:
-            return OcclusionCost(windows, passes, None, None, passes * one, "dense")
+            return OcclusionCost(windows, passes, None, None, passes * seconds, "dense")
         products = round(self._incremental.products() * passes / len(self.grid))
         equivalents = products / multiply_adds_per_pass(self._incremental)
-        return OcclusionCost(windows, passes, equivalents, products, equivalents * one, self.engine)
+        return OcclusionCost(windows, passes, equivalents, products, equivalents * seconds, self.engine)
 
     def run(self) -> Iterator[Progress]:
         """Compute batch after batch, from where the job stands."""
@@ -275,9 +275,9 @@ class OcclusionJob:
         clean, chosen = self._plain_clean(some), [image for image, _, _ in windows]
         draws = [self._occluders(images, sample) for sample in range(self.fill.samples)]
         plain = plain_logits(self.network, draws, windows)
-        found = torch.stack([self.drops[some][image, :, row, column] for image, row, column in windows])
+        drops = torch.stack([self.drops[some][image, :, row, column] for image, row, column in windows])
         kind = "tf32" if self.precision == "tf32" else str(engine.dtype).removeprefix("torch.")
-        compare(found, clean[chosen] - plain, windows, clean, kind)
+        compare(drops, clean[chosen] - plain, windows, clean, kind)
 
     def _clean(self, engine: Engine, images: range) -> CleanLogits:
         some = slice(images.start, images.stop)

@@ -179,8 +179,8 @@ def target_map(
     grid = window_grid((image_size[0], image_size[1]), window, stride, overhang)
     if drops.shape[2:] != (len(grid.row_starts), len(grid.column_starts)):
         raise ValueError(f"drops must be those of these windows, got {tuple(drops.shape)}")
-    own = drops[torch.arange(len(drops), device=drops.device), targets.to(drops.device)]
-    return map_of_drops(grid, own, unit)
+    target_drops = drops[torch.arange(len(drops), device=drops.device), targets.to(drops.device)]
+    return map_of_drops(grid, target_drops, unit)
 
 
 def becomes_class(logits: Tensor, drops: Tensor) -> Tensor:

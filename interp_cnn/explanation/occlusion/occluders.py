@@ -79,9 +79,9 @@ class Occluders:
         if windows.cells is None:
             windows.cells = self._cells(windows).to(self.difference.device)
         some = self.difference[chosen.start : chosen.stop].flatten(1, 2)
-        found = some.index_select(1, windows.cells)
-        found = found.unflatten(1, (len(windows.positions), *self.grid.size))
-        return found if self.grid.shape is None else found * self.grid.shape.to(found)[:, :, None]
+        changes = some.index_select(1, windows.cells)
+        changes = changes.unflatten(1, (len(windows.positions), *self.grid.size))
+        return changes if self.grid.shape is None else changes * self.grid.shape.to(changes)[:, :, None]
 
     def _cells(self, windows: WindowList) -> Tensor:
         """(W height width,) cells of `difference` in the windows."""

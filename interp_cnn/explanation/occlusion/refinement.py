@@ -103,8 +103,8 @@ def refined_drops(
     wanted = None
     for level in range(levels, -1, -1):
         side = 2**level
-        block = tuple(one + (side - 1) * by for one, by in zip(size, step, strict=True))
-        if any(one > length for one, length in zip(block, images.shape[2:], strict=True)):
+        block = tuple(length + (side - 1) * by for length, by in zip(size, step, strict=True))
+        if any(extent > length for extent, length in zip(block, images.shape[2:], strict=True)):
             raise ValueError(
                 f"levels must leave coarse windows within the image, got {levels}: {block} pixels"
             )
@@ -118,15 +118,15 @@ def refined_drops(
         job = OcclusionJob(
             network, images, window=block, stride=across, fill=fill, overhang="end", wanted=here
         )
-        found = values(job, here)[:, : blocks[0], : blocks[1]]
+        level_drops = values(job, here)[:, : blocks[0], : blocks[1]]
         known = (job.known & here)[:, : blocks[0], : blocks[1]]  # an engine may have computed more
         spread = _fine(known, side, shape)
         areas = grid.gather(torch.ones(1, *images.shape[2:]))[:, : blocks[0], : blocks[1]]
-        estimate = found * (size[0] * size[1] / areas) if level else found
+        estimate = level_drops * (size[0] * size[1] / areas) if level else level_drops
         drops = torch.where(spread, _fine(estimate, side, shape), drops)
         if level:
-            largest = (found.abs() * known).amax((1, 2), keepdim=True)
-            splits = _fine(known & (found.abs() >= matters * largest), side, shape)
+            largest = (level_drops.abs() * known).amax((1, 2), keepdim=True)
+            splits = _fine(known & (level_drops.abs() >= matters * largest), side, shape)
             half = side // 2
             wanted = splits[:, ::half, ::half]
         else:
@@ -136,12 +136,12 @@ def refined_drops(
         zero = torch.zeros(len(images))
         return RefinedDrops(drops, exact, zero.to(drops), zero, CONFIDENCE, computed)
     job = OcclusionJob(network, images, window=size, stride=step, fill=fill, wanted=audited)
-    found, checked = values(job, audited), job.known & audited
-    error = ((found - drops).abs() * audited).amax((1, 2))
+    audited_drops, checked = values(job, audited), job.known & audited
+    error = ((audited_drops - drops).abs() * audited).amax((1, 2))
     left = (~exact).sum((1, 2)) - audited.sum((1, 2))
     share = 1 - (1 - CONFIDENCE) ** (1 / audited.sum((1, 2)).clamp(min=1).double())
     share = torch.where(left > 0, share, 0.0)
-    drops = torch.where(checked, found, drops)
+    drops = torch.where(checked, audited_drops, drops)
     return RefinedDrops(drops, exact | checked, error, share, CONFIDENCE, computed)
 
 
@@ -154,7 +154,7 @@ def _fine(blocks: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
 def _drawn(choice: Tensor, count: int, generators: Sequence[torch.Generator]) -> Tensor:
     """Up to `count` true cells of every (rows, columns) mask, at random, each by its own generator."""
     drawn = torch.zeros_like(choice)
-    for mask, own, generator in zip(choice.flatten(1), drawn.flatten(1), generators, strict=True):
+    for mask, chosen, generator in zip(choice.flatten(1), drawn.flatten(1), generators, strict=True):
         cells = mask.nonzero()[:, 0]
-        own[cells[torch.randperm(len(cells), generator=generator)[:count]]] = True
+        chosen[cells[torch.randperm(len(cells), generator=generator)[:count]]] = True
     return drawn

@@ -87,8 +87,8 @@ def _matches(step: Step, key: str | type | tuple, first: set[Step]) -> bool:
         return step in first
     if isinstance(key, str):
         return step.layer == key or step.layer.startswith(key + ".")
-    own = isinstance(step.module, module_type(step)) and isinstance(step.module, key)
-    return own or issubclass(module_type(step), key)
+    exact = isinstance(step.module, module_type(step)) and isinstance(step.module, key)
+    return exact or issubclass(module_type(step), key)
 
 
 def _first(steps: list[Step]) -> set[Step]:
@@ -100,12 +100,12 @@ def _first(steps: list[Step]) -> set[Step]:
         while trail:
             top = trail[-1]
             before = [] if top.step is None else top.step.inputs
-            missing = [one for one in before if one not in behind]
+            missing = [source for source in before if source not in behind]
             if missing:
                 trail.extend(missing)
                 continue
             weighted = top.step is not None and top.step.kind in WEIGHTED
-            behind[top] = weighted or any(behind[one] for one in before)
+            behind[top] = weighted or any(behind[source] for source in before)
             trail.pop()
         return behind[value]
 

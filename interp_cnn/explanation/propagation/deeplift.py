@@ -131,18 +131,18 @@ def _walked(network: nn.Module, images: Tensor, targets: Tensor, baseline: Basel
             if asking:
                 _refuse(refusals)
             elif refusals:
-                refused = refused | torch.stack([found for found, _ in refusals]).any()
+                refused = refused | torch.stack([condition for condition, _ in refusals]).any()
             baseline_score = at_baseline[tape.logits].expand(len(images), -1).gather(1, targets[:, None])
             parts += [contributions, score - baseline_score[:, 0]]
         return tape.logits.tensor, _largest_value(tape), refused, *parts
 
     with checked_evaluation(network, images, alone=True), torch.no_grad():
-        found = None
+        outcome = None
         if isinstance(baseline, str | float | int):
-            found = _recordings.run(way, network, images, targets, baseline)
-        if found is None or found[2]:  # what is refused is refused with its sentence
-            found = way(images, targets, asking=True)
-    logits, largest, _, *parts = found
+            outcome = _recordings.run(way, network, images, targets, baseline)
+        if outcome is None or outcome[2]:  # what is refused is refused with its sentence
+            outcome = way(images, targets, asking=True)
+    logits, largest, _, *parts = outcome
     return _Walked(logits, largest, list(zip(parts[::2], parts[1::2], strict=True)))
 
 
@@ -159,7 +159,8 @@ def _walk_again_in_double(
     if not bool(lost.any()):
         return
     references = [
-        one.double() if len(one) == 1 else one[lost].double() for one in reference_images(images, baseline)
+        reference.double() if len(reference) == 1 else reference[lost].double()
+        for reference in reference_images(images, baseline)
     ]
     again = walked_in_double(
         "deeplift", network, lambda exact: _walked(exact, images[lost].double(), targets[lost], references)
@@ -183,10 +184,10 @@ def _keeps(contributions: Tensor, change: Tensor, logits: Tensor) -> Tensor:
 def _refuse(refusals: list[tuple[Tensor, str]]) -> None:
     """The first sentence that holds, by one look at all of them."""
     if refusals:
-        for found, (_, sentence) in zip(
-            torch.stack([one for one, _ in refusals]).tolist(), refusals, strict=True
+        for holds, (_, sentence) in zip(
+            torch.stack([condition for condition, _ in refusals]).tolist(), refusals, strict=True
         ):
-            if found:
+            if holds:
                 raise ValueError(sentence)
 
 
@@ -197,7 +198,7 @@ def multipliers_at(tape: Tape, at_baseline: dict[Value, Tensor], start: Tensor, 
         if goal in step.outputs:
             break
         received = [multipliers.pop(value, None) for value in step.outputs]
-        if all(one is None for one in received):
+        if all(multiplier is None for multiplier in received):
             continue
         _check_decisions(step, at_baseline)
         for value, multiplier in propagate_multipliers(step, received, at_baseline):
@@ -209,13 +210,18 @@ def baseline_values(network: nn.Module, tape: Tape, reference: Tensor) -> dict[V
     """For each value on the image's tape the baseline's tensor, of all images or one for all."""
     for count in dict.fromkeys((len(reference), len(tape.images.tensor))):
         other = record(network, reference.expand(count, *reference.shape[1:]))
-        path, other_path = ([(s.kind, s.layer, len(s.outputs)) for s in one.steps] for one in (tape, other))
+        path, other_path = (
+            [(s.kind, s.layer, len(s.outputs)) for s in recording.steps] for recording in (tape, other)
+        )
         if path != other_path:
             raise ValueError("network takes another path for the baseline than for the image")
         pairs = {tape.images: other.images.tensor}
         for step, other_step in zip(tape.steps, other.steps, strict=True):
-            pairs |= {value: two.tensor for value, two in zip(step.outputs, other_step.outputs, strict=True)}
-        if all(_goes_with(two, value.tensor) for value, two in pairs.items()):
+            pairs |= {
+                value: other_value.tensor
+                for value, other_value in zip(step.outputs, other_step.outputs, strict=True)
+            }
+        if all(_goes_with(tensor, value.tensor) for value, tensor in pairs.items()):
             return pairs
     raise ValueError("network gives the baseline's values other shapes than the image's")
 
@@ -271,6 +277,6 @@ def _only_rounding(contributions: Tensor, change: Tensor, largest: Tensor) -> Te
             "the map's sum says nothing (at worst %.2g instead of %.2g)",
             int(lost.sum()),
             len(lost),
-            *(float(one[error.argmax()]) for one in (contributions.sum((1, 2, 3)), change)),
+            *(float(values[error.argmax()]) for values in (contributions.sum((1, 2, 3)), change)),
         )
     return lost

@@ -134,12 +134,12 @@ def _to_winners(step: Step, received: list[Tensor | None], at_baseline: Baseline
     below = candidates(step, image) - y[..., None], candidates(step, baseline) - y_b[..., None]
     equal = (1e-5 * change.abs() + rounding)[..., None]
     nearly = (1e-3 * change.abs() + rounding)[..., None]
-    wins, wins_b = (one >= -equal for one in below)  # (*outputs, candidates)
+    wins, wins_b = (difference >= -equal for difference in below)  # (*outputs, candidates)
     both = wins & (below[1] >= -nearly)
     both = torch.where(both.any(-1, keepdim=True), both, wins_b & (below[0] >= -nearly))
     settled = both.any(-1)
     parts = ((both, change * settled), (wins, (top - y_b) * ~settled), (wins_b, (y - top) * ~settled))
-    each = (who * (m * part / who.sum(-1).clamp(min=1))[..., None] for who, part in parts)
+    each = (winners * (m * part / winners.sum(-1).clamp(min=1))[..., None] for winners, part in parts)
     shares = sum(each, start=m.new_zeros(()))
     multipliers = []
     for value in step.inputs:
@@ -155,11 +155,11 @@ def _to_winners(step: Step, received: list[Tensor | None], at_baseline: Baseline
 
 
 def _through_product(step: Step, m: Tensor, at_baseline: BaselineValues) -> Multipliers:
-    one, two = step.argument(0, "input"), step.argument(1, "other")
-    means = [(value.tensor + at_baseline[value]) / 2 for value in (two, one)]
+    first, second = step.argument(0, "input"), step.argument(1, "other")
+    means = [(value.tensor + at_baseline[value]) / 2 for value in (second, first)]
     return [
         (value, unbroadcast(m * mean, value.tensor.shape))
-        for value, mean in zip((one, two), means, strict=True)
+        for value, mean in zip((first, second), means, strict=True)
     ]
 
 
@@ -180,8 +180,8 @@ def _through_norm(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     x, b = step.argument(0, "input").tensor, at_baseline[step.argument(0, "input")]
     weight, eps, grouped = _norm_parts(step)
     m = grouped(m if weight is None else m * weight)  # (B, groups, members) like the rest
-    centred, centred_b = (one - one.mean(-1, keepdim=True) for one in (grouped(x), grouped(b)))
-    root, root_b = ((one.square().mean(-1, keepdim=True) + eps).sqrt() for one in (centred, centred_b))
+    centred, centred_b = (values - values.mean(-1, keepdim=True) for values in (grouped(x), grouped(b)))
+    root, root_b = ((values.square().mean(-1, keepdim=True) + eps).sqrt() for values in (centred, centred_b))
     by_centre = m * (1 / root + 1 / root_b) / 2
     slope = -1 / (root * root_b * (root + root_b))  # change of 1 / root for each change of v
     by_variance = (m * (centred + centred_b) / 2).mean(-1, keepdim=True) * slope * (centred + centred_b)
@@ -222,19 +222,19 @@ def _through_mask(step: Step, m: Tensor, at_baseline: BaselineValues) -> Tensor:
     (value,), mask = step.inputs, step.module
     assert isinstance(mask, PartMask)
     entering = value.tensor, at_baseline[value]
-    positions = [mask.positions(one).expand(len(m), -1) for one in entering]  # (B, D) each
+    positions = [mask.positions(maps).expand(len(m), -1) for maps in entering]  # (B, D) each
     size = m.shape[2:]
-    factors = [mask.factors_at(one, *size).to(m) for one in positions]
+    factors = [mask.factors_at(position, *size).to(m) for position in positions]
     signed = value.tensor, at_baseline[value].expand_as(value.tensor)
-    x, b = (one.relu() for one in signed) if mask.rectify else signed
-    for one, factor, output in zip(
+    x, b = (maps.relu() for maps in signed) if mask.rectify else signed
+    for values, factor, output in zip(
         (x, b), factors, (step.output.tensor, at_baseline[step.output]), strict=True
     ):
         refuse_where(
-            (one * factor - output).abs().amax() > 1e-5 * one.abs().amax(),
+            (values * factor - output).abs().amax() > 1e-5 * values.abs().amax(),
             f"deeplift has no rule for {step.where}: it is not its maps times factors_at(positions)",
         )
-    empty = [(one == 0).all(3, keepdim=True).all(2, keepdim=True) for one in (x, b)]  # no peak: no move
+    empty = [(maps == 0).all(3, keepdim=True).all(2, keepdim=True) for maps in (x, b)]  # no peak: no move
     factors = [torch.where(empty[0], factors[1], factors[0]), torch.where(empty[1], factors[0], factors[1])]
     moved = (m * (x + b) / 2 * (factors[0] - factors[1])).sum((2, 3), keepdim=True)  # (B, D, 1, 1)
     change = x - b

@@ -29,6 +29,6 @@ def walked_in_double(of: str, network: nn.Module, walk: Callable[[nn.Module], Fo
         return None
 
 
-def is_same(found: Tensor, before: Tensor) -> Tensor:
+def is_same(exact: Tensor, before: Tensor) -> Tensor:
     """Whether double precision tells the same of the network, of each number."""
-    return (found - before).abs() <= SAME * before.abs()
+    return (exact - before).abs() <= SAME * before.abs()

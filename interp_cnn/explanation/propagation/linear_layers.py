@@ -132,8 +132,8 @@ class WeightedLayer:
         output_padding, groups, dilation = more if transposed else (0, more[1], more[0])
         axes = self.input.dim() - 2
         stride, padding, output_padding, dilation = (
-            [one] * axes if isinstance(one, int) else list(one) * (axes if len(one) == 1 else 1)
-            for one in (stride, padding, output_padding, dilation)
+            [option] * axes if isinstance(option, int) else list(option) * (axes if len(option) == 1 else 1)
+            for option in (stride, padding, output_padding, dilation)
         )
         x = self.input if len(z) == len(self.input) else self.input[:1].expand(len(z), *self.input.shape[1:])
         return torch.ops.aten.convolution_backward(
@@ -191,8 +191,8 @@ class WeightedLayer:
         sizes = self.input.shape[2:], self.step.output.tensor.shape[2:], self.weight.shape[2:]
         axes = len(sizes[0])
         stride, padding, dilation = (
-            [one] * axes if isinstance(one, int) else list(one) * (axes // len(one))
-            for one in (stride, padding, dilation)
+            [option] * axes if isinstance(option, int) else list(option) * (axes // len(option))
+            for option in (stride, padding, dilation)
         )
         reached = []
         for n, m, k, s, p, d in zip(*sizes, stride, padding, dilation, strict=True):
@@ -226,7 +226,7 @@ class WeightedLayer:
         """The same geometry with one channel, ones everywhere: z counts an output's connected positions."""
         weight, x = self._part(1, "weight"), self.input
         sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
-        geometry = tuple(tuple(one) if isinstance(one, list) else one for one in self._geometry)
+        geometry = tuple(tuple(option) if isinstance(option, list) else option for option in self._geometry)
         return _layer_of_ones(self.step.kind, self.step.function, geometry, sizes, x.dtype, x.device)
 
     @cached_property

@@ -195,10 +195,10 @@ def _walked(
         return tape.logits.tensor, score, result, walk.lost, chosen
 
     with checked_evaluation(network, images, alone=True), torch.no_grad():
-        found = None
+        outcome = None
         if ledger is None and given is None and not isinstance(rule, Mapping):
-            found = _recordings.run(way, network, images, targets, (rule, biases))
-        _, score, result, lost, chosen = way(images, targets, asking=True) if found is None else found
+            outcome = _recordings.run(way, network, images, targets, (rule, biases))
+        _, score, result, lost, chosen = way(images, targets, asking=True) if outcome is None else outcome
     if biases == "auto" and chosen.any():
         log.info("lrp: biases share by activation in %d of %d images", int(chosen.sum()), len(images))
     return _Walked(result, score, lost, chosen)

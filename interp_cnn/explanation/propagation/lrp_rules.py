@@ -180,8 +180,8 @@ def _transposed(
     x = layer.input
 
     def weight(sign: int) -> Tensor:
-        own = _part(layer.weight, sign)
-        return own if (plain, strength) == (0, 1) else plain * layer.weight + strength * own
+        signed = _part(layer.weight, sign)
+        return signed if (plain, strength) == (0, 1) else plain * layer.weight + strength * signed
 
     same = weight(sign)
     if layer.nonnegative:

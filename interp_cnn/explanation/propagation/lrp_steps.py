@@ -157,9 +157,14 @@ def _over_branches(step: Step, relevance: Tensor, epsilon: float) -> Shares:
 
 def _to_the_signal(step: Step, relevance: Tensor) -> Shares:
     """A product's relevance goes to the signal, not to the gate; half each where neither is a gate."""
-    one, two = step.argument(0, "input"), step.argument(1, "other")
-    gates = [value.tensor.numel() < step.output.tensor.numel() or _is_gate(value) for value in (one, two)]
-    signals = [value for value, gate in zip((one, two), gates, strict=True) if not gate] or [one, two]
+    first, second = step.argument(0, "input"), step.argument(1, "other")
+    gates = [
+        value.tensor.numel() < step.output.tensor.numel() or _is_gate(value) for value in (first, second)
+    ]
+    signals = [value for value, gate in zip((first, second), gates, strict=True) if not gate] or [
+        first,
+        second,
+    ]
     return [(value, unbroadcast(relevance / len(signals), value.tensor.shape)) for value in signals]
 
 

@@ -73,7 +73,7 @@ class Walk:
         relevance, walked = dict(start), 0
         for step in reversed(self.tape.steps):
             received = [relevance.pop(value, None) for value in step.outputs]
-            if all(one is None for one in received):
+            if all(share is None for share in received):
                 continue
             shares = self._handed_down(step, received)
             if step in self.rules:
@@ -97,7 +97,7 @@ class Walk:
             if goal in step.outputs:
                 break
             received = [relevance.pop(value, None) for value in step.outputs]
-            if any(one is not None for one in received):
+            if any(share is not None for share in received):
                 _add(self._handed_down(step, received), relevance)
         return relevance.get(goal, torch.zeros_like(goal.tensor))
 
@@ -112,7 +112,7 @@ class Walk:
                 step, received, by_activation, self.epsilon, keeping=step in self.keeping
             )
         if self.ledger is not None:
-            arrived = [one for one in received if one is not None]
+            arrived = [share for share in received if share is not None]
             handed = self._sums([share for _, share in shares])
             self.ledger.append(Conservation(step.layer, step.kind, self._sums(arrived), handed))
         return shares
@@ -143,7 +143,7 @@ class Walk:
         return [(layer.value, share)]
 
     def _sums(self, tensors: list[Tensor]) -> Tensor:
-        return torch.stack([one.reshape(self.count, -1).sum(1) for one in tensors]).sum(0)
+        return torch.stack([tensor.reshape(self.count, -1).sum(1) for tensor in tensors]).sum(0)
 
 
 def relevance_of_logits(tape: Tape, targets: Tensor) -> Tensor:

@@ -75,10 +75,13 @@ def _transposed(function: Callable[[Tensor], Tensor], value: Value, relevance: T
 def _without_constants(step: Step, relevance: Tensor) -> Tensor:
     """The relevance of joined tensors with the share of the constants handed to the others, along the joined axis."""
     given = step.argument(0, "tensors")
-    if all(isinstance(one, Value) and not one.frozen for one in given):
+    if all(isinstance(member, Value) and not member.frozen for member in given):
         return relevance
-    fill = [torch.ones_like if one in step.inputs else torch.zeros_like for one in given]
-    pieces = [of(one.tensor if isinstance(one, Value) else one) for of, one in zip(fill, given, strict=True)]
+    fill = [torch.ones_like if member in step.inputs else torch.zeros_like for member in given]
+    pieces = [
+        of(member.tensor if isinstance(member, Value) else member)
+        for of, member in zip(fill, given, strict=True)
+    ]
     options = {"dim": step.argument(1, "dim", 0)} if step.kind in ("cat", "stack") else {}
     real = step.function(pieces, **options).to(relevance)
     axis = options.get("dim", _JOINED_ALONG.get(step.kind))

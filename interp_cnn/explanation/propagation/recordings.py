@@ -49,7 +49,7 @@ class _Recording:
         self.targets.copy_(targets)
         self.again()
         check_logits(self.out[0], len(images))
-        return tuple(one.clone() for one in self.out)
+        return tuple(tensor.clone() for tensor in self.out)
 
 
 class Recordings:
@@ -130,8 +130,8 @@ class Recordings:
         return eager
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    if not one.is_floating_point():
-        return bool((one == other).all())
+def _alike(tensor: Tensor, other: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return bool((tensor == other).all())
     size = float(other.abs().nan_to_num(0).max()) if other.numel() else 0.0
-    return torch.allclose(one, other, rtol=SAME, atol=SAME * size, equal_nan=True)
+    return torch.allclose(tensor, other, rtol=SAME, atol=SAME * size, equal_nan=True)

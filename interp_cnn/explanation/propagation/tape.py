@@ -214,10 +214,10 @@ class _Recorder(TorchFunctionMode):
             kwargs = kwargs | ({"inplace": False} if "inplace" in kwargs else {})
         tensors, options = _mapped((args, kwargs), lambda value: value.tensor)
         output = _plainly(function, tensors, options)
-        found = _tensors(output)
-        if not found:
+        results = _tensors(output)
+        if not results:
             self._check_harmless(name, output)
-        if not found or name in _SHAPE_ONLY or any(found[0] is value.tensor for value in inputs):
+        if not results or name in _SHAPE_ONLY or any(results[0] is value.tensor for value in inputs):
             return output  # a size or a type; a new tensor of the same shape; the very same value
         for value in inputs:
             value.uses += 1
@@ -284,7 +284,7 @@ class _Recorder(TorchFunctionMode):
 
 def _plainly(function: Callable, args: tuple, kwargs: dict) -> object:
     """The function's result whatever mode the network's forward has entered: no inference tensors, no autocast."""
-    device = next((one.device.type for one in _tensors(args)), "cpu")
+    device = next((tensor.device.type for tensor in _tensors(args)), "cpu")
     if not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled(device)):
         return function(*args, **kwargs)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
@@ -297,7 +297,7 @@ def _place(layer: str, module: nn.Module | None) -> str:
 
 def _tensors(output: object) -> list[Tensor]:
     outputs = output if isinstance(output, tuple | list) else [output]
-    return [one for one in outputs if isinstance(one, Tensor)]
+    return [item for item in outputs if isinstance(item, Tensor)]
 
 
 def _mapped(
@@ -309,17 +309,17 @@ def _mapped(
     if isinstance(nest, Tensor):
         return tensor(nest)
     if isinstance(nest, list | tuple):
-        mapped = [_mapped(one, value, tensor) for one in nest]
+        mapped = [_mapped(item, value, tensor) for item in nest]
         return mapped if isinstance(nest, list) else tuple(mapped)
     if isinstance(nest, dict):
-        return {key: _mapped(one, value, tensor) for key, one in nest.items()}
+        return {key: _mapped(item, value, tensor) for key, item in nest.items()}
     return nest
 
 
 def _values(nest) -> list[Value]:
-    found: list[Value] = []
-    _mapped(nest, found.append)
-    return found
+    values: list[Value] = []
+    _mapped(nest, values.append)
+    return values
 
 
 def _name_of(function: Callable) -> str:

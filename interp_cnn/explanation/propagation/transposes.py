@@ -31,10 +31,14 @@ def vector_jacobian(
         outputs = step.run((at or {}) | {value: leaf})
         outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
         pairs = zip(outputs, gradients, strict=True)
-        pairs = [(output, one) for output, one in pairs if one is not None and output.requires_grad]
+        pairs = [
+            (output, gradient) for output, gradient in pairs if gradient is not None and output.requires_grad
+        ]
         if not pairs:  # the value gave its shape only
             return torch.zeros_like(leaf)
-        return torch.autograd.grad([output for output, _ in pairs], leaf, [one for _, one in pairs])[0]
+        return torch.autograd.grad(
+            [output for output, _ in pairs], leaf, [gradient for _, gradient in pairs]
+        )[0]
 
 
 def unbroadcast(tensor: Tensor, shape: torch.Size) -> Tensor:

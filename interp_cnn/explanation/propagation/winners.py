@@ -25,7 +25,9 @@ def candidates(step: Step, tensors: Mapping[Value, Tensor]) -> Tensor:
     """
     if step.kind in ("maximum", "minimum"):
         sides = (step.argument(0, "input"), step.argument(1, "other"))
-        both = torch.broadcast_tensors(*(tensors[one] if isinstance(one, Value) else one for one in sides))
+        both = torch.broadcast_tensors(
+            *(tensors[side] if isinstance(side, Value) else side for side in sides)
+        )
         return torch.stack(both, -1) * (-1 if step.kind == "minimum" else 1)
     x = tensors[step.argument(0, "input")]
     if "pool" in step.kind:
@@ -61,7 +63,9 @@ def _windows(step: Step) -> list[Tensor]:
         return _adaptive_windows(sizes, outputs, x.device)
     kernel = _each(step.argument(1, "kernel_size"), axes)
     stride = _each(step.argument(2, "stride", None) or kernel, axes)
-    padding, dilation = (_each(step.argument(*one), axes) for one in ((3, "padding", 0), (4, "dilation", 1)))
+    padding, dilation = (
+        _each(step.argument(*argument), axes) for argument in ((3, "padding", 0), (4, "dilation", 1))
+    )
     return _plain_windows(sizes, outputs, (kernel, stride, padding, dilation), x.device)
 
 
@@ -78,7 +82,7 @@ def _adaptive_windows(sizes: tuple[int, ...], outputs: tuple[int, ...], device: 
                 for start, end in zip(starts, ends, strict=True)
             ]
         )
-    return [torch.tensor(one, device=device) for one in windows]
+    return [torch.tensor(cells, device=device) for cells in windows]
 
 
 @lru_cache(maxsize=256)  # a matter of shapes

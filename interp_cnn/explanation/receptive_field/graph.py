@@ -44,8 +44,8 @@ def follow(network: nn.Module, layer: str, image: Tensor) -> tuple[Field, tuple[
         value = walk.run(image)
     field = walk.fields[tracer.output]
     if not isinstance(value, Tensor) or value.ndim != 4:
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"layer {layer!r} gives {found}; expected feature maps of shape (B, D, h, w)")
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"layer {layer!r} gives {shape}; expected feature maps of shape (B, D, h, w)")
     if isinstance(field, Lost):
         raise CannotFollowError(field.reason)
     if field is None or field.axes != (2, 3):
@@ -154,8 +154,8 @@ class _Walk(fx.Interpreter):
             return rules.permuted(self._only(node), order, value)
         if name == "transpose":
             order = list(range(value.ndim))
-            one, two = (rules.axis_number(axis, value) for axis in args[1:3])
-            order[one], order[two] = order[two], order[one]
+            from_axis, to_axis = (rules.axis_number(axis, value) for axis in args[1:3])
+            order[from_axis], order[to_axis] = order[to_axis], order[from_axis]
             return rules.permuted(self._only(node), order, value)
         if name == "unsqueeze":
             return rules.unsqueezed(self._only(node), rules.axis_number(args[1], value))

@@ -105,6 +105,6 @@ def _name(node: fx.Node) -> str:
 
 
 def _nodes(value: Any) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    map_arg(value, lambda node: found.append(node))
-    return found
+    nodes: list[fx.Node] = []
+    map_arg(value, lambda node: nodes.append(node))
+    return nodes

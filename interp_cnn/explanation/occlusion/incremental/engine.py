@@ -296,31 +296,31 @@ class IncrementalOcclusion:
         chunk = Chunk(images, range(number), range(1))
         doubts = [clean.unlike[images.start : images.stop, None].expand(-1, number)]
         # narrow frames decide peaks as well as they can
-        told: list[Tensor] | None = [] if self.dtype.itemsize >= 4 else None
-        self._propagate(plan.joint, deltas, set(plan.frontier), chunk, clean.maps, undecided=told)
-        doubts += [one.flatten(1) for one in told or []]
+        undecided: list[Tensor] | None = [] if self.dtype.itemsize >= 4 else None
+        self._propagate(plan.joint, deltas, set(plan.frontier), chunk, clean.maps, undecided=undecided)
+        doubts += [mask.flatten(1) for mask in undecided or []]
         if output in deltas:
             return -deltas[output][:, :, 0, 0, 0], torch.stack(doubts).any(0)
         known, moves = {}, {}
         some = slice(images.start, images.stop)
-        told = [] if self.dtype.itemsize >= 4 else None
+        undecided = [] if self.dtype.itemsize >= 4 else None
         for name in plan.frontier:
             step = self.graph.steps[name]
             before = clean.maps.values[name][some, None, None]
             delta = deltas.pop(name)
             changed = delta.to(before.dtype) + before
             known[name] = _written(changed.flatten(0, 2), step)
-            if plan.jumps and told is not None:
+            if plan.jumps and undecided is not None:
                 move = moved_by_rounding(
                     changed.flatten(1, 2), delta.flatten(1, 2), clean.largest[name][some]
                 )
                 moves[name] = _written(move.flatten(0, 1), step)
         inexact = any(bool(move.any()) for move in moves.values())
         wanted = [output, *(plan.jumps if inexact else [])]
-        values = self.graph.dense(known, wanted, undecided=told)
-        if inexact and told is not None:
-            told.append(jumped(self.graph, known, moves, {name: values[name] for name in wanted}))
-        doubts += [one.unflatten(0, (len(images), number)) for one in told or []]
+        values = self.graph.dense(known, wanted, undecided=undecided)
+        if inexact and undecided is not None:
+            undecided.append(jumped(self.graph, known, moves, {name: values[name] for name in wanted}))
+        doubts += [mask.unflatten(0, (len(images), number)) for mask in undecided or []]
         occluded = values[output].to(clean.logits.dtype).unflatten(0, (len(images), number))
         return clean.logits[some, None] - occluded, torch.stack(doubts).any(0)
 

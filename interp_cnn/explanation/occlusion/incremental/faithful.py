@@ -74,13 +74,13 @@ def clean_values(graph: Graph, images: Tensor) -> dict[str, Tensor]:
         return graph.dense({graph.image: exact}, [graph.output], keep=True)
 
 
-def _gives(found: Tensor, expected: Tensor) -> bool:
+def _gives(logits: Tensor, expected: Tensor) -> bool:
     """Whether a graph's logits are the network's, which alone carry the rounding of the chosen precision."""
-    found = found.to(expected)
-    if found.shape != expected.shape:
+    logits = logits.to(expected)
+    if logits.shape != expected.shape:
         return False
     allowed = max(1e-3, 32 * rounding(expected.dtype)) * expected.abs().max().clamp(min=1e-6)
-    return bool(((found - expected).abs() <= allowed).all())
+    return bool(((logits - expected).abs() <= allowed).all())
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
@@ -98,7 +98,7 @@ def _kept(network: nn.Module, state: list | None) -> Graph | None:
 
 def _keep(network: nn.Module, state: list | None, graph: Graph) -> None:
     weights = _weights(network)
-    if state is None or sum(one.numel() * one.element_size() for one in weights) > MOST_BYTES:
+    if state is None or sum(weight.numel() * weight.element_size() for weight in weights) > MOST_BYTES:
         return
-    copies = [one.detach().clone() for one in weights]
+    copies = [weight.detach().clone() for weight in weights]
     _last[:] = [_Kept(weakref.ref(network, lambda _: _last.clear()), state, copies, graph)]

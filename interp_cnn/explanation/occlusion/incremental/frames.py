@@ -260,8 +260,8 @@ def _overhangs(span: Span, indices: range) -> tuple[tuple[int, int, int], ...]:
     """(place in the batch, cells before the map, cells after it) of the frames that overhang."""
     if span.whole:
         return ()
-    found = ((number, *span.overhang(index)) for number, index in enumerate(indices))
-    return tuple(each for each in found if each[1] or each[2])
+    overhangs = ((number, *span.overhang(index)) for number, index in enumerate(indices))
+    return tuple(each for each in overhangs if each[1] or each[2])
 
 
 def whole(span: Span) -> Span:

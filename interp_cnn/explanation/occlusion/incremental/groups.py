@@ -105,22 +105,22 @@ def run_of(graph: Graph, names: list[str], windows: AxisWindows, pixels: int) ->
     for name in names[1:]:
         step = graph.steps[name]
         length = step.size[axis]
-        found = [run.spans[source] for source in step.inputs]
+        sources = [run.spans[source] for source in step.inputs]
         # a frame that is nearly the whole map is taken as the whole map by who reads it
-        found = [whole(span) if span.size >= SETTLED * span.length else span for span in found]
+        sources = [whole(span) if span.size >= SETTLED * span.length else span for span in sources]
         axes = step.rule.reach
         reach = None if axes is None else axes[axis]
-        stuck = reach is not None and any(reach.moved(span.step) is None for span in found)
-        mixed = len({(span.step, span.length) for span in found}) > 1
+        stuck = reach is not None and any(reach.moved(span.step) is None for span in sources)
+        mixed = len({(span.step, span.length) for span in sources}) > 1
         if step.rule.needs_whole or stuck or mixed:
-            found = [whole(span) for span in found]
-        run.sources[name] = tuple(found)
-        if reach is None or any(span.whole for span in found):
+            sources = [whole(span) for span in sources]
+        run.sources[name] = tuple(sources)
+        if reach is None or any(span.whole for span in sources):
             run.spans[name] = Span(0, 0, length, length)
         else:
-            moved = reach.moved(found[0].step)
+            moved = reach.moved(sources[0].step)
             assert moved is not None  # else its input were whole
-            run.spans[name] = _frame(tuple(found), reach, length, moved, union(name, moved))
+            run.spans[name] = _frame(tuple(sources), reach, length, moved, union(name, moved))
     return run
 
 

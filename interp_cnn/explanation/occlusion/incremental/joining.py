@@ -82,7 +82,9 @@ class Multiply(Operation):
             all(a.length == 1 < b.length for a, b in zip(source, site.spans, strict=True))
             for source in site.sources
         ]
-        targets = [source if one else site.spans for source, one in zip(site.sources, one_cell, strict=True)]
+        targets = [
+            source if single else site.spans for source, single in zip(site.sources, one_cell, strict=True)
+        ]
         first, second = (
             place(*given, site.chunk) for given in zip(deltas, site.sources, targets, strict=True)
         )

@@ -64,13 +64,13 @@ def largest_on_the_way(graph: Graph, values: dict[str, Tensor], names: list[str]
     largest: dict[str, Tensor] = {}
     for name in names:
         step = graph.steps[name]
-        own = values[name].abs().flatten(1).amax(1).double()
+        magnitude = values[name].abs().flatten(1).amax(1).double()
         read = [largest[source] for source in step.inputs]
         if read:
             product = isinstance(step.operation, Multiply)
             carried = math.prod(read[1:], start=read[0]) if product else torch.stack(read).amax(0)
-            own = torch.maximum(own, carried * _gain(step))
-        largest[name] = own
+            magnitude = torch.maximum(magnitude, carried * _gain(step))
+        largest[name] = magnitude
     return largest
 
 
@@ -125,19 +125,21 @@ def jumped(
     for sign in (1, -1):
         moved = {name: value + sign * moves[name] for name, value in known.items()}
         there = graph.dense(moved, list(before))
-        for name, one in before.items():
+        for name, value in before.items():
             other = there[name]
             # values of which batches are not the first axis speak for all windows
             still &= (
-                _alike(one, other) if one.shape[:1] == first.shape[:1] else _alike(one[None], other[None])
+                _alike(value, other)
+                if value.shape[:1] == first.shape[:1]
+                else _alike(value[None], other[None])
             )
     return ~still
 
 
-def _alike(one: Tensor, other: Tensor) -> Tensor:
+def _alike(tensor: Tensor, other: Tensor) -> Tensor:
     """Whether each of (N, ...) is the same, but for what a small move moves smoothly; NaN is like nothing."""
-    if one.is_floating_point():
-        same = (one - other).abs() <= math.sqrt(torch.finfo(one.dtype).eps) * one.abs().max()
+    if tensor.is_floating_point():
+        same = (tensor - other).abs() <= math.sqrt(torch.finfo(tensor.dtype).eps) * tensor.abs().max()
     else:
-        same = one == other
+        same = tensor == other
     return same.flatten(1).all(1)

@@ -37,7 +37,10 @@ def cells_of(form: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 def channels_last(value: Tensor, form: str) -> Tensor:
     """(N, h, w, C) of a value of this form."""
     letters = letters_of(form)
-    order = [0, *(place for letter in "hwc" for place, own in enumerate(letters) if own == letter)]
+    order = [
+        0,
+        *(place for letter in "hwc" for place, axis_letter in enumerate(letters) if axis_letter == letter),
+    ]
     return value.permute(order).reshape(len(value), *cells_of(form, tuple(value.shape)))
 
 
@@ -46,7 +49,10 @@ def as_written(value: Tensor, form: str, shape: tuple[int, ...]) -> Tensor:
     letters = letters_of(form)
     if letters == "nchw":
         return value.permute(0, 3, 1, 2)
-    order = [0, *(place for letter in "hwc" for place, own in enumerate(letters) if own == letter)]
+    order = [
+        0,
+        *(place for letter in "hwc" for place, axis_letter in enumerate(letters) if axis_letter == letter),
+    ]
     sizes = [shape[place] for place in order[1:]]
     if math.prod(sizes) != value[0].numel():
         raise ValueError(f"value has shape {tuple(value.shape)}; expected that of {letters} {tuple(shape)}")

@@ -107,7 +107,7 @@ def mean(call: Call) -> operations.Operation | None:
     if not over or "n" in over or ("c" in over and over.count("c") < letters.count("c")):
         return None
     kept = call.output.ndim == call.sources[0].ndim
-    rest = letters if kept else "".join(own for axis, own in enumerate(letters) if axis not in axes)
+    rest = letters if kept else "".join(letter for axis, letter in enumerate(letters) if axis not in axes)
     if len(rest) < 2:
         return None
     cells = math.prod(call.sources[0].shape[axis] for axis in axes) if call.name == "mean" else 1

@@ -86,7 +86,9 @@ class Rearranged(Operation):
                 delta = _picked(delta, 3 + number, wanted[0], 0.0)
             else:
                 apart = zip(delta.split(1, 1 + number), wanted, strict=True)
-                delta = torch.cat([_picked(one, 3 + number, cells, 0.0) for one, cells in apart], 1 + number)
+                delta = torch.cat(
+                    [_picked(piece, 3 + number, cells, 0.0) for piece, cells in apart], 1 + number
+                )
         return delta if self.channels is None else _picked(delta, 5, self.channels, 0.0)
 
 
@@ -163,9 +165,9 @@ def rearranging(call: Call) -> Operation | None:
         for number, place in enumerate((ordered // (w * c), ordered // c % w, ordered % c))
     ]
     rows, columns, channels = lists[0][:, None, None], lists[1][:, None], lists[2]
-    told = (rows * w + columns) * c + channels
-    told = torch.where((rows < 0) | (columns < 0) | (channels < 0), -1, told)
-    if not torch.equal(told, ordered):
+    expected = (rows * w + columns) * c + channels
+    expected = torch.where((rows < 0) | (columns < 0) | (channels < 0), -1, expected)
+    if not torch.equal(expected, ordered):
         return None
     axes = tuple(Picked.of(each.tolist()) for each in lists[:2])
     same = lists[2].tolist() == list(range(c))

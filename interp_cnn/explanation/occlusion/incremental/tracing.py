@@ -236,8 +236,8 @@ def _share_cells(first: Tensor, second: Tensor) -> bool:
         torch.zeros(first.untyped_storage().nbytes() // tensor.element_size(), dtype=torch.bool)
         for tensor in (first, second)
     ]
-    for tensor, own in zip((first, second), cells, strict=True):
-        own.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+    for tensor, touched in zip((first, second), cells, strict=True):
+        touched.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
     return len(cells[0]) != len(cells[1]) or bool((cells[0] & cells[1]).any())
 
 

@@ -67,9 +67,9 @@ def agrees_with_torch(device: torch.device, dtype: torch.dtype) -> bool:
     delta = torch.linspace(-1, 1, 2 * 3 * 2 * 3 * 5, device=device).view(2, 3, 2, 3, 5).sin().to(dtype)
     negated = torch.linspace(-9, 9, 2 * 4 * 5 * 5, device=device).view(2, 4, 5, 5).cos().to(dtype)
     lines = torch.tensor([0, 5, 7, 12, 1, 6, 20, 25, 22, 27, 26, 31], device=device)
-    found = rectified(delta, negated, lines, overwrite=False)
+    computed = rectified(delta, negated, lines, overwrite=False)
     cells = lines[:, None] + torch.arange(3, device=device)
     below = negated.view(-1, 5)[cells].view(2, 3, 2, 3, 5)
     expected = torch.maximum(delta, below).sub_(below.clamp(min=0))
     rounding = torch.finfo(dtype).eps
-    return torch.allclose(found, expected, rtol=rounding, atol=rounding)
+    return torch.allclose(computed, expected, rtol=rounding, atol=rounding)

@@ -175,8 +175,8 @@ def _owned(
     for number, name in enumerate(instruction.inputs):
         aliases = [other for other, root in roots.items() if root & roots[name]]
         read_again = any(other in never or last_read[other] > here for other in aliases)
-        beside = [other for k, other in enumerate(instruction.inputs) if k != number]
-        owned.append(not read_again and not any(other in aliases for other in beside))
+        others = [other for k, other in enumerate(instruction.inputs) if k != number]
+        owned.append(not read_again and not any(other in aliases for other in others))
     return owned
 
 

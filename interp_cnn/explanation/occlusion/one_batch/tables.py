@@ -111,8 +111,8 @@ def fetched(tables: IndexTables, key: Key, clean: CleanMap, frame: Frame) -> Cal
 
     def gather(batch: Batch) -> Tensor:
         lines = rows_of_frames(batch.maps[key], columns.size)
-        found = lines.index_select(0, batch.index[table])
-        return found.view(batch.images, batch.windows, rows.size, columns.size, -1)
+        gathered = lines.index_select(0, batch.index[table])
+        return gathered.view(batch.images, batch.windows, rows.size, columns.size, -1)
 
     gather.key, gather.table = key, table  # for kernels that fetch by themselves
     return gather
