@@ -131,12 +131,12 @@ class Explanations:
         """Which methods that were asked for by name gave no map of some images, in a sentence; empty for none."""
         if not self.refused or self.settings.tolerant:
             return ""
-        told = [
+        counts = [
             f"{method} of {network} in {count} of {len(self.names)}"
             for (network, method), count in self.refused.items()
         ]
         return (
-            f"images without a map: {', '.join(told)} "
+            f"images without a map: {', '.join(counts)} "
             "(the reasons stand above and on the pages); all others are written"
         )
 

@@ -139,8 +139,8 @@ def _leaves(tree: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[S
             plain = yaml.safe_load(yaml.serialize(value))
             written = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
             rest = ""
-        beside = rest.strip().lstrip("# ") if rest.strip().startswith("#") else ""
-        yield Setting(name, written or "null", beside or _above(lines, key.start_mark.line))
+        comment = rest.strip().lstrip("# ") if rest.strip().startswith("#") else ""
+        yield Setting(name, written or "null", comment or _above(lines, key.start_mark.line))
 
 
 def _above(lines: list[str], line: int) -> str:

@@ -86,10 +86,10 @@ def filter_masks(network: nn.Module, strongest: Exemplars) -> Tensor | None:
     numbers = sorted(strongest.images)
     cells = torch.zeros(max(numbers, default=0) + 1, len(strongest), dtype=torch.long)
     height, width = strongest.maps.shape[2:]
-    with kept_feature_maps(network) as kept:
+    with kept_feature_maps(network) as maps:
         for part, images in _batches(strongest, numbers):
             network(images.to(device_of(network)))
-            cells[part] = mask.positions(kept[strongest.layer]).cpu()
+            cells[part] = mask.positions(maps[strongest.layer]).cpu()
     positions = cells[strongest.image_numbers.clamp(min=0), torch.arange(len(strongest))[:, None]]  # (D, N)
     return mask.masks_at(positions.T.to(mask.beta.device), height, width).transpose(0, 1).cpu()
 

@@ -196,8 +196,8 @@ def matched_classes(names: Sequence[str], classes: Sequence[str], count: int) ->
     if not names and count == len(classes):
         return None
     label = {_plain_name(name): number for number, name in enumerate(classes)}
-    answers = torch.tensor([label.get(_plain_name(name), -1) for name in names] or [-1] * count)
-    missing = [name for number, name in enumerate(classes) if number not in answers]
+    matched = torch.tensor([label.get(_plain_name(name), -1) for name in names] or [-1] * count)
+    missing = [name for number, name in enumerate(classes) if number not in matched]
     if len(missing) == len(classes):
         log.warning(
             "no accuracy: none of the network's %d classes has the name of a class of the data (%s); "
@@ -207,7 +207,7 @@ def matched_classes(names: Sequence[str], classes: Sequence[str], count: int) ->
         )
     elif missing:
         log.warning("accuracy without the images of %s: the network has no such class", ", ".join(missing))
-    return answers
+    return matched
 
 
 def _plain_name(name: str) -> str:

@@ -70,26 +70,26 @@ def explain(config: DictConfig, folder: Path) -> Path:
     where there is no page yet: of a share's images, or of an estimate.
     """
     with computing(config) as device:
-        asked = _requests(config, device)
-        if asked.maps is not None and config.estimate:
-            print("\n".join(estimate_maps(asked.maps, folder)))
+        requests = _requests(config, device)
+        if requests.maps is not None and config.estimate:
+            print("\n".join(estimate_maps(requests.maps, folder)))
             return folder
         page = folder
-        if asked.concepts is not None:
-            discovered = discover_concepts(asked.concepts, folder)
+        if requests.concepts is not None:
+            discovered = discover_concepts(requests.concepts, folder)
             page = discovered.page
             print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
-        if asked.classes is not None:
-            page, sentences = explain_classes(asked.classes, folder)
+        if requests.classes is not None:
+            page, sentences = explain_classes(requests.classes, folder)
             print("\n".join([*sentences, f"what classes are made of: {os.path.relpath(page)}"]))
-        if asked.decisions is not None:
-            page = explain_decisions(asked.decisions, folder)
-            count = len(asked.decisions.images)
+        if requests.decisions is not None:
+            page = explain_decisions(requests.decisions, folder)
+            count = len(requests.decisions.images)
             print(f"{count} images, why each was decided as it was: {os.path.relpath(page)}")
-        if asked.maps is not None:
-            explained = explain_maps(asked.maps, folder)
+        if requests.maps is not None:
+            explained = explain_maps(requests.maps, folder)
             page = explained.page or folder
-            print(_summary(explained, config.shard, asked.available))
+            print(_summary(explained, config.shard, requests.available))
             if explained.refusals:
                 raise Refusal(explained.refusals)
     return page

@@ -183,7 +183,7 @@ def _trunk_maps(
     if known and (twins := known.get("trunk")) is not None:
         data.views = twins.views
         return twins
-    kept = trunk_maps_for(
+    trunk_maps = trunk_maps_for(
         config.training,
         module.network,
         data,
@@ -191,9 +191,9 @@ def _trunk_maps(
         accelerator=config.trainer.accelerator,
         folder=folder,
     )
-    if known is not None and kept is not None:
-        known["trunk"] = kept
-    return kept
+    if known is not None and trunk_maps is not None:
+        known["trunk"] = trunk_maps
+    return trunk_maps
 
 
 def _check_batch(network: torch.nn.Module, config: DictConfig, data: PartDataModule) -> None:

@@ -86,7 +86,7 @@ def settings_of(
     Raises:
         ValueError: a value that makes no sense.
     """
-    asked = {name: _tuple(value) for name, value in patterns.items() if name not in OF_SOURCES}
+    mining = {name: _tuple(value) for name, value in patterns.items() if name not in OF_SOURCES}
     epochs = {} if reconstructions["epochs"] is None else {"epochs": reconstructions["epochs"]}
     drawing = Drawing(
         _tuple(reconstructions["modes"]),
@@ -94,7 +94,7 @@ def settings_of(
         _tuple(reconstructions["decoders"]),
         {"accelerator": "cpu" if device == "cpu" else "gpu", "devices": 1, "deterministic": device == "cpu"},
     )
-    return Mining(**asked, seed=seed), drawing
+    return Mining(**mining, seed=seed), drawing
 
 
 def _tuple(value: Any) -> Any:

@@ -44,18 +44,20 @@ class SeenImages:
 
 def map_files(seen: SeenImages, *, place: str, title: str) -> Iterator[tuple[str, bytes]]:
     """Names, inside the folder `place`, and contents."""
-    says = [seen.classes[int(number)] for number in seen.logits.argmax(1)]
+    predictions = [seen.classes[int(number)] for number in seen.logits.argmax(1)]
     for method, maps in seen.maps.items():
         signed = float(maps.min()) < 0
         pairs, captions = [], []
-        for image, label, said, values in zip(seen.images, seen.labels, says, maps, strict=True):
+        for image, label, predicted, values in zip(seen.images, seen.labels, predictions, maps, strict=True):
             colours = "green-red" if signed else "heat"
             limits = figures.common_limits([values], colours=colours)
             picture = within(figures.to_rgb(image), SIDE)
             veiled = figures.overlay(picture, values, limits=limits, colours=colours, smooth=False)
             pairs.append(figures.montage([picture, veiled], columns=2, gap=2))
             scale = f"±{limits[1]:.3g}" if signed else f"0 to {limits[1]:.3g}"
-            captions.append(f"{class_words(label) or 'image'}, seen as {class_words(said)}; scale {scale}")
+            captions.append(
+                f"{class_words(label) or 'image'}, seen as {class_words(predicted)}; scale {scale}"
+            )
         words = f"{title}: {method_title(method)} of the predicted class"
         yield from sheets(f"{place}/{method}", pairs, captions, title=words, columns=4)
     arrays = {

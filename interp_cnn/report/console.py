@@ -17,14 +17,14 @@ def summary_table(comparison: Comparison) -> Table:
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", min_width=8, max_width=17, overflow="fold")
-    names = known_in("terminal", [one.summary for one in comparison.networks], COLUMNS)
+    names = known_in("terminal", [network.summary for network in comparison.networks], COLUMNS)
     for name in names:
         table.add_column(
             measure(name).heading, justify="right", width=19 if measure(name).signed else 16, overflow="fold"
         )
     table.add_column("images", justify="right", width=7, overflow="fold")
-    for one in comparison.networks:
-        table.add_row(one.name, *_cells(one.summary, names), style="bold")
+    for network in comparison.networks:
+        table.add_row(network.name, *_cells(network.summary, names), style="bold")
     for name, row in comparison.baselines.items():
         if not name.startswith("shuffled") and any(column in row for column in names):
             table.add_row(baseline(name), *_cells(row, names))

@@ -27,11 +27,11 @@ def choose_network(config: DictConfig) -> DictConfig:
     chosen = config.copy()
     OmegaConf.set_struct(chosen, False)
     chosen.model.name = "small_cnn"
-    own = (
+    are_photographs = (
         str(config.data.dataset._target_).startswith(PHOTOGRAPHS)
         and config.data.get("image_size", SMALLEST) >= SMALLEST
     )
-    if own and config.model.weights is None:
+    if are_photographs and config.model.weights is None:
         if all(map(installed_extra, PACKAGES)):
             chosen.model.name, chosen.model.weights = LITE, "DEFAULT"
             if chosen.training.get("freeze") == "none":

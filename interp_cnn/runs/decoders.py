@@ -68,17 +68,17 @@ def decoder_for(
         label: what the progress bar says.
     """
     place = device_of(network)
-    asked = {"network": fingerprint(network), "layer": layer, **asdict(settings)}
+    question = {"network": fingerprint(network), "layer": layer, **asdict(settings)}
     network.eval().requires_grad_(False)
     torch.manual_seed(settings.seed)
     decoder = _untrained(network, data, layer)
     last, started, record = folder / "checkpoints" / LAST, folder / "started.json", folder / RECORD
-    if _read(record) != asked or not _is_complete(last, settings.epochs):
-        going_on = last.is_file() and _read(started) == asked and not record.is_file()
+    if _read(record) != question or not _is_complete(last, settings.epochs):
+        going_on = last.is_file() and _read(started) == question and not record.is_file()
         if not going_on:  # or a further process of this training would go on from another decoder
             record.unlink(missing_ok=True)
             last.unlink(missing_ok=True)
-        write_json(started, asked)
+        write_json(started, question)
         module = Inversion(
             network,
             decoder,
@@ -103,7 +103,7 @@ def decoder_for(
             trainer=trainer_arguments(trainer or ON_ONE_DEVICE, device or place),
         )
         network.to(place)  # Lightning leaves everything on the processor
-        write_json(record, asked)
+        write_json(record, question)
     return _trained(decoder, network, last)
 
 

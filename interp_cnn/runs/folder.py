@@ -309,8 +309,8 @@ def _check_target(target: object) -> None:
 
 def _targets(node) -> list[str]:
     if isinstance(node, dict):
-        own = [node["_target_"]] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
+        targets = [node["_target_"]] if "_target_" in node else []
+        return targets + [target for value in node.values() for target in _targets(value)]
     if isinstance(node, list):
         return [target for value in node for target in _targets(value)]
     return []

@@ -47,14 +47,14 @@ def sound_checkpoint(path: Path) -> Path | None:
 def check_fits(module: torch.nn.Module, checkpoint: Path) -> None:
     """Refuse a checkpoint of other weights, or one without what a training needs to go on."""
     content = load_checkpoint(checkpoint)
-    own, state = module.state_dict(), content["state_dict"]
-    for name in [*own, *state]:
-        if name not in state or name not in own:
+    expected, state = module.state_dict(), content["state_dict"]
+    for name in [*expected, *state]:
+        if name not in state or name not in expected:
             raise ValueError(
-                f"{checkpoint}: {name} is {'missing' if name in own else 'unknown to this network'}"
+                f"{checkpoint}: {name} is {'missing' if name in expected else 'unknown to this network'}"
             )
-        if own[name].shape != state[name].shape:
-            shapes = f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        if expected[name].shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
             raise ValueError(f"{checkpoint} does not fit this network: {name} is {shapes}")
     for name in ("epoch", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
         if name not in content:

@@ -89,9 +89,11 @@ def load_network(
                 f"num_classes={num_classes}, but weights={weights} of {spec} know {IMAGENET_CLASSES} classes"
             )
         body = body_of(which, num_classes if weights is None else None, weights)
-        own = classes_of(body.module)
-        if num_classes not in (None, own):
-            raise ValueError(f"num_classes={num_classes}, but weights={weights} of {spec} know {own} classes")
+        known_classes = classes_of(body.module)
+        if num_classes not in (None, known_classes):
+            raise ValueError(
+                f"num_classes={num_classes}, but weights={weights} of {spec} know {known_classes} classes"
+            )
         known = body.statistics or torchvision_pixels(which.name).statistics
         network = Classifier(body.module, normalise=Normalise(*(checked_statistics(mean, std, 3) or known)))
     with suppress(NotImplementedError):  # what torch.export made is in evaluation mode for good

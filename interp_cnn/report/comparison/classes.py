@@ -109,7 +109,7 @@ def confusions(
         album: that saves the images.
         pages: of images, by name.
     """
-    found = []
+    views = []
     drawn: dict[str, Picture] = {}
     for network, view in zip(contents.networks, networks, strict=True):
         if network.confusion is not None and contents.classes:
@@ -118,17 +118,17 @@ def confusions(
             mistaken = contents.mistakes.get(network.name, ())
             groups = _groups(mistaken, f"{view.slug}-wrong", album, drawn, pages)
             rows = _matrix(counts, contents.classes, groups) if few else []
-            found.append(Confusion(view, rows, _mistakes(counts, contents.classes)[:MOST_MISTAKES], groups))
-    return found
+            views.append(Confusion(view, rows, _mistakes(counts, contents.classes)[:MOST_MISTAKES], groups))
+    return views
 
 
 def class_views(
     contents: Contents, networks: Sequence[NetworkView], samples: Sequence[SampleView], album: Album
 ) -> list[ClassView]:
     """One view per class, in order."""
-    sheets = [{one.target: one for one in it.sheets} for it in contents.readings]
+    sheets = [{sheet.target: sheet for sheet in it.sheets} for it in contents.readings]
     pages = class_pages(contents)
-    name = next((found for it in networks if (found := ranking(it))), "")
+    name = next(filter(None, map(ranking, networks)), "")
     overall = [_means(it.filters) for it in networks]
     by_category = [_by_category(it) for it in networks]
     counts = [
@@ -138,7 +138,7 @@ def class_views(
     views = []
     for index, label in enumerate(contents.classes):
         filters = [by_category[place].get(label, []) for place in range(len(networks))]
-        mine = [
+        of_networks = [
             ClassOfNetwork(
                 network=view,
                 images=_images(counts[place], index),
@@ -150,25 +150,25 @@ def class_views(
             )
             for place, view in enumerate(networks)
         ]
-        means = [_means(them) for them in filters]
+        means = [_means(of_network) for of_network in filters]
         rows = [
             (
                 how,
                 [
-                    (how.write(own.get(key)), how.write(all_.get(key)))
-                    for own, all_ in zip(means, overall, strict=True)
+                    (how.write(of_class.get(key)), how.write(of_all.get(key)))
+                    for of_class, of_all in zip(means, overall, strict=True)
                 ],
             )
-            for key in dict.fromkeys(key for own in means for key in own)
+            for key in dict.fromkeys(key for of_class in means for key in of_class)
             for how in [measure(key)]
         ]
-        own_images = [it for it in samples if it.label == label]
+        class_images = [it for it in samples if it.label == label]
         made_of = class_sheet_views(
             [of_network[label] for of_network in sheets if label in of_network],
             album,
             base=f"classes/{index:04d}",
         )
-        views.append(ClassView(label, pages[label], mine, own_images, rows, measure(name), made_of))
+        views.append(ClassView(label, pages[label], of_networks, class_images, rows, measure(name), made_of))
     return views
 
 
@@ -191,16 +191,16 @@ def _groups(
 ) -> list[MistakeGroup]:
     """The most frequent kinds of mistakes first, `MOST_MISTAKEN` images at most."""
     kinds: dict[tuple[str, str], list[Mistaken]] = {}
-    for one in mistaken:
-        kinds.setdefault((one.label, one.answer), []).append(one)
+    for image in mistaken:
+        kinds.setdefault((image.label, image.answer), []).append(image)
     groups, left = [], MOST_MISTAKEN
     for (label, answer), images in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
         shown = []
-        for one in images[:left]:
-            if one.name not in drawn:
-                picture = within(figures.to_rgb(one.image), THUMBNAIL)
-                drawn[one.name] = album.picture(f"wrong/{len(drawn):04d}", picture, one.name, colours=128)
-            shown.append((one.name, drawn[one.name], pages.get(one.name, "")))
+        for image in images[:left]:
+            if image.name not in drawn:
+                picture = within(figures.to_rgb(image.image), THUMBNAIL)
+                drawn[image.name] = album.picture(f"wrong/{len(drawn):04d}", picture, image.name, colours=128)
+            shown.append((image.name, drawn[image.name], pages.get(image.name, "")))
         left -= len(shown)
         if shown:
             groups.append(MistakeGroup(f"{base}-{len(groups)}", label, answer, shown))
@@ -237,10 +237,10 @@ def _mistakes(counts: NDArray, classes: Sequence[str]) -> list[Mistake]:
 
 
 def _by_category(view: NetworkView) -> dict[str, list[FilterView]]:
-    found: dict[str, list[FilterView]] = {}
+    by_category: dict[str, list[FilterView]] = {}
     for it in view.filters:
-        found.setdefault(it.category, []).append(it)
-    return found
+        by_category.setdefault(it.category, []).append(it)
+    return by_category
 
 
 def _means(filters: Sequence[FilterView]) -> dict[str, float]:

@@ -198,8 +198,8 @@ class Contents:
                     f"filters of {network.name}: columns {columns}; expected one called 'filter'"
                 )
             if network.exemplars is not None and len(network.exemplars) != len(network.filters):
-                found = f"{len(network.filters)} rows for {len(network.exemplars)} filters with exemplars"
-                raise ValueError(f"filters of {network.name}: {found}; expected one row per filter")
+                counts = f"{len(network.filters)} rows for {len(network.exemplars)} filters with exemplars"
+                raise ValueError(f"filters of {network.name}: {counts}; expected one row per filter")
             if network.confusion is None:
                 continue
             shape, classes = np.shape(network.confusion), len(self.classes)

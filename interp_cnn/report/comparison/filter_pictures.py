@@ -56,12 +56,12 @@ class FilterPictures:
 
 
 def filter_pictures(
-    found: Exemplars, sights: Sights, index: int, *, base: str, words: str, album: Album
+    exemplars: Exemplars, sights: Sights, index: int, *, base: str, words: str, album: Album
 ) -> FilterPictures:
     """Draw a filter's pictures, with palettes small enough for hundreds of filters.
 
     Args:
-        found: exemplars of all filters.
+        exemplars: exemplars of all filters.
         sights: what else is known of them.
         index: of the filter.
         base: where the files go, `filters/plain/0003`.
@@ -74,39 +74,45 @@ def filter_pictures(
     ) -> Picture:
         return album.picture(f"{base}-{name}", rgb, alt, colours=colours, photograph=photograph)
 
-    peak, mean_peak = float(found.maps[index].max()), float(found.mean_map[index].max())
-    maps = activation_sheet(found, index)
+    peak, mean_peak = float(exemplars.maps[index].max()), float(exemplars.mean_map[index].max())
+    maps = activation_sheet(exemplars, index)
     sheet = save("activation", maps, f"Maps of {words} on its strongest images", 128, photograph=False)
     drawn = FilterPictures(
         patches=save(
             "patches",
-            patch_sheet(found, index),
+            patch_sheet(exemplars, index),
             f"Strongest images of {words}, its receptive field outlined",
             128,
         ),
-        lit=save("lit", lit_sheet(found, index), f"Where {words} fires on its strongest images", 128),
+        lit=save("lit", lit_sheet(exemplars, index), f"Where {words} fires on its strongest images", 128),
         map=Scaled(
-            save("map", mean_map(found.mean_map[index].numpy()), f"Mean map of {words}"),
+            save("map", mean_map(exemplars.mean_map[index].numpy()), f"Mean map of {words}"),
             "0",
             number(max(0.0, mean_peak)),
         ),
         activation=Scaled(sheet, "0", number(peak)),
         places=save(
-            "places", peak_places(found, index), f"Peaks of {words} on the mean image", 64, photograph=False
+            "places",
+            peak_places(exemplars, index),
+            f"Peaks of {words} on the mean image",
+            64,
+            photograph=False,
         ),
     )
-    return FilterPictures(**{**vars(drawn), **_sights(found, sights, index, words, save)})
+    return FilterPictures(**{**vars(drawn), **_sights(exemplars, sights, index, words, save)})
 
 
-def _sights(found: Exemplars, sights: Sights, index: int, words: str, save) -> dict[str, Picture | Scaled]:
+def _sights(
+    exemplars: Exemplars, sights: Sights, index: int, words: str, save
+) -> dict[str, Picture | Scaled]:
     pictures: dict[str, Picture | Scaled] = {}
     if sights.masks is not None:
-        rgb = mask_sheet(found, as_array(sights.masks)[index], index)
+        rgb = mask_sheet(exemplars, as_array(sights.masks)[index], index)
         pictures["mask"] = save("mask", rgb, f"Strongest images of {words} as its mask lets them through", 64)
     if sights.occlusion is not None:
         values = as_array(sights.occlusion)[index].astype(float)
-        values = np.where(np.abs(values) < FLAT * float(found.scores[index, 0]), 0.0, values)
-        rgb, (low, high) = occlusion_picture(found, values, index)
+        values = np.where(np.abs(values) < FLAT * float(exemplars.scores[index, 0]), 0.0, values)
+        rgb, (low, high) = occlusion_picture(exemplars, values, index)
         alt = f"What {words} needs of its strongest image"
         pictures["occlusion"] = Scaled(
             save("occlusion", rgb, alt, 128, photograph=False), minus(f"{low:+.3g}"), minus(f"{high:+.3g}")
@@ -116,6 +122,6 @@ def _sights(found: Exemplars, sights: Sights, index: int, words: str, save) -> d
         pictures["decode"] = save("decode", rgb, f"What a decoder draws from the map of {words} alone", 96)
     if pictures.keys() & {"occlusion", "decode"}:
         pictures["strongest"] = save(
-            "strongest", strongest_image(found, index), f"Strongest image of {words}", 96
+            "strongest", strongest_image(exemplars, index), f"Strongest image of {words}", 96
         )
     return pictures

@@ -190,8 +190,8 @@ def network_view(
     for index, category in enumerate(_categories(network.filters, classes)):
         filter_number = int(network.filters["filter"].iloc[index])
         base = f"filters/{slug}/{filter_number:04d}"
-        found = network.exemplars
-        fired = None if found is None or bool(found.silent[index]) else found
+        exemplars = network.exemplars
+        fired = None if exemplars is None or bool(exemplars.silent[index]) else exemplars
         words = f"filter {filter_number} of {network.name}"
         views.append(
             FilterView(
@@ -199,7 +199,7 @@ def network_view(
                 page=f"{base}.html",
                 category=category,
                 part=_tracked_part(network.filters.iloc[index]),
-                silent=found is not None and fired is None,
+                silent=exemplars is not None and fired is None,
                 values={name: float(table[name].iloc[index]) for name in table.columns},
                 pictures=filter_pictures(fired, network.sights, index, base=base, words=words, album=album)
                 if fired is not None
@@ -260,13 +260,16 @@ def _tracked_part(row: pd.Series) -> str:
 
 
 def _strongest(
-    found: Exemplars, index: int, classes: Sequence[str], pages: Mapping[str, str]
+    exemplars: Exemplars, index: int, classes: Sequence[str], pages: Mapping[str, str]
 ) -> list[Strong]:
-    columns = (found.image_numbers[index], found.labels[index], found.scores[index])
+    columns = (exemplars.image_numbers[index], exemplars.labels[index], exemplars.scores[index])
     rows = zip(*(values.tolist() for values in columns), strict=True)
     return [
         Strong(
-            number(score), class_name(label, classes), found.names[image], pages.get(found.names[image], "")
+            number(score),
+            class_name(label, classes),
+            exemplars.names[image],
+            pages.get(exemplars.names[image], ""),
         )
         for image, label, score in rows
         if image >= 0

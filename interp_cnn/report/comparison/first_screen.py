@@ -35,8 +35,8 @@ class Tile:
 
 def tiles(contents: Contents) -> list[Tile]:
     """Up to four measures that the first network knows."""
-    found = [_tile(contents, name) for name in TILES if _value(contents.networks[0], name) is not None]
-    return found[:MOST_TILES]
+    known = [_tile(contents, name) for name in TILES if _value(contents.networks[0], name) is not None]
+    return known[:MOST_TILES]
 
 
 def headline(contents: Contents) -> str:
@@ -63,29 +63,29 @@ def _tile(contents: Contents, name: str) -> Tile:
 
 def _accuracy(contents: Contents) -> str:
     first = contents.networks[0]
-    mine, theirs = (_value(network, "accuracy") for network in (first, _second(contents)))
-    if mine is None:
+    first_value, second_value = (_value(network, "accuracy") for network in (first, _second(contents)))
+    if first_value is None:
         return ""
     write = measure("accuracy").write
-    if theirs is None:
-        return f"The {first.name} network is right on {write(mine)} of the images"
+    if second_value is None:
+        return f"The {first.name} network is right on {write(first_value)} of the images"
     gap, difference = _gap(contents, "accuracy"), contents.differences.get("accuracy")
     size = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'}"
     second, (low, high) = contents.networks[1].name, _ends(difference)
     beyond, told_apart = significance(difference), max(-low, high) > SAME or low == high
     if beyond or not told_apart:
         how = f"{size} accurate than" if beyond else "as accurate as"
-        return f"The {first.name} network is {how} the {second} one ({write(mine)} and {write(theirs)})"
+        return f"The {first.name} network is {how} the {second} one ({write(first_value)} and {write(second_value)})"
     count = getattr(difference, "n", 0)
-    start = f"The {first.name} network is right on {write(mine)} of {f'{count:,}' if count else 'the'} images"
+    start = f"The {first.name} network is right on {write(first_value)} of {f'{count:,}' if count else 'the'} images"
     if beyond is None:
-        return f"{start}, the {second} one on {write(theirs)}: not tested"
+        return f"{start}, the {second} one on {write(second_value)}: not tested"
     if low == high:
         return f"{start}, the {second} one on the same ones"
     ends = " to ".join(f"{100 * end:+.1f}".replace("-", "\u2212") for end in (low, high))
     interval = f", 95\u00a0% interval {ends}" if isfinite(low) else ""
     return (
-        f"{start}, the {second} one on {write(theirs)}: too few to tell which is more accurate "
+        f"{start}, the {second} one on {write(second_value)}: too few to tell which is more accurate "
         f"(difference {size}{interval})"
     )
 
@@ -98,7 +98,7 @@ def _ends(difference: Any) -> tuple[float, float]:
 
 def _filters(contents: Contents) -> str:
     """What the filters do, by the clearest measure there is."""
-    told = {
+    templates = {
         "part_interpretability": (
             "the region of a filter covers one and the same part in {} of the images",
             ", for the {} one in {}",
@@ -109,17 +109,17 @@ def _filters(contents: Contents) -> str:
         ),
     }
     first, second = contents.networks[0], _second(contents)
-    name = next((name for name in told if _value(first, name) is not None), None)
+    name = next((name for name in templates if _value(first, name) is not None), None)
     if name is None:
         return ""
-    write, (own, other) = measure(name).write, told[name]
-    mine, theirs = _value(first, name), _value(second, name)
-    if theirs is None or second is None:
-        return own.format(write(mine))
+    write, (of_first, of_second) = measure(name).write, templates[name]
+    first_value, second_value = _value(first, name), _value(second, name)
+    if second_value is None or second is None:
+        return of_first.format(write(first_value))
     chance = {None: ", not tested", True: "", False: ", a difference that chance may explain"}[
         significance(contents.differences.get(name))
     ]
-    return own.format(write(mine)) + other.format(second.name, write(theirs)) + chance
+    return of_first.format(write(first_value)) + of_second.format(second.name, write(second_value)) + chance
 
 
 def _second(contents: Contents) -> Network | None:

@@ -77,9 +77,9 @@ def measure_table(contents: Contents) -> MeasureTable | None:
         return None
 
     def cells(estimates: Mapping[str, Any]) -> list[Cell]:
-        found = [(measure(name), estimates.get(name)) for name in names]
+        pairs = [(measure(name), estimates.get(name)) for name in names]
         return [
-            Cell("" if it is None else how.write(value_of(it)), how.write_interval(it)) for how, it in found
+            Cell("" if it is None else how.write(value_of(it)), how.write_interval(it)) for how, it in pairs
         ]
 
     baselines = {
@@ -95,8 +95,8 @@ def measure_table(contents: Contents) -> MeasureTable | None:
     difference = None
     if any(it is not None for it in differences):
         pair = [_difference_cell(measure(name), it) for name, it in zip(names, differences, strict=True)]
-        who = " − ".join(network.name for network in contents.networks[:2])
-        difference = TableRow("Difference", who, pair)
+        formula = " − ".join(network.name for network in contents.networks[:2])
+        difference = TableRow("Difference", formula, pair)
     named = (getattr(it, "test", "") for it in differences)
     tests = " or ".join(dict.fromkeys(test for test in named if test))
     return MeasureTable(
@@ -143,14 +143,14 @@ def more_measures(contents: Contents) -> list[MoreRow]:
 
 def parts_tracked(contents: Contents) -> list[tuple[int, str, str]]:
     """Per network its place, its name and how many filters track which part, where images say where parts are."""
-    found = []
+    rows = []
     for place, network in enumerate(contents.networks):
         table = network.filters
         if {"part", "tracks"} <= set(table.columns) and table["part"].notna().any():
             counts = table.loc[table["tracks"].astype(bool), "part"].value_counts()
             words = ", ".join(f"{part} {count}" for part, count in counts.items()) or "none"
-            found.append((place, network.name, f"{words} (of {len(table)} filters)"))
-    return found
+            rows.append((place, network.name, f"{words} (of {len(table)} filters)"))
+    return rows
 
 
 def _known_measures(contents: Contents) -> list[str]:
@@ -166,8 +166,9 @@ def _known_measures(contents: Contents) -> list[str]:
 
 def without_parts(contents: Contents) -> bool:
     """Whether parts were asked about, and no image says where they are."""
-    asked = [network.summary for network in contents.networks if "location_instability" in network.summary]
-    return bool(asked) and not any(is_known(value_of(one["location_instability"])) for one in asked)
+    name = "location_instability"
+    summaries = [network.summary for network in contents.networks if name in network.summary]
+    return bool(summaries) and not any(is_known(value_of(summary[name])) for summary in summaries)
 
 
 def spread_charts(contents: Contents, album: Album) -> list[Chart]:
@@ -175,7 +176,11 @@ def spread_charts(contents: Contents, album: Album) -> list[Chart]:
     tables = {network.name: filter_measures(network) for network in contents.networks}
     charts = []
     for name in shown_in("spread"):
-        values = {who: table[name].to_numpy() for who, table in tables.items() if name in table.columns}
+        values = {
+            network_name: table[name].to_numpy()
+            for network_name, table in tables.items()
+            if name in table.columns
+        }
         if not any(np.isfinite(numbers).any() for numbers in values.values()):
             continue
         lines = {key: value_of(contents.baselines.get(key, {}).get(name)) for key in LINES}
@@ -183,7 +188,9 @@ def spread_charts(contents: Contents, album: Album) -> list[Chart]:
         how = measure(name)
         label = f"{how.title.lower()}, {how.direction}"
         medians = [
-            f"{who} {how.write(float(np.nanmedian(v)))}" for who, v in values.items() if np.isfinite(v).any()
+            f"{network_name} {how.write(float(np.nanmedian(v)))}"
+            for network_name, v in values.items()
+            if np.isfinite(v).any()
         ]
         alt = f"{how.title} of every filter; medians: {', '.join(medians)}"
         charts.append(
@@ -233,8 +240,8 @@ def training_table(contents: Contents) -> TrainingTable | None:
     seconds = contents.reproduction.get("seconds", {})
     rows = []
     for place, network in enumerate(contents.networks):
-        mine = contents.curves[contents.curves["network"] == network.name]
-        if mine.empty:
+        curves = contents.curves[contents.curves["network"] == network.name]
+        if curves.empty:
             continue
         values = [
             " / ".join(
@@ -244,7 +251,7 @@ def training_table(contents: Contents) -> TrainingTable | None:
             for name in names
         ]
         took = duration(seconds[network.name]) if network.name in seconds else "–"
-        rows.append((place, network.name, str(int(mine["epoch"].max()) + 1), took, values))
+        rows.append((place, network.name, str(int(curves["epoch"].max()) + 1), took, values))
     return TrainingTable(names, rows)
 
 

@@ -159,7 +159,7 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
         categories=network.categories,
         parts=network.parts,
     )
-    found = next(it.exemplars for it in contents.networks if it.name == network.name)
+    exemplars = next(it.exemplars for it in contents.networks if it.name == network.name)
     for it, before, after in _with_neighbours(network.filters):
         pages.write(
             it.page,
@@ -169,7 +169,7 @@ def _write_network(pages: _Pages, network: NetworkView, contents: Contents) -> N
             it=it,
             before=before,
             after=after,
-            images_seen=f"{found.images_seen:,}" if found is not None else "",
+            images_seen=f"{exemplars.images_seen:,}" if exemplars is not None else "",
         )
 
 
@@ -183,8 +183,8 @@ def _write_classes(
 ) -> None:
     if not classes:
         return
-    found = confusions(contents, pages.site.networks, album, images)
-    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=found, few=few)
+    confused = confusions(contents, pages.site.networks, album, images)
+    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=confused, few=few)
     for it, before, after in _with_neighbours(classes):
         pages.write(
             it.page,

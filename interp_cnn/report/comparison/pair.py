@@ -61,18 +61,18 @@ def middle_filters(networks: Sequence[Network]) -> Middle | None:
     name = next((it for it in ranking_measures() if all(_known(table, it) for table in tables)), None)
     if name is None:
         return None
-    ours, theirs = _classes_shown(first), _classes_shown(second)
+    first_classes, second_classes = _classes_shown(first), _classes_shown(second)
     ranked = [
         _ranked(network, table[name].to_numpy(), measure(name).better)
         for network, table in zip((first, second), tables, strict=True)
     ]
-    both = {theirs[row] for row in ranked[1]}
-    candidates = [row for row in ranked[0] if ours[row] in both]
+    both = {second_classes[row] for row in ranked[1]}
+    candidates = [row for row in ranked[0] if first_classes[row] in both]
     if not candidates:
         return None
-    mine = candidates[len(candidates) // 2]
-    alike = [row for row in ranked[1] if theirs[row] == ours[mine]]
-    return Middle(ours[mine], (mine, alike[len(alike) // 2]), name)
+    middle = candidates[len(candidates) // 2]
+    alike = [row for row in ranked[1] if second_classes[row] == first_classes[middle]]
+    return Middle(first_classes[middle], (middle, alike[len(alike) // 2]), name)
 
 
 def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> PairView:
@@ -109,10 +109,10 @@ def _ranked(network: Network, values: np.ndarray, better: str) -> list[int]:
 
 def _classes_shown(network: Network) -> dict[int, int]:
     """Row of each filter that fires -> the class that most of its strongest images show."""
-    found = network.exemplars
-    assert isinstance(found, Exemplars)
+    exemplars = network.exemplars
+    assert isinstance(exemplars, Exemplars)
     shown = {}
-    for row in torch.nonzero(~found.silent).flatten().tolist():
-        labels = found.labels[row][found.image_numbers[row] >= 0].tolist()
+    for row in torch.nonzero(~exemplars.silent).flatten().tolist():
+        labels = exemplars.labels[row][exemplars.image_numbers[row] >= 0].tolist()
         shown[row] = Counter(labels).most_common(1)[0][0]
     return shown

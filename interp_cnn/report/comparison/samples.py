@@ -108,12 +108,12 @@ def _firing_most(sample: SampleImage, network: NetworkView) -> Firing:
 
 def _among_strongest(networks: Sequence[NetworkView]) -> Mapping[str, Mapping[str, Firing]]:
     """For each network, name of an image -> the filters that have it among their strongest, strongest first."""
-    found: dict[str, dict[str, Firing]] = {network.slug: {} for network in networks}
+    filters_of: dict[str, dict[str, Firing]] = {network.slug: {} for network in networks}
     for network in networks:
         for it in network.filters:
             for rank, strong in enumerate(it.strongest, 1):
-                found[network.slug].setdefault(strong.name, []).append((rank, it))
-        for filters in found[network.slug].values():
+                filters_of[network.slug].setdefault(strong.name, []).append((rank, it))
+        for filters in filters_of[network.slug].values():
             filters.sort(key=lambda pair: (pair[0], pair[1].number))
             del filters[MOST_FILTERS:]
-    return found
+    return filters_of

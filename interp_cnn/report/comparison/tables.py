@@ -84,18 +84,18 @@ def _numbers(estimate: object) -> dict[str, float]:
     return {"value": value_of(estimate), **ends, "p": p_of(estimate)}
 
 
-def exemplar_table(found: Exemplars, filters: Iterable[int], classes: Sequence[str]) -> pd.DataFrame:
+def exemplar_table(exemplars: Exemplars, filters: Iterable[int], classes: Sequence[str]) -> pd.DataFrame:
     """One row per filter and exemplar: image, label, peak, receptive-field box."""
-    boxes = found.boxes
+    boxes = exemplars.boxes
     rows = []
     for index, number in enumerate(filters):
-        for rank, image in enumerate(found.image_numbers[index].tolist()):
+        for rank, image in enumerate(exemplars.image_numbers[index].tolist()):
             if image < 0:
                 continue
-            row, column = found.positions[index, rank].tolist()
+            row, column = exemplars.positions[index, rank].tolist()
             place = dict(zip(("left", "top", "right", "bottom"), boxes[index, rank].tolist(), strict=True))
-            label = class_name(found.labels[index, rank].item(), classes)
-            entry = {"filter": number, "rank": rank + 1, "image": found.names[image], "label": label}
-            score = found.scores[index, rank].item()
+            label = class_name(exemplars.labels[index, rank].item(), classes)
+            entry = {"filter": number, "rank": rank + 1, "image": exemplars.names[image], "label": label}
+            score = exemplars.scores[index, rank].item()
             rows.append({**entry, "score": score, "row": row, "column": column, **place})
     return pd.DataFrame(rows)

@@ -58,15 +58,17 @@ def _instability(contents: Contents) -> str:
     if first is None:
         return ""
     write = measure(name).write
-    mine = value_of(first.summary[name])
-    start = f"Location instability, where lower is better, is {write(mine)} for the {first.name} network"
+    first_value = value_of(first.summary[name])
+    start = (
+        f"Location instability, where lower is better, is {write(first_value)} for the {first.name} network"
+    )
     if second is not None:
-        theirs = value_of(second.summary[name])
+        second_value = value_of(second.summary[name])
         gap = _gap(contents, name, first, second)
-        size = f"{100 * abs(gap) / theirs:.0f}\u00a0%" if theirs > 0 else write(abs(gap))
+        size = f"{100 * abs(gap) / second_value:.0f}\u00a0%" if second_value > 0 else write(abs(gap))
         change = f"{size} {'lower' if gap < 0 else 'higher'}, {_chance(contents, name)}"
-        start += f" and {write(theirs)} for the {second.name} one"
-        start += ", the same" if write(mine) == write(theirs) else f": {change}"
+        start += f" and {write(second_value)} for the {second.name} one"
+        start += ", the same" if write(first_value) == write(second_value) else f": {change}"
     spot = _best_fixed_spot(contents, [network for network in (first, second) if network])
     return f"{start}; {spot}." if spot else f"{start}."
 
@@ -82,12 +84,12 @@ def _best_fixed_spot(contents: Contents, networks: list[Network]) -> str:
     spot = "the best fixed spot" if best == "best_constant" else "always pointing at the image centre"
     beaten = [network.name for network in networks if value_of(network.summary[name]) < fixed[best]]
     if len(networks) == 1:
-        who = "the network beats" if beaten else "the network does not beat"
+        outcome = "the network beats" if beaten else "the network does not beat"
     elif len(beaten) == 1:
-        who = f"only the {beaten[0]} network beats"
+        outcome = f"only the {beaten[0]} network beats"
     else:
-        who = "both networks beat" if beaten else "neither network beats"
-    return f"{spot} scores {measure(name).write(fixed[best])}, which {who}"
+        outcome = "both networks beat" if beaten else "neither network beats"
+    return f"{spot} scores {measure(name).write(fixed[best])}, which {outcome}"
 
 
 def _gain(contents: Contents) -> str:
@@ -96,14 +98,15 @@ def _gain(contents: Contents) -> str:
         return ""
     write = measure("tracking_gain").write
     start = "Against the best fixed spot (gain 0: no better, 1: perfect tracking)"
-    mine = f"the {first.name} network's filters reach {write(value_of(first.summary['tracking_gain']))} on average"
+    reached = write(value_of(first.summary["tracking_gain"]))
+    first_gain = f"the {first.name} network's filters reach {reached} on average"
     shares = [_above_zero(network) for network in (first, second) if network is not None]
     ending = f"; above 0 lie {' and '.join(shares)} filters" if all(shares) else ""
     if second is None:
-        return f"{start} {mine}{ending}."
-    theirs = f"the {second.name} one's {write(value_of(second.summary['tracking_gain']))}"
+        return f"{start} {first_gain}{ending}."
+    second_gain = f"the {second.name} one's {write(value_of(second.summary['tracking_gain']))}"
     difference = f"a difference {_chance(contents, 'tracking_gain')}"
-    return f"{start} {mine}, {theirs}, {difference}{ending}."
+    return f"{start} {first_gain}, {second_gain}, {difference}{ending}."
 
 
 def _pair(contents: Contents, name: str) -> tuple[Network | None, Network | None]:

@@ -188,7 +188,7 @@ def rows_of_pictures(unit: Unit) -> list[tuple[str, str]]:
         return []
 
     def against_control(name: str) -> str:
-        shares = (_percent(of(f"window_{one}")) for one in (name, CONTROLS[name]))
+        shares = (_percent(of(f"window_{measure}")) for measure in (name, CONTROLS[name]))
         return f"{' against control '.join(shares)}; everything kept {_percent(of(f'full_{name}'))}"
 
     rows = [("re-activation", against_control("reactivation"))]

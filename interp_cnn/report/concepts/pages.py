@@ -96,7 +96,7 @@ def write_gallery(
     """
     for name, table in zip(TABLES, tables, strict=True):
         write_text(folder / name, table.to_csv(index=False))
-    site = Site(about.title, TABLES, beside={one.title: one.page for one in galleries})
+    site = Site(about.title, TABLES, beside={gallery.title: gallery.page for gallery in galleries})
     environment = templates(site, about=about, root="")
     write_assets(folder, "patterns.css")
     album = Album(folder)
@@ -107,8 +107,10 @@ def write_gallery(
             for unit in gallery.units
         ]
         if gallery.kind == galleries[0].kind:
-            for category, one in best_of_each_class(cards).items():
-                opening = Opening(gallery.source, one, in_a_sentence(one.unit), gallery.page)
+            for category, concept_card in best_of_each_class(cards).items():
+                opening = Opening(
+                    gallery.source, concept_card, in_a_sentence(concept_card.unit), gallery.page
+                )
                 best.setdefault(category, []).append(opening)
         sheet = gallery.page.replace(".html", ".png")
         save_png(folder / sheet, contact_sheet(gallery), colours=256)
@@ -143,10 +145,10 @@ def best_of_each_class(cards: Sequence[Card]) -> dict[str, Card]:
     pictures, the one most of whose firings are on its class.
     """
     ranked = sorted(cards, key=lambda it: -_worth(it.unit))
-    found: dict[str, Card] = {}
-    for one in ranked:
-        found.setdefault(one.unit.class_words, one)
-    return dict(sorted(found.items()))
+    best: dict[str, Card] = {}
+    for concept_card in ranked:
+        best.setdefault(concept_card.unit.class_words, concept_card)
+    return dict(sorted(best.items()))
 
 
 def _worth(unit: Unit) -> float:

@@ -68,7 +68,7 @@ class ClassSheet:
     @property
     def others(self) -> tuple[NDArray, NDArray]:
         """Shares of the filters that are not shown: those for the class, and those against it."""
-        return others_of(self.shares, [one.number for one in self.shown])
+        return others_of(self.shares, [share.number for share in self.shown])
 
 
 @dataclass(frozen=True)

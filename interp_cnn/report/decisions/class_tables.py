@@ -21,30 +21,30 @@ def class_tables(readings: Sequence[ClassReading]) -> Iterator[tuple[str, pd.Dat
     if not readings:
         return
     rows = []
-    for one in (sheet for reading in readings for sheet in reading.sheets):
-        table = pd.DataFrame({"share": one.shares, "often": one.often})
+    for sheet in (sheet for reading in readings for sheet in reading.sheets):
+        table = pd.DataFrame({"share": sheet.shares, "often": sheet.often})
         table.insert(0, "filter", range(len(table)))
         table["rank"] = table["share"].rank(ascending=False, method="first").astype(int)
-        table.insert(0, "class", one.target)
-        table.insert(0, "network", one.network)
-        rows.append(table.assign(images=one.images))
+        table.insert(0, "class", sheet.target)
+        table.insert(0, "network", sheet.network)
+        rows.append(table.assign(images=sheet.images))
     if rows:
         yield "class_filters.csv", pd.concat(rows)
-    few = [reading.few for reading in readings]
+    all_few = [reading.few for reading in readings]
     yield (
         "few_filters.csv",
         pd.DataFrame(
             [
-                (one.network, kind, count, accuracy, one.accuracy, one.images)
-                for one in few
-                for kind, points in (("own head", one.kept), ("scoring sheet", one.sheets))
+                (few.network, kind, count, accuracy, few.accuracy, few.images)
+                for few in all_few
+                for kind, points in (("own head", few.kept), ("scoring sheet", few.sheets))
                 for count, accuracy in points
             ],
             columns=["network", "head", "filters_per_class", "accuracy", "accuracy_of_network", "images"],
         ),
     )
     weights = pd.DataFrame(
-        [(one.network, it.target, it.filter, it.weight) for one in few for it in one.scoring],
+        [(few.network, it.target, it.filter, it.weight) for few in all_few for it in few.scoring],
         columns=["network", "class", "filter", "weight"],
     )
     yield "scoring_sheet.csv", weights.astype({"filter": "Int64"})

@@ -65,45 +65,45 @@ def class_sheet_views(sheets: Sequence[ClassSheet], album: Album, *, base: str) 
         album: that saves the pictures.
         base: where they go, `classes/0003`.
     """
-    ends = [reach(share for _, share in _parts(one)) for one in sheets]
-    scale = (min((one[0] for one in ends), default=0), max((one[1] for one in ends), default=1))
-    return [_view(one, album, f"{base}-{number}", scale) for number, one in enumerate(sheets)]
+    ends = [reach(share for _, share in _parts(sheet)) for sheet in sheets]
+    scale = (min((low for low, _ in ends), default=0), max((high for _, high in ends), default=1))
+    return [_view(sheet, album, f"{base}-{number}", scale) for number, sheet in enumerate(sheets)]
 
 
 def _parts(sheet: ClassSheet) -> list[tuple[str, float]]:
     """What the class's mean logit is the sum of."""
-    lines = [(str(one.number), one.share) for one in sheet.shown]
+    lines = [(str(share.number), share.share) for share in sheet.shown]
     return [*lines, *sums_of(sheet.others, "other" if sheet.shown else "filter"), ("rest", sheet.rest)]
 
 
 def _view(sheet: ClassSheet, album: Album, base: str, scale: tuple[float, float]) -> ClassSheetView:
     parts = _parts(sheet)
     drawn = bars([share for _, share in parts], scale)
-    spots = spread_out([one.place for one in sheet.shown], DISC / IMAGE)
+    spots = spread_out([share.place for share in sheet.shown], DISC / IMAGE)
     mean = within(figures.to_rgb(sheet.mean_image), IMAGE)
     rows = [
         ClassRow(
             place=place,
-            number=one.number,
-            label=one.label,
+            number=share.number,
+            label=share.label,
             fires=_strip(
-                album, f"{base}-{place}-fires", one, one.fires, f"Where filter {one.number} fires most"
+                album, f"{base}-{place}-fires", share, share.fires, f"Where filter {share.number} fires most"
             ),
             relevant=_strip(
                 album,
                 f"{base}-{place}-relevant",
-                one,
-                one.relevant,
-                f"Where filter {one.number} brings most to {sheet.target}",
+                share,
+                share.relevant,
+                f"Where filter {share.number} brings most to {sheet.target}",
             ),
-            often=f"{100 * one.often:.0f} %",
-            also=", ".join(map(class_words, one.also[:3]))
-            + (f" and {len(one.also) - 3} more" if len(one.also) > 3 else ""),
+            often=f"{100 * share.often:.0f} %",
+            also=", ".join(map(class_words, share.also[:3]))
+            + (f" and {len(share.also) - 3} more" if len(share.also) > 3 else ""),
             bar=stretch,
             x=100 * x,
             y=100 * y,
         )
-        for place, (one, (x, y), stretch) in enumerate(zip(sheet.shown, spots, drawn, strict=False), 1)
+        for place, (share, (x, y), stretch) in enumerate(zip(sheet.shown, spots, drawn, strict=False), 1)
     ]
     return ClassSheetView(
         network=sheet.network,
@@ -119,33 +119,33 @@ def _view(sheet: ClassSheet, album: Album, base: str, scale: tuple[float, float]
     )
 
 
-def _strip(album: Album, name: str, one: ClassShare, looks: Sequence[Look], alt: str) -> Picture | None:
+def _strip(album: Album, name: str, share: ClassShare, looks: Sequence[Look], alt: str) -> Picture | None:
     if not looks:
         return None
-    cells = [lit_cell(image, values, one.highest) for image, values in looks]
+    cells = [lit_cell(image, values, share.highest) for image, values in looks]
     return album.picture(name, figures.montage(cells, columns=len(cells), gap=2), alt, colours=96)
 
 
 def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
     """How accuracy falls with fewer filters, of all networks; None without any."""
-    found = [reading.few for reading in readings]
-    if not found:
+    all_few = [reading.few for reading in readings]
+    if not all_few:
         return None
-    counts = sorted({count for one in found for count, _ in one.kept})
+    counts = sorted({count for few in all_few for count, _ in few.kept})
     write = measure("accuracy").write
     rows = [
         (
             f"{count} strongest" if count < max(counts) else "all",
-            [write(dict(one.kept).get(count)) for one in found],
+            [write(dict(few.kept).get(count)) for few in all_few],
         )
         for count in counts
     ]
-    rows.append(("the network as it is", [write(one.accuracy) for one in found]))
+    rows.append(("the network as it is", [write(few.accuracy) for few in all_few]))
     panels = {
         "Own head, strongest filters only": {
-            one.network: _curve([it for it in one.kept if it[0] > 0]) for one in found
+            few.network: _curve([it for it in few.kept if it[0] > 0]) for few in all_few
         },
-        "Scoring sheet in its place": {one.network: _curve(one.sheets) for one in found},
+        "Scoring sheet in its place": {few.network: _curve(few.sheets) for few in all_few},
     }
     chart = album.chart(
         "few-filters",
@@ -160,7 +160,8 @@ def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
         ),
         "Accuracy against the number of filters that each class uses",
     )
-    return FewView([(one.network, sentence(one)) for one in found], [it.network for it in found], rows, chart)
+    sentences = [(few.network, sentence(few)) for few in all_few]
+    return FewView(sentences, [few.network for few in all_few], rows, chart)
 
 
 def sentence(few: FewFilters) -> str:

@@ -101,7 +101,7 @@ class Decision:
     @property
     def others(self) -> tuple[NDArray, NDArray]:
         """Shares of the filters that are not shown: of those that speak for the target, and of those against it."""
-        return others_of(self.shares, [one.number for one in self.shown])
+        return others_of(self.shares, [share.number for share in self.shown])
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and names, without pictures."""
@@ -115,17 +115,17 @@ class Decision:
             "linear_head": self.linear,
             "paths_round_the_layer": self.bypassed,
             "filters_for_90_percent": self.enough,
-            "shares": [round(float(one), 7) for one in self.shares],
+            "shares": [round(float(share), 7) for share in self.shares],
             "shown": [
                 {
-                    "filter": one.number,
-                    "label": one.label,
-                    "share": one.share,
-                    "drop_when_off": one.drop,
-                    "x": one.place[0],
-                    "y": one.place[1],
+                    "filter": share.number,
+                    "label": share.label,
+                    "share": share.share,
+                    "drop_when_off": share.drop,
+                    "x": share.place[0],
+                    "y": share.place[1],
                 }
-                for one in self.shown
+                for share in self.shown
             ],
             "others_for": float(self.others[0].sum()),
             "others_against": float(self.others[1].sum()),

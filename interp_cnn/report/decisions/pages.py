@@ -64,8 +64,8 @@ def write_decisions(
     album = Album(folder)
     site = Site(title, [TABLE, RECORD], beside=beside or {})
     views = [
-        (one, decision_views(one.decisions, one.image, album, base=f"decisions/{number:04d}"))
-        for number, one in enumerate(images)
+        (image, decision_views(image.decisions, image.image, album, base=f"decisions/{number:04d}"))
+        for number, image in enumerate(images)
     ]
     write_assets(folder, "decision.css")
     page = templates(site).get_template("decisions.html.j2")
@@ -73,22 +73,26 @@ def write_decisions(
     with written_table(folder / TABLE) as writer:
         writer.writerow(COLUMNS)
         for image in images:
-            for one in image.decisions:
+            for decision in image.decisions:
                 start = (
                     image.name,
                     image.label,
-                    one.network,
-                    one.layer,
-                    one.method,
-                    one.target,
-                    one.predicted,
+                    decision.network,
+                    decision.layer,
+                    decision.method,
+                    decision.target,
+                    decision.predicted,
                 )
-                numbers = (one.score, one.probability, one.rest, one.enough)
-                for share in one.shown:
+                numbers = (decision.score, decision.probability, decision.rest, decision.enough)
+                for share in decision.shown:
                     row = (share.number, share.label, share.share, share.drop, *share.place)
                     writer.writerow([*start, *numbers, *row])
     record = [
-        {"file": image.name, "label": image.label, "decisions": [one.as_json() for one in image.decisions]}
+        {
+            "file": image.name,
+            "label": image.label,
+            "decisions": [decision.as_json() for decision in image.decisions],
+        }
         for image in images
     ]
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))

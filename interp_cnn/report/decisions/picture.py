@@ -66,9 +66,9 @@ def decision_picture(decision: Decision, image: ArrayLike, *, theme: Theme = LIG
 def _image(axes: Axes, decision: Decision, seen: Rgb) -> None:
     axes.imshow(seen, aspect="auto")
     axes.axis("off")
-    spots = spread_out([one.place for one in decision.shown], DISC / IMAGE)
-    for place, (one, (x, y)) in enumerate(zip(decision.shown, spots, strict=True), 1):
-        _disc(axes, x * seen.shape[1], y * len(seen), place, one.share)
+    spots = spread_out([share.place for share in decision.shown], DISC / IMAGE)
+    for place, (share, (x, y)) in enumerate(zip(decision.shown, spots, strict=True), 1):
+        _disc(axes, x * seen.shape[1], y * len(seen), place, share.share)
 
 
 def _disc(axes: Axes, x: float, y: float, place: int, share: float) -> None:
@@ -89,10 +89,10 @@ def _curve(axes: Axes, decision: Decision, theme: Theme) -> None:
 
 def _shares(figure: Figure, axes, decision: Decision, image: ArrayLike, theme: Theme, height: int) -> None:
     lines = [
-        *((f"filter {one.number}", one.label, one.share) for one in decision.shown),
+        *((f"filter {share.number}", share.label, share.share) for share in decision.shown),
         *other_lines(decision),
     ]
-    strips = [share_pictures(one, image) for one in decision.shown]
+    strips = [share_pictures(share, image) for share in decision.shown]
     widest = max((strip.shape[1] * 50 / len(strip) for strip in strips), default=0)
     words, bars = LEFT + 34 + widest + 14, LEFT + 34 + widest + 176
     chart = axes(bars, HEAD, WIDTH - bars - 70, ROW * (len(lines) + 1))

@@ -78,33 +78,33 @@ def decision_views(
     if not decisions:
         return []
     ends = [
-        reach([*(it.share for it in one.shown), *(share for *_, share in other_lines(one))])
-        for one in decisions
+        reach([*(it.share for it in decision.shown), *(share for *_, share in other_lines(decision))])
+        for decision in decisions
     ]
-    low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     plain = album.picture(f"{base}-image", within(figures.to_rgb(image), IMAGE), "The image")
     return [
-        _view(one, image, album, f"{base}-{number}", plain, (low, high))
-        for number, one in enumerate(decisions)
+        _view(decision, image, album, f"{base}-{number}", plain, (low, high))
+        for number, decision in enumerate(decisions)
     ]
 
 
 def _view(
     decision: Decision, image: ArrayLike, album: Album, base: str, plain: Picture, scale: tuple[float, float]
 ) -> DecisionView:
-    spots = spread_out([one.place for one in decision.shown], DISC / IMAGE)
+    spots = spread_out([share.place for share in decision.shown], DISC / IMAGE)
     lines = other_lines(decision)
-    drawn = bars([*(one.share for one in decision.shown), *(share for *_, share in lines)], scale)
+    drawn = bars([*(share.share for share in decision.shown), *(share for *_, share in lines)], scale)
     rows = []
-    for place, (one, spot, stretch) in enumerate(zip(decision.shown, spots, drawn, strict=False), 1):
+    for place, (share, spot, stretch) in enumerate(zip(decision.shown, spots, drawn, strict=False), 1):
         picture = album.picture(
             f"{base}-{place}",
-            share_pictures(one, image),
-            f"Where filter {one.number} fires here, and on its strongest images",
+            share_pictures(share, image),
+            f"Where filter {share.number} fires here, and on its strongest images",
             colours=96,
         )
         x, y = (100 * part for part in spot)
-        rows.append(ShareRow(place, one.number, one.label, picture, stretch, x, y, logits(one.drop)))
+        rows.append(ShareRow(place, share.number, share.label, picture, stretch, x, y, logits(share.drop)))
     lesser = [
         (name, words, stretch) for (name, words, _), stretch in zip(lines, drawn[len(rows) :], strict=True)
     ]
@@ -165,12 +165,12 @@ def spread_out(places: Sequence[tuple[float, float]], apart: float) -> list[tupl
 
 def headline(decision: Decision) -> str:
     """What the network says and what is asked, in words."""
-    target, says = class_words(decision.target), f"{100 * decision.probability:.0f} %"
+    target, probability = class_words(decision.target), f"{100 * decision.probability:.0f} %"
     if decision.target == decision.predicted:
         wrong = decision.label and decision.label != decision.predicted
         right = f", wrongly: it is {class_words(decision.label)}" if wrong else ""
-        return f"says {target} ({says}){right}"
-    return f"gives {target} {says} and says {class_words(decision.predicted)}"
+        return f"says {target} ({probability}){right}"
+    return f"gives {target} {probability} and says {class_words(decision.predicted)}"
 
 
 def enough(decision: Decision) -> str:
@@ -194,12 +194,12 @@ def note(decision: Decision) -> str:
     return f"More than sums lies behind the layer: shares are handed out by {named}, and add up to the logit."
 
 
-def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
+def share_pictures(share: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
     """Where a filter fires on this image, and on the images where it fires most, side by side."""
-    highest = max(one.highest, float(one.map.max()))
+    highest = max(share.highest, float(share.map.max()))
     cells = [
-        lit_cell(image, one.map, highest),
-        *(lit_cell(it, values, highest) for it, values in one.exemplars),
+        lit_cell(image, share.map, highest),
+        *(lit_cell(it, values, highest) for it, values in share.exemplars),
     ]
     gap = np.full((cells[0].shape[0], 10, 3), 128, dtype=np.uint8)
     pieces = [cells[0]]
@@ -207,7 +207,7 @@ def share_pictures(one: FilterShare, image: ArrayLike) -> NDArray[np.uint8]:
         pieces += [gap, figures.montage(cells[1:], columns=len(cells) - 1, gap=2)[: len(gap)]]
     tall = max(len(piece) for piece in pieces)
     return np.hstack(
-        [np.pad(one, ((0, tall - len(one)), (0, 0), (0, 0)), constant_values=128) for one in pieces]
+        [np.pad(piece, ((0, tall - len(piece)), (0, 0), (0, 0)), constant_values=128) for piece in pieces]
     )
 
 

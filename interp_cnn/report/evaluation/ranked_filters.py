@@ -19,42 +19,46 @@ PLACES = (("best", 0.0), ("upper quarter", 0.25), ("middle", 0.5), ("lower quart
 BOX = 0.06  # half the side of the box around an annotated part, as a share of the image's
 
 
-def ranked_filters(one: NetworkMeasures, image_of: Callable[[int], Tensor]) -> Rgb | None:
+def ranked_filters(network: NetworkMeasures, image_of: Callable[[int], Tensor]) -> Rgb | None:
     """Filters at five places of the ranking by offset gain, a row each, on the strongest images of their category.
 
     The offset gain is that of the part that a filter follows best. A disc shows where the filter looks, boxes stand
     around the annotated parts. Images without an annotated part are left out, as in the measure.
 
     Args:
-        one: the measured network.
+        network: the measured network.
         image_of: number of an image in the measured order to its pixels (C, H, W) in [0, 1].
 
     Returns:
         The picture, or None where no filter has an offset gain.
     """
-    ranking = one.filters["offset_gain"].dropna().sort_values(ascending=False, kind="stable")
+    ranking = network.filters["offset_gain"].dropna().sort_values(ascending=False, kind="stable")
     if ranking.empty:
         return None
-    observed, how = one.observations, measure("offset_gain")
+    observed, how = network.observations, measure("offset_gain")
     known = observed.landmarks.isfinite().all(dim=2).any(dim=1)
     pictures, captions = [], []
     for place, share in PLACES:
         number = int(ranking.index[round(share * (len(ranking) - 1))])
-        mine = ((observed.labels == one.categories[number]) & known).nonzero().flatten()
-        answers = observed.block(torch.tensor([number]))
-        order = answers.scores[mine, 0].argsort(descending=True, stable=True)[:IMAGES]
-        strongest = mine[order].tolist()
-        said = f"{place}: filter {number}, {one.filters['category'][number]}, {how.write(ranking[number])}"
+        of_category = ((observed.labels == network.categories[number]) & known).nonzero().flatten()
+        peaks = observed.block(torch.tensor([number]))
+        order = peaks.scores[of_category, 0].argsort(descending=True, stable=True)[:IMAGES]
+        strongest = of_category[order].tolist()
+        caption = (
+            f"{place}: filter {number}, {network.filters['category'][number]}, {how.write(ranking[number])}"
+        )
         for rank in range(IMAGES):
             if rank < len(strongest):
                 index = strongest[rank]
                 pictures.append(
-                    _marked(image_of(index), observed.landmarks[index], answers.positions[index, 0])
+                    _marked(image_of(index), observed.landmarks[index], peaks.positions[index, 0])
                 )
             else:
                 pictures.append(np.full((SIDE, SIDE, 3), 128, dtype=np.uint8))
-            captions.append(said if rank == IMAGES // 2 else "")
-    title = f"{one.name}: filters by {how.title.lower()}. Disc: where the filter looks; box: annotated part"
+            captions.append(caption if rank == IMAGES // 2 else "")
+    title = (
+        f"{network.name}: filters by {how.title.lower()}. Disc: where the filter looks; box: annotated part"
+    )
     return figures.contact_sheet(pictures, captions, columns=IMAGES, title=title)
 
 

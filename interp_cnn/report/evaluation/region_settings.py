@@ -14,7 +14,7 @@ from interp_cnn.report.measures import measure
 
 def settings_of(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """By network, part interpretability over radii and tails, where it was asked for."""
-    return {one.name: one.region_settings for one in comparison.networks if one.region_settings is not None}
+    return {it.name: it.region_settings for it in comparison.networks if it.region_settings is not None}
 
 
 def settings_table(comparison: Comparison) -> pd.DataFrame:
@@ -25,18 +25,18 @@ def settings_table(comparison: Comparison) -> pd.DataFrame:
 def settings_by_kind(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """The same for every kind of network: mean over its networks, such as seeds; of several the band is their range."""
     tables: dict[str, list[pd.DataFrame]] = {}
-    for one in comparison.networks:
-        if one.region_settings is not None:
-            tables.setdefault(one.kind, []).append(one.region_settings)
-    found = {}
+    for network in comparison.networks:
+        if network.region_settings is not None:
+            tables.setdefault(network.kind, []).append(network.region_settings)
+    means = {}
     for kind, some in tables.items():
         values = pd.concat([table["value"] for table in some], axis=1)
         mean = some[0].assign(value=values.mean(axis=1))
         mean["by_chance"] = sum(table["by_chance"] for table in some) / len(some)
         if len(some) > 1:
             mean = mean.assign(low=values.min(axis=1), high=values.max(axis=1))
-        found[kind] = mean
-    return found
+        means[kind] = mean
+    return means
 
 
 def settings_figure(comparison: Comparison) -> Rgb:
@@ -47,7 +47,7 @@ def settings_figure(comparison: Comparison) -> Rgb:
     for kind, table in kinds.items():
         for tail, rows in table.groupby("tail"):
             cells = rows["cells"].tolist()
-            places = [one if one == EXACT else f"{one} cell{'s' * (one > 1)}" for one in cells]
+            places = [count if count == EXACT else f"{count} cell{'s' * (count > 1)}" for count in cells]
             x = np.arange(len(rows))
             y, low, high, chance = (
                 rows[column].to_numpy() for column in ("value", "low", "high", "by_chance")

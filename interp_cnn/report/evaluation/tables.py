@@ -62,50 +62,53 @@ def write_measures(
         save_png(folder / "figures" / f"{name}.png", picture)
     if not images:
         return
-    for one in comparison.networks:
-        picture = ranked_filters(one, images[one.name])
+    for network in comparison.networks:
+        picture = ranked_filters(network, images[network.name])
         if picture is not None:
-            save_png(folder / "figures" / f"filters-{_file_name(one.name)}.png", picture, colours=256)
+            save_png(folder / "figures" / f"filters-{_file_name(network.name)}.png", picture, colours=256)
 
 
 def markdown(comparison: Comparison) -> str:
     """The table of networks and baselines, and the differences; every figure with its interval and n."""
-    columns = known_in("table", [one.summary for one in comparison.networks], len(MEASURES))
+    columns = known_in("table", [network.summary for network in comparison.networks], len(MEASURES))
     lines = ["| | " + " | ".join(measure(name).heading for name in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
-    rows = [(one.name, one.summary) for one in comparison.networks]
+    rows = [(network.name, network.summary) for network in comparison.networks]
     rows += [(baseline(name), row) for name, row in comparison.baselines.items()]
     for name, row in rows:
         cells = [_figure(row[column]) if column in row else "" for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     notes = ["", "95 % intervals by resampling the n images; ↑ higher, ↓ lower is better.", ""]
-    notes += [f"- {one.name}: {coverage_line(one)}" for one in comparison.networks if one.coverage]
-    for one in comparison.differences:
-        p = p_value(one).replace("\u00a0", " ")
-        size = (
-            f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}], n = {one.n}, {p or 'p unknown'} ({one.test})"
+    notes += [f"- {it.name}: {coverage_line(it)}" for it in comparison.networks if it.coverage]
+    for difference in comparison.differences:
+        p = p_value(difference).replace("\u00a0", " ")
+        interval = f"[{difference.low:.3f}, {difference.high:.3f}], n = {difference.n}"
+        size = f"{difference.value:+.3f} {interval}, {p or 'p unknown'} ({difference.test})"
+        note = f"; {difference.note}" if difference.note else ""
+        notes.append(
+            f"- {measure(difference.measure).title}: {difference.first} - {difference.second} = {size}{note}"
         )
-        note = f"; {one.note}" if one.note else ""
-        notes.append(f"- {measure(one.measure).title}: {one.first} - {one.second} = {size}{note}")
     if settings_of(comparison):
         notes.append(f"- {settings_line(comparison)}")
     return "\n".join(lines + notes) + "\n"
 
 
-def coverage_line(one: NetworkMeasures) -> str:
+def coverage_line(network: NetworkMeasures) -> str:
     """How many filters cover how many parts."""
-    covered = sum(count > 0 for count in one.coverage.values())
-    tracking = sum(one.coverage.values())
-    return f"{tracking} of {len(one.filters)} filters follow a part; they cover {covered} of {len(one.coverage)} parts"
+    tracking, parts = sum(network.coverage.values()), len(network.coverage)
+    covered = sum(count > 0 for count in network.coverage.values())
+    return (
+        f"{tracking} of {len(network.filters)} filters follow a part; they cover {covered} of {parts} parts"
+    )
 
 
 def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
     """Names and pictures of all figures that these networks have numbers for."""
     for name in shown_in("spread"):
         values = {
-            one.name: one.filters[name].to_numpy()
-            for one in comparison.networks
-            if name in one.filters.columns
+            network.name: network.filters[name].to_numpy()
+            for network in comparison.networks
+            if name in network.filters.columns
         }
         if any(np.isfinite(numbers).any() for numbers in values.values()):
             how = measure(name)
@@ -116,24 +119,22 @@ def measure_figures(comparison: Comparison) -> Iterator[tuple[str, Rgb]]:
             }
             label = f"{how.title.lower()}, {how.direction}"
             yield name, figures.distributions(values, label=label, baselines=lines)
-    covered = {
-        f"{one.name}: {coverage_line(one)}": one.coverage for one in comparison.networks if one.coverage
-    }
+    covered = {f"{it.name}: {coverage_line(it)}": it.coverage for it in comparison.networks if it.coverage}
     if covered:
         yield "parts", figures.bars(covered, label="filters that follow the part (false-discovery rate 5 %)")
     if settings_of(comparison):
         yield "part-interpretability-settings", settings_figure(comparison)
-    for one in comparison.networks:
-        picture = positions_sheet(one)
+    for network in comparison.networks:
+        picture = positions_sheet(network)
         if picture is not None:
-            yield f"positions-{_file_name(one.name)}", picture
+            yield f"positions-{_file_name(network.name)}", picture
 
 
-def positions_sheet(one: NetworkMeasures) -> Rgb | None:
+def positions_sheet(network: NetworkMeasures) -> Rgb | None:
     """Where filters look on the images of their class, over the mean of all images: from the best tracking gain to
     the worst (without landmarks, from the strongest peak), evenly picked; None if no filter fires.
     """
-    observed, table = one.observations, one.filters
+    observed, table = network.observations, network.filters
     ranking = table["tracking_gain"] if table["tracking_gain"].notna().any() else table["score"]
     ranked = ranking[table["category"].notna()].dropna().sort_values(ascending=False, kind="stable")
     if ranked.empty:
@@ -143,11 +144,11 @@ def positions_sheet(one: NetworkMeasures) -> Rgb | None:
     how, pictures, captions = measure(str(ranking.name)), [], []
     for number, value in zip(ranked.index[picked].tolist(), ranked.iloc[picked].tolist(), strict=True):
         cells, scores = (values.squeeze(1) for values in observed.answers.block(torch.tensor([number])))
-        mine = (observed.labels == one.categories[number]) & (scores > 0)
-        counts = torch.bincount(cells[mine].long(), minlength=len(centres))
-        pictures.append(places(one.mean_image, centres, counts, spacing=spacing, side=SIDE))
+        of_category = (observed.labels == network.categories[number]) & (scores > 0)
+        counts = torch.bincount(cells[of_category].long(), minlength=len(centres))
+        pictures.append(places(network.mean_image, centres, counts, spacing=spacing, side=SIDE))
         captions.append(f"filter {number}, {table['category'][number]}: {how.write(value)}")
-    title = f"{one.name}: where filters look (number, class: {how.title.lower()})"
+    title = f"{network.name}: where filters look (number, class: {how.title.lower()})"
     return figures.contact_sheet(pictures, captions, columns=min(6, len(pictures)), title=title)
 
 

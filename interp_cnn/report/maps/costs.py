@@ -41,14 +41,15 @@ def method_rows(folder: Path, names: Sequence[str], meanings: Mapping[str, str])
         names: of the images' folders.
         meanings: method -> what its values say.
     """
-    found: dict[str, dict[str, list[tuple[float, float, float, bool]]]] = {}
+    costs: dict[str, dict[str, list[tuple[float, float, float, bool]]]] = {}
     units: dict[str, str] = {}
     for _, record in read_records(folder, names):
         for answer in record.answers:
-            for one in answer.maps:
-                numbers = (one.relative_error, one.seconds, one.forward_passes, bool(one.refused))
-                found.setdefault(one.method, {}).setdefault(answer.network, []).append(numbers)
-                units[one.method] = one.unit
+            for map_record in answer.maps:
+                cost = (map_record.seconds, map_record.forward_passes)
+                numbers = (map_record.relative_error, *cost, bool(map_record.refused))
+                costs.setdefault(map_record.method, {}).setdefault(answer.network, []).append(numbers)
+                units[map_record.method] = map_record.unit
     return [
         MethodRow(
             method_title(method),
@@ -56,7 +57,7 @@ def method_rows(folder: Path, names: Sequence[str], meanings: Mapping[str, str])
             units[method],
             [_network_row(network, numbers) for network, numbers in networks.items()],
         )
-        for method, networks in found.items()
+        for method, networks in costs.items()
     ]
 
 

@@ -126,9 +126,10 @@ def _write_table(folder: Path, names: Sequence[str]) -> None:
                     answer.against,
                     answer.score,
                 )
-                for one in answer.maps:
-                    error = "" if math.isnan(one.relative_error) else one.relative_error
-                    cost = (one.seconds, one.forward_passes)
-                    numbers = (one.sum, one.expected, error, *cost, one.low, one.high)
-                    place = f"images/{name}/{MAPS}"
-                    writer.writerow([*start, one.method, *numbers, one.unit, place, one.refused])
+                for map_record in answer.maps:
+                    error = "" if math.isnan(map_record.relative_error) else map_record.relative_error
+                    cost = (map_record.seconds, map_record.forward_passes)
+                    sums = (map_record.sum, map_record.expected, error)
+                    numbers = (*sums, *cost, map_record.low, map_record.high)
+                    end = (map_record.unit, f"images/{name}/{MAPS}", map_record.refused)
+                    writer.writerow([*start, map_record.method, *numbers, *end])

@@ -179,25 +179,21 @@ class Look:
 
     def bar(self, method: str, answers: Sequence[Answer]) -> ColourBar:
         """The colour bar of a method for one image: one scale for all networks."""
-        maps = [one for answer in answers for one in answer.maps if not one.refused]
-        signed, unit = next(
-            ((one.signed, one.drawn_unit) for one in maps if one.method == method), (False, "")
-        )
-        alike = (
-            one for one in maps if (one.drawn_unit == unit and self.across_methods) or one.method == method
-        )
-        if any(one.classes for one in maps if one.method == method):
-            names = {int(v): name for one in maps if one.method == method for v, name in one.classes}
+        maps = [it for answer in answers for it in answer.maps if not it.refused]
+        signed, unit = next(((it.signed, it.drawn_unit) for it in maps if it.method == method), (False, ""))
+        alike = (it for it in maps if (it.drawn_unit == unit and self.across_methods) or it.method == method)
+        if any(it.classes for it in maps if it.method == method):
+            names = {int(v): name for it in maps if it.method == method for v, name in it.classes}
             return ColourBar("classes", (0.0, 1.0), unit, tuple(sorted(names.items())))
-        size = max((self.limits.get(one.method, one.scale) for one in alike), default=0.0) or 1.0
+        size = max((self.limits.get(it.method, it.scale) for it in alike), default=0.0) or 1.0
         return ColourBar(self.colours if signed else "heat", (-size if signed else 0.0, size), unit)
 
 
-def own_bar(one: MapRecord, bar: ColourBar) -> ColourBar | None:
+def own_bar(map_record: MapRecord, bar: ColourBar) -> ColourBar | None:
     """The colour bar of a map alone; None where it is that of all networks, or has no values to span."""
-    if one.refused or one.classes or not 0 < one.scale < SAME_SCALE * bar.limits[1]:
+    if map_record.refused or map_record.classes or not 0 < map_record.scale < SAME_SCALE * bar.limits[1]:
         return None
-    return replace(bar, limits=(-one.scale if one.signed else 0.0, one.scale))
+    return replace(bar, limits=(-map_record.scale if map_record.signed else 0.0, map_record.scale))
 
 
 def map_key(network: str, method: str, networks: int) -> str:
@@ -238,7 +234,7 @@ def read_record(folder: Path) -> ImageRecord | None:
                 **{
                     **answer,
                     "scores": [ClassScore(**score) for score in answer["scores"]],
-                    "maps": [MapRecord(**one) for one in answer["maps"]],
+                    "maps": [MapRecord(**map_record) for map_record in answer["maps"]],
                 }
             )
             for answer in stored["answers"]
@@ -259,7 +255,7 @@ def read_records(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Imag
 
 def picture_names(record: ImageRecord, method: str, answer: Answer) -> tuple[str, str, str]:
     """The file names of a map with its colour bar, of its overlay, and of its overlay on a scale of its own."""
-    slugs = distinct_slugs([one.network for one in record.answers])
+    slugs = distinct_slugs([it.network for it in record.answers])
     word = re.sub(r"[^A-Za-z0-9_-]+", "-", method)
     start = word if len(slugs) == 1 else f"{slugs[record.answers.index(answer)]}-{word}"
     return f"{start}.png", f"{start}-overlay.png", f"{start}-own.png"
@@ -274,7 +270,7 @@ def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDAr
         look: colours and scales.
         image: gives its pixels (C, H, W) in [0, 1].
     """
-    methods = list(dict.fromkeys(one.method for answer in record.answers for one in answer.maps))
+    methods = list(dict.fromkeys(it.method for answer in record.answers for it in answer.maps))
     bars = {method: look.bar(method, record.answers) for method in methods}
     wanted = hashlib.sha256(f"{record.question} {look.contours} {bars}".encode()).hexdigest()[:16]
     if record.pictures == wanted and (folder / PANEL).is_file():
@@ -289,18 +285,18 @@ def draw(folder: Path, record: ImageRecord, look: Look, image: Callable[[], NDAr
             key = map_key(answer.network, method, len(record.answers))
             overlays.append(np.full_like(small, 128))
             if key in maps:
-                one = next(one for one in answer.maps if one.method == method)
-                values = one.drawn(maps[key])
+                map_record = next(it for it in answer.maps if it.method == method)
+                values = map_record.drawn(maps[key])
                 overlays[-1] = shown(veil(rgb, values, bar, contours=look.contours))
-                plate, overlay, own = picture_names(record, method, answer)
-                alone = own_bar(one, bar) if len(record.answers) > 1 else None
+                plate, overlay, own_overlay = picture_names(record, method, answer)
+                alone = own_bar(map_record, bar) if len(record.answers) > 1 else None
                 if alone is not None:
-                    pictures[own] = shown(veil(rgb, values, alone, contours=look.contours))
-                who = f" ({answer.network})" if len(record.answers) > 1 else ""
-                title = f"{method_title(method)} for {answer.question}{who}"
+                    pictures[own_overlay] = shown(veil(rgb, values, alone, contours=look.contours))
+                of_network = f" ({answer.network})" if len(record.answers) > 1 else ""
+                title = f"{method_title(method)} for {answer.question}{of_network}"
                 pictures |= {plate: map_plate(values, bar, title=title), overlay: overlays[-1]}
         captions = [answer.network for answer in record.answers] if len(record.answers) > 1 else ()
-        refused = all(one.refused for answer in record.answers for one in answer.maps if one.method == method)
+        refused = all(it.refused for answer in record.answers for it in answer.maps if it.method == method)
         title = method_title(method) + (" (refused)" if refused else "")
         groups.append(Group(title, overlays, captions, None if refused else bar))
     pictures[PANEL] = sheet(groups, title=record.file, lines=sentences(record, look))
@@ -317,6 +313,6 @@ def sentences(record: ImageRecord, look: Look) -> list[str]:
     words = []
     for answer in record.answers:
         first = max(answer.scores, key=lambda score: score.logit)
-        says = f"{answer.network} says {first.name} ({100 * first.probability:.1f} %)"
-        words.append(f"{says}; explained is the logit of {answer.question}, {answer.score:+.3g}")
+        prediction = f"{answer.network} says {first.name} ({100 * first.probability:.1f} %)"
+        words.append(f"{prediction}; explained is the logit of {answer.question}, {answer.score:+.3g}")
     return [*words, reading(look.colours, {answer.question for answer in record.answers})]

@@ -103,13 +103,13 @@ def image_view(
         look: how its maps were drawn.
     """
     methods, here = [], folder / place
-    for method in dict.fromkeys(one.method for answer in record.answers for one in answer.maps):
+    for method in dict.fromkeys(map_record.method for answer in record.answers for map_record in answer.maps):
         bar = look.bar(method, record.answers)
         maps = [
-            _map_view(here, record, answer, one, bar)
+            _map_view(here, record, answer, map_record, bar)
             for answer in record.answers
-            for one in answer.maps
-            if one.method == method
+            for map_record in answer.maps
+            if map_record.method == method
         ]
         low, high = _ends(bar)
         title = method_title(method)
@@ -120,17 +120,19 @@ def image_view(
     return ImageView(place, record, methods, _picture(here, IMAGE, _name_in_words(record)))
 
 
-def _map_view(folder: Path, record: ImageRecord, answer: Answer, one: MapRecord, bar: ColourBar) -> MapView:
-    plate, overlay, own = picture_names(record, one.method, answer)
-    alt = f"Map of {method_title(one.method)} by {answer.network} over {record.file}, for {answer.question}"
+def _map_view(
+    folder: Path, record: ImageRecord, answer: Answer, map_record: MapRecord, bar: ColourBar
+) -> MapView:
+    plate, overlay, own_overlay = picture_names(record, map_record.method, answer)
+    alt = f"Map of {method_title(map_record.method)} by {answer.network} over {record.file}, for {answer.question}"
     low, high = _ends(bar)
     pictures = (
         _picture(folder, plate, f"{alt}, with its scale from {low} to {high} {bar.unit}"),
         _picture(folder, overlay, alt),
-        _picture(folder, own, f"{alt}, on its own scale"),
-        value_text(one.scale, signed=one.signed, digits=2),
+        _picture(folder, own_overlay, f"{alt}, on its own scale"),
+        value_text(map_record.scale, signed=map_record.signed, digits=2),
     )
-    return MapView(answer, one, *pictures, _numbers(one))
+    return MapView(answer, map_record, *pictures, _numbers(map_record))
 
 
 def _picture(folder: Path, name: str, alt: str) -> Picture | None:
@@ -148,19 +150,21 @@ def _ends(bar: ColourBar) -> tuple[str, str]:
     return low, high
 
 
-def _numbers(one: MapRecord) -> str:
+def _numbers(map_record: MapRecord) -> str:
     """What a map sums to, and what it cost."""
     numbers: list[str] = []
-    if one.sum is not None:
-        ends = [value_text(value, signed=one.signed) for value in (one.low, one.high)]
+    if map_record.sum is not None:
+        ends = [value_text(value, signed=map_record.signed) for value in (map_record.low, map_record.high)]
         numbers.append(f"values from {ends[0]} to {ends[1]}")
-        if one.expected is not None:
-            occlusion = one.method.startswith("occlusion")
+        if map_record.expected is not None:
+            occlusion = map_record.method.startswith("occlusion")
             what = "per pixel of the window they add up" if occlusion else "they add up"
-            numbers.append(f"{what} to {value_text(one.sum)}, expected {value_text(one.expected)}")
-    if not one.refused:
-        numbers += [one.note] if one.note else []
-        numbers.append(f"{short_seconds(one.seconds)}, {_count(one.forward_passes)}")
+            numbers.append(
+                f"{what} to {value_text(map_record.sum)}, expected {value_text(map_record.expected)}"
+            )
+    if not map_record.refused:
+        numbers += [map_record.note] if map_record.note else []
+        numbers.append(f"{short_seconds(map_record.seconds)}, {_count(map_record.forward_passes)}")
     return "; ".join(numbers)
 
 
