@@ -219,6 +219,7 @@ def example_pair(networks: Sequence[Network]) -> FilterPair | None:
         images=torch.stack([seen.images[int(number)].float() / 255 for number in numbers]).numpy(),
         filters={network.name: int(network.filters["filter"].iloc[row]) for network, row in pairs},
         maps={network.name: network.exemplars.maps[row][:6].numpy() for network, row in pairs},
+        standings=dict(zip((network.name for network in networks), middle.standings, strict=False)),
         ranking=middle.ranking,
     )
 

@@ -89,17 +89,16 @@ def test_a_sentence_says_how_few_filters_do():
         "mine", "conv5", 128, 400, 0.9, [(1, 0.5), (4, 0.895), (128, 0.9)], [], (3.25, 0.887), []
     )
     assert sentence(few) == (
-        "decides with 3.2 filters per class at 88.7\u00a0%, where all 128 filters of conv5 give 90.0\u00a0%; with its "
-        "own weights the strongest 4 filters of each class are enough for one point less"
+        "can do with 3.2 filters per class: a new head that only adds up that few (a scoring sheet) is right on "
+        "88.7\u00a0% of the images, its own head with all 128 filters of conv5 on 90.0\u00a0%. Its own head loses less "
+        "than a point with each class's strongest 4 alone"
     )
     costly = sentence(replace(few, kept=[(32, 0.4), (64, 0.5), (128, 0.9)]))
-    assert costly.endswith(
-        "with its own weights even the strongest 64 of each class cost more than one point"
-    )
-    assert sentence(replace(few, kept=[])).endswith("give 90.0\u00a0%")
+    assert costly.endswith("Its own head loses more than a point even with each class's strongest 64")
+    assert sentence(replace(few, kept=[])).endswith("on 90.0\u00a0%")
     lost = replace(few, kept=[], sheets=[(2.0, 0.5), (9.0, 0.8)], sparsest=(9.0, 0.8))
     assert sentence(lost).startswith(
-        "loses more than a point in any scoring sheet: 80.0\u00a0% with 9.0 filters per"
+        "loses more than a point to any head that only adds up a few filters (a scoring sheet): 80.0\u00a0% with 9.0"
     )
 
 
@@ -136,7 +135,7 @@ def test_a_report_has_the_sheets_of_a_class_on_its_page_and_the_curve_on_the_pag
     one = (folder / "classes" / "0001.html").read_text("utf-8")
     assert one.count('class="decision"') == 2 and "What makes it horse" in one
     every = (folder / "classes.html").read_text("utf-8")
-    assert "How few filters do" in every and "filters per class at" in every
+    assert "How few filters do" in every and "filters per class:" in every
     assert (folder / "data" / "scoring_sheet.csv").is_file()
     without = write_report(tmp_path / "without", contents).parent
     assert "What makes it" not in (without / "classes" / "0001.html").read_text("utf-8")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from math import nan
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -34,7 +35,7 @@ from interp_cnn.report import Contents, Network, write_report
 from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
-from interp_cnn.report.comparison.first_screen import headline, tiles
+from interp_cnn.report.comparison.first_screen import ahead, headline, tiles
 from interp_cnn.report.comparison.overview import measure_table, more_measures, parts_tracked
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.comparison.verdict import verdict
@@ -270,7 +271,7 @@ def test_a_filter_page_says_how_many_of_its_strongest_images_show_its_category(p
     for number_ in (1, 5):
         category = network.filters.category[number_]
         labels = [CLASSES[label] for label in network.exemplars.labels[number_].tolist()]
-        words = f"{labels.count(category)} of 9 show {category}, the filter's own category."
+        words = f"{labels.count(category)} of 9 show {category}, the filter's class."
         assert words in pages[f"filters/interpretable/{number_:04d}.html"].text
 
 
@@ -838,6 +839,39 @@ def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_me
     }
     alone = tiles(replace(given, networks=given.networks[:1], differences={}))
     assert [(len(it.values), it.says) for it in alone] == [(1, "")] * 3
+    leads = ahead(given)
+    assert [(it.name, [how.name for how in it.measures], it.compared) for it in leads] == [
+        ("masked", ["location_instability"], 3),
+        ("plain", ["tracking_gain"], 3),
+    ]
+    assert ahead(replace(given, networks=given.networks[:1])) == ahead(replace(given, differences={})) == []
+
+
+def test_a_tile_says_what_its_numbers_are_measured_in_and_what_no_network_is_needed_for():
+    given = with_numbers(
+        {"accuracy": 0.95, "location_instability": 0.06, "tracking_gain": 0.2}, {"accuracy": 0.9}
+    )
+    baselines = {
+        "random_cell": {"location_instability": Number(0.1)},
+        "oracle": {"location_instability": Number(0.02), "tracking_gain": Number(0.7)},
+        "best_constant": {"location_instability": Number(0.05)},
+    }
+    scales = {it.measure.name: it.scale for it in tiles(replace(given, baselines=baselines))}
+    assert scales == {
+        "accuracy": "",
+        "location_instability": "of the image diagonal; best fixed spot 0.050, oracle 0.020",
+        "tracking_gain": "oracle +0.700",
+    }
+
+
+def test_filters_with_the_same_number_share_their_ranks():
+    given = example_contents(filters=4, samples=0).networks[0]
+    given = replace(
+        given, exemplars=None, filters=given.filters.assign(tracking_gain=[0.5, 0.2, 0.5, np.nan])
+    )
+    view = network_view(given, place=0, slug="x", classes=CLASSES, album=None)
+    ranks = [next(row.rank for row in it.rows if row.title == "Tracking gain") for it in view.filters]
+    assert ranks == ["1 to 2 of 3", "3 of 3", "1 to 2 of 3", "–"]
 
 
 def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(contents):
@@ -846,11 +880,32 @@ def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(con
         labels = network.exemplars.labels[row].tolist()
         counts = [labels.count(value) for value in range(len(CLASSES))]
         assert counts[middle.category] == max(counts)
-    gains = contents.networks[0].filters["tracking_gain"].to_numpy()
-    firing = ~contents.networks[0].exemplars.silent.numpy()
-    middling = np.median(gains[firing])
-    assert abs(gains[middle.rows[0]] - middling) <= np.ptp(gains[firing]) / 3
+    first = contents.networks[0]
+    shares, firing = first.filters[middle.ranking].to_numpy(), ~first.exemplars.silent.numpy()
+    standing = middle.standings[0]
+    assert standing.value == shares[middle.rows[0]] and standing.count == (firing & ~np.isnan(shares)).sum()
+    assert (shares[firing] > standing.value).sum() < standing.rank <= (shares[firing] >= standing.value).sum()
     assert middle_filters(contents.networks[:1]) is None
+
+
+def test_the_filter_nearest_to_the_middle_of_those_that_can_be_compared_is_shown(contents):
+    """Classes that only one network's filters show are passed over; places count from the middle of all filters."""
+
+    def network(shown, shares):
+        exemplars = contents.networks[0].exemplars
+        labels = torch.tensor(shown)[:, None].expand(-1, exemplars.labels.shape[1])
+        silent = torch.zeros(len(shown), dtype=torch.bool)
+        rows = {"labels": labels, "image_numbers": labels * 0 + 1, "scores": torch.ones(labels.shape)}
+        filters = pd.DataFrame({"filter": range(len(shown)), "part_interpretability": shares})
+        seen = SimpleNamespace(silent=silent, **rows)
+        return SimpleNamespace(exemplars=seen, filters=filters, name="x")
+
+    first = network([0, 1, 2, 2, 2], [0.9, 0.8, 0.7, 0.6, 0.5])
+    second = network([0, 1, 1, 1, 0], [0.1, 0.5, 0.4, 0.3, 0.2])
+    middle = middle_filters([first, second])
+    assert middle.ranking == "part_interpretability"  # what the headline says
+    assert (middle.category, middle.rows) == (1, (1, 3))  # 2 is nearer, but no filter of the second shows it
+    assert [(it.value, it.rank, it.count) for it in middle.standings] == [(0.8, 2, 5), (0.3, 3, 5)]
 
 
 def test_a_place_is_lit_where_the_map_is_high_and_keeps_its_colours():

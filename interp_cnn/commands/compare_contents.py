@@ -209,7 +209,8 @@ def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int 
         network.name: int(network.filters["filter"].iloc[row])
         for network, row in zip(networks, chosen.rows, strict=False)
     }
-    return FilterPair(category, images.numpy(), numbers, maps, chosen.ranking)
+    standings = dict(zip((network.name for network in networks), chosen.standings, strict=False))
+    return FilterPair(category, images.numpy(), numbers, maps, standings, chosen.ranking)
 
 
 def training_curves(run: Run) -> pd.DataFrame:

@@ -22,6 +22,7 @@ RECORDS = (
         "Location instability",
         "lower",
         "spread of the distance between a filter's peak and the parts of the object, in image diagonals",
+        unit="of the image diagonal",
         short="instability",
         shown=("front", "table", "terminal", "spread", "card", "board", "model card", "concept means"),
         ranks=3,
@@ -30,7 +31,8 @@ RECORDS = (
         "tracking_gain",
         "Tracking gain",
         "higher",
-        "1 − instability ÷ that of the best fixed spot: 0 is no better than a fixed spot, 1 is perfect",
+        "1 − instability ÷ that of the best fixed spot: 0 is no better than a fixed spot, and what the oracle has "
+        "is the ceiling, as no point keeps its distance to several parts",
         short="gain",
         signed=True,
         shown=(
@@ -140,6 +142,7 @@ RECORDS = (
         "lower",
         "how far parts are from where the positions of all filters together place them, learnt on other images, in "
         "image diagonals",
+        unit="of the image diagonal",
         shown=("table",),
     ),
     Measure(
@@ -214,7 +217,7 @@ RECORDS = (
     ),
     Measure(
         "category_selectivity",
-        "Category selectivity",
+        "Class selectivity",
         "higher",
         "1 for a filter that fires for one class only, 0 for equal means",
     ),
@@ -222,7 +225,7 @@ RECORDS = (
         "label_information",
         "Label information",
         "higher",
-        "nats that the peak tells about 'is it the class it knows best'",
+        "nats that the peak tells about 'is it the class that the filter fires most for'",
     ),
     Measure(
         "decision_filters",

@@ -30,6 +30,7 @@ class Measure:
         title: its name in print.
         better: "higher", "lower", or "" where neither is.
         meaning: one line.
+        unit: what a number is a share or a multiple of, as it stands behind it; empty where that goes without saying.
         short: its name on a card.
         percent: whether it is a share, written in percent.
         signed: whether a plus belongs to positive values.
@@ -42,6 +43,7 @@ class Measure:
     title: str
     better: str = ""
     meaning: str = ""
+    unit: str = ""
     short: str = ""
     percent: bool = False
     signed: bool = False

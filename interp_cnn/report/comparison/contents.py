@@ -129,6 +129,15 @@ class Mistaken:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Of a filter in its network's ranking: its value, its rank from 1, and how many are ranked."""
+
+    value: float
+    rank: int
+    count: int
+
+
+@dataclass(frozen=True)
 class FilterPair:
     """One filter of each of the first two networks on the same N images, for the first picture.
 
@@ -137,6 +146,7 @@ class FilterPair:
         images: (N, C, H, W) in [0, 1].
         filters: network -> number of its filter.
         maps: network -> (N, h, w), the filter's map as the next layer receives it.
+        standings: network -> where its filter stands.
         ranking: the measure in whose middle the filters lie.
     """
 
@@ -144,6 +154,7 @@ class FilterPair:
     images: ArrayLike
     filters: Mapping[str, int]
     maps: Mapping[str, ArrayLike]
+    standings: Mapping[str, Standing]
     ranking: str
 
 

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from math import inf, isfinite, nan
 from typing import Any
 
+from interp_cnn.report.baselines import IN_THE_TABLE, baseline
 from interp_cnn.report.comparison.contents import Contents, Network
 from interp_cnn.report.comparison.verdict import significance
-from interp_cnn.report.measures import Measure, measure
+from interp_cnn.report.measures import Measure, in_order, measure
 from interp_cnn.report.numbers import is_known, value_of
 
 TILES = ("accuracy", "part_interpretability", "location_instability", "tracking_gain", "translation_gain")
 MOST_TILES = 4
+HEADLINE = (
+    "part_interpretability",
+    "translation_gain",
+)  # what it says of the filters: the first that is known
 SAME = 0.01  # of accuracy: who says "as accurate as" must know the difference as well as that
 
 
@@ -25,12 +30,24 @@ class Tile:
         values: place, name and number of each network.
         outcome: good, bad or open; empty with one network.
         says: the same in words, with an arrow for the direction of the number.
+        scale: what the numbers are measured in, and what it takes no network to reach.
     """
 
     measure: Measure
     values: list[tuple[int, str, str]]
     outcome: str = ""
     says: str = ""
+    scale: str = ""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """In which measures one network is ahead beyond chance, of how many that were compared."""
+
+    place: int
+    name: str
+    measures: list[Measure]
+    compared: int
 
 
 def tiles(contents: Contents) -> list[Tile]:
@@ -50,15 +67,41 @@ def _tile(contents: Contents, name: str) -> Tile:
     how = measure(name)
     known = [(place, network, _value(network, name)) for place, network in enumerate(contents.networks[:2])]
     values = [(place, network.name, how.write(value)) for place, network, value in known if value is not None]
+    scale = _scale(contents, how)
     if len(values) < 2:
-        return Tile(how, values)
+        return Tile(how, values, scale=scale)
     gap = _gap(contents, name)
     arrow = "▲" if gap > 0 else "▼"
     beyond = significance(contents.differences.get(name))
     if not beyond:
-        return Tile(how, values, "open", "not tested" if beyond is None else "no difference beyond chance")
+        return Tile(
+            how, values, "open", "not tested" if beyond is None else "no difference beyond chance", scale
+        )
     better = (gap > 0) == (how.better == "higher")
-    return Tile(how, values, "good" if better else "bad", f"{arrow} {'better' if better else 'worse'}")
+    return Tile(how, values, "good" if better else "bad", f"{arrow} {'better' if better else 'worse'}", scale)
+
+
+def ahead(contents: Contents) -> list[Ahead]:
+    """Of two networks, in which of all measures each is ahead beyond chance; nothing where none was tested."""
+    tested = {
+        name: significance(difference)
+        for name, difference in contents.differences.items()
+        if measure(name).better and significance(difference) is not None
+    }
+    if len(contents.networks) < 2 or not tested:
+        return []
+    leads: tuple[list[Measure], list[Measure]] = ([], [])
+    for name in in_order([name for name, beyond in tested.items() if beyond]):
+        first_is_better = (_gap(contents, name) > 0) == (measure(name).better == "higher")
+        leads[0 if first_is_better else 1].append(measure(name))
+    names = [network.name for network in contents.networks[:2]]
+    return [Ahead(place, names[place], leads[place], len(tested)) for place in (0, 1)]
+
+
+def _scale(contents: Contents, how: Measure) -> str:
+    known = {key: value_of(contents.baselines.get(key, {}).get(how.name)) for key in IN_THE_TABLE}
+    marks = [f"{baseline(key)} {how.write(value)}" for key, value in known.items() if is_known(value)]
+    return "; ".join([*([how.unit] if how.unit else []), ", ".join(marks)] if marks else [how.unit])
 
 
 def _accuracy(contents: Contents) -> str:
@@ -109,7 +152,7 @@ def _filters(contents: Contents) -> str:
         ),
     }
     first, second = contents.networks[0], _second(contents)
-    name = next((name for name in templates if _value(first, name) is not None), None)
+    name = next((name for name in HEADLINE if _value(first, name) is not None), None)
     if name is None:
         return ""
     write, (of_first, of_second) = measure(name).write, templates[name]

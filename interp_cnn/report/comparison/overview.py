@@ -12,17 +12,13 @@ import numpy as np
 
 from interp_cnn import figures
 from interp_cnn.report.album import Album, Chart
-from interp_cnn.report.baselines import baseline, baseline_meaning
+from interp_cnn.report.baselines import IN_THE_TABLE, baseline, baseline_meaning
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import filter_measures
 from interp_cnn.report.comparison.verdict import significance
 from interp_cnn.report.measures import Measure, in_order, known_in, measure, shown_in
 from interp_cnn.report.numbers import duration, is_known, number, p_value, value_of
 
-IN_THE_TABLE = (
-    "best_constant",
-    "oracle",
-)  # the floor and the ceiling; the other baselines wait behind a click
 LINES = ("random_cell", "centre", "best_constant", "oracle")
 FRONT = 6  # measures on the first page
 MOST_QUANTITIES = 4  # of the training, with their last values
@@ -213,7 +209,7 @@ def curve_chart(contents: Contents, album: Album) -> Chart | None:
     quantities = ", ".join(dict.fromkeys(map(str, curves["quantity"])))
     return album.chart(
         "training",
-        lambda theme: figures.training_curves(curves, width=1100, columns=4, theme=theme),
+        lambda theme: figures.training_curves(curves, width=560, columns=2, theme=theme),
         f"Training curves by epoch: {quantities}",
     )
 

@@ -17,7 +17,7 @@ from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.classes import ClassView, class_pages, class_views, confusions
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import NetworkView, choices, network_view, ranking
-from interp_cnn.report.comparison.first_screen import headline, tiles
+from interp_cnn.report.comparison.first_screen import ahead, headline, tiles
 from interp_cnn.report.comparison.overview import (
     curve_chart,
     facts,
@@ -128,6 +128,7 @@ def _write_overview(
         headline=headline(contents),
         pair=pair_view(contents.pair, contents.networks, album) if contents.pair else None,
         tiles=tiles(contents),
+        ahead=ahead(contents),
         verdict=verdict(contents),
         facts=facts(contents),
         table=measure_table(contents),

@@ -1,7 +1,8 @@
 """The first picture of a comparison: one filter of each network on the same images.
 
-Neither is chosen by its pictures. The first network's is the one in the middle of its filters' ranking; the second's
-the one in the middle of those whose strongest images show the same class.
+Neither is chosen by its pictures. They are ranked by the measure of the headline; the first network's filter is the one
+nearest to the middle of its ranking whose class some filter of the second shows as well, the second's the one nearest
+to the middle of its own ranking among those that show this class.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import pandas as pd
 import torch
 
 from interp_cnn import figures
-from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.report.album import Album, Picture, within
-from interp_cnn.report.comparison.contents import FilterPair, Network
+from interp_cnn.report.comparison.contents import FilterPair, Network, Standing
 from interp_cnn.report.comparison.filters import filter_measures
+from interp_cnn.report.comparison.first_screen import HEADLINE
 from interp_cnn.report.measures import measure, ranking_measures
 
 SIDE = 168  # pixels of one image
@@ -27,11 +28,12 @@ SIDE = 168  # pixels of one image
 
 @dataclass(frozen=True)
 class PairRow:
-    """One network's filter: its place among the networks, its number, and a picture for each image."""
+    """One network's filter: its place among the networks, its number, where it stands, and a picture for each image."""
 
     place: int
     name: str
     filter: int
+    standing: str
     pictures: list[Picture]
 
 
@@ -45,10 +47,11 @@ class PairView:
 
 
 class Middle(NamedTuple):
-    """A class by its index, one filter of each of two networks by its row, and the measure that ranked them."""
+    """A class by its index, one filter of each of two networks by its row, where each stands, and by which measure."""
 
     category: int
     rows: tuple[int, int]
+    standings: tuple[Standing, Standing]
     ranking: str
 
 
@@ -56,23 +59,23 @@ def middle_filters(networks: Sequence[Network]) -> Middle | None:
     """The filters to show; None where no two networks have exemplars and a measure of their filters."""
     if len(networks) < 2 or any(network.exemplars is None for network in networks[:2]):
         return None
-    first, second = networks[:2]
-    tables = [filter_measures(network) for network in (first, second)]
-    name = next((it for it in ranking_measures() if all(_known(table, it) for table in tables)), None)
+    tables = [filter_measures(network) for network in networks[:2]]
+    names = dict.fromkeys((*HEADLINE, *ranking_measures()))
+    name = next((it for it in names if all(_known(table, it) for table in tables)), None)
     if name is None:
         return None
-    first_classes, second_classes = _classes_shown(first), _classes_shown(second)
-    ranked = [
-        _ranked(network, table[name].to_numpy(), measure(name).better)
-        for network, table in zip((first, second), tables, strict=True)
-    ]
-    both = {second_classes[row] for row in ranked[1]}
-    candidates = [row for row in ranked[0] if first_classes[row] in both]
-    if not candidates:
+    first, second = (
+        _Ranking(network, table[name].to_numpy(), measure(name).better)
+        for network, table in zip(networks[:2], tables, strict=True)
+    )
+    shared = {second.classes[row] for row in second.rows}
+    chosen = first.nearest_to_the_middle([row for row in first.rows if first.classes[row] in shared])
+    if chosen is None:
         return None
-    middle = candidates[len(candidates) // 2]
-    alike = [row for row in ranked[1] if second_classes[row] == first_classes[middle]]
-    return Middle(first_classes[middle], (middle, alike[len(alike) // 2]), name)
+    category = first.classes[chosen]
+    other = second.nearest_to_the_middle([row for row in second.rows if second.classes[row] == category])
+    assert other is not None
+    return Middle(category, (chosen, other), (first.standing(chosen), second.standing(other)), name)
 
 
 def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> PairView:
@@ -90,7 +93,9 @@ def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> Pa
             )
             for index, (image, values) in enumerate(zip(np.asarray(pair.images), maps, strict=True))
         ]
-        rows.append(PairRow(place, network.name, number, pictures))
+        standing = pair.standings[network.name]
+        words = f"{measure(pair.ranking).write(standing.value)}, {standing.rank} of {standing.count}"
+        rows.append(PairRow(place, network.name, number, words, pictures))
     return PairView(rows, pair.category, measure(pair.ranking).title.lower())
 
 
@@ -98,19 +103,36 @@ def _known(table: pd.DataFrame, name: str) -> bool:
     return name in table.columns and bool(table[name].notna().any())
 
 
-def _ranked(network: Network, values: np.ndarray, better: str) -> list[int]:
-    """Rows of the filters that fire and have a value, best first."""
-    assert network.exemplars is not None
-    silent = network.exemplars.silent
-    known = [row for row in range(len(values)) if np.isfinite(values[row]) and not silent[row]]
-    sign = 1 if better == "lower" else -1
-    return sorted(known, key=lambda row: (sign * values[row], row))
+class _Ranking:
+    """The filters of a network that fire and have a value, best first.
+
+    Attributes:
+        rows: of the filters, in their order.
+        classes: row -> the class that most of the filter's strongest images show.
+    """
+
+    def __init__(self, network: Network, values: np.ndarray, better: str) -> None:
+        assert network.exemplars is not None
+        silent = network.exemplars.silent
+        known = [row for row in range(len(values)) if np.isfinite(values[row]) and not silent[row]]
+        sign = 1 if better == "lower" else -1
+        self.values = values
+        self.rows = sorted(known, key=lambda row: (sign * values[row], row))
+        self.classes = _classes_shown(network)
+
+    def nearest_to_the_middle(self, candidates: Sequence[int]) -> int | None:
+        """Of some rows, the one whose place is nearest to the middle; the better one of two as near."""
+        middle = (len(self.rows) - 1) / 2
+        return min(candidates, key=lambda row: abs(self.rows.index(row) - middle), default=None)
+
+    def standing(self, row: int) -> Standing:
+        return Standing(float(self.values[row]), self.rows.index(row) + 1, len(self.rows))
 
 
 def _classes_shown(network: Network) -> dict[int, int]:
     """Row of each filter that fires -> the class that most of its strongest images show."""
     exemplars = network.exemplars
-    assert isinstance(exemplars, Exemplars)
+    assert exemplars is not None
     shown = {}
     for row in torch.nonzero(~exemplars.silent).flatten().tolist():
         labels = exemplars.labels[row][exemplars.image_numbers[row] >= 0].tolist()

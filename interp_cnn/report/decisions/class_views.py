@@ -145,7 +145,7 @@ def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
         "Own head, strongest filters only": {
             few.network: _curve([it for it in few.kept if it[0] > 0]) for few in all_few
         },
-        "Scoring sheet in its place": {few.network: _curve(few.sheets) for few in all_few},
+        "New head (scoring sheet)": {few.network: _curve(few.sheets) for few in all_few},
     }
     chart = album.chart(
         "few-filters",
@@ -155,7 +155,8 @@ def few_view(readings: Sequence[ClassReading], album: Album) -> FewView | None:
             up="accuracy",
             logarithmic=(True, False),
             shared=True,
-            width=1000,
+            columns=1,
+            width=560,
             theme=theme,
         ),
         "Accuracy against the number of filters that each class uses",
@@ -169,18 +170,24 @@ def sentence(few: FewFilters) -> str:
     accuracy = measure("accuracy").write
     filters, reached = few.sparsest
     best = max((value for _, value in few.sheets), default=few.accuracy)
-    with_few, at = f"with {filters:.1f} filters per class", accuracy(reached)
-    decides = f"decides {with_few} at {at}"
+    per_class, whole = f"{filters:.1f} filters per class", f"with all {few.filters} filters of {few.layer}"
     if best < few.accuracy - 0.01 - 1e-9:
-        decides = f"loses more than a point in any scoring sheet: {at} {with_few}"
-    words = f"{decides}, where all {few.filters} filters of {few.layer} give {accuracy(few.accuracy)}"
+        words = (
+            f"loses more than a point to any head that only adds up a few filters (a scoring sheet): "
+            f"{accuracy(reached)} with {per_class}, {accuracy(few.accuracy)} {whole}"
+        )
+    else:
+        words = (
+            f"can do with {per_class}: a new head that only adds up that few (a scoring sheet) is right on "
+            f"{accuracy(reached)} of the images, its own head {whole} on {accuracy(few.accuracy)}"
+        )
     fewer = [count for count, _ in few.kept if count < few.filters]
     if not fewer:
         return words
     if few.enough in (None, few.filters):
-        return f"{words}; with its own weights even the strongest {max(fewer)} of each class cost more than one point"
-    each = "filter" if few.enough == 1 else f"{few.enough} filters"
-    return f"{words}; with its own weights the strongest {each} of each class are enough for one point less"
+        return f"{words}. Its own head loses more than a point even with each class's strongest {max(fewer)}"
+    each = "filter" if few.enough == 1 else f"{few.enough}"
+    return f"{words}. Its own head loses less than a point with each class's strongest {each} alone"
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> Curve:
