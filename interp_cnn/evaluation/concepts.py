@@ -60,15 +60,15 @@ def concept_measures(
         A row per concept, NaN where nothing was there to measure; mean strength (Q, h, w) over the images of the
         concept's category.
     """
-    categories = torch.tensor([one.category for one in concepts])
+    categories = torch.tensor([concept.category for concept in concepts])
     records: dict[str, list[Tensor]] = {}
     maps_sum = torch.zeros(len(concepts), *field.grid, dtype=torch.float64)
     for batch, strengths, fires in concept_maps(network, loader, concepts, layer=layer, rule=rule):
         labels, landmarks = batch.labels.cpu(), batch.landmarks.cpu()
-        own = labels[:, None] == categories  # (B, Q)
+        of_category = labels[:, None] == categories  # (B, Q)
         cells, scores = peaks(strengths)
         shares, _ = concentration(strengths, width=TEMPLATE_WIDTH * max(strengths.shape[2:]))
-        shares = shares.where(fires.any(dim=(2, 3)) & own, torch.nan)
+        shares = shares.where(fires.any(dim=(2, 3)) & of_category, torch.nan)
         row = {
             "labels": labels,
             "landmarks": landmarks,
@@ -81,10 +81,10 @@ def concept_measures(
         }
         for name, values in row.items():
             records.setdefault(name, []).append(values)
-        maps_sum += torch.einsum("bqhw,bq->qhw", strengths.double(), own.double())
-    found = {name: torch.cat(values) for name, values in records.items()}
-    rows = [_row(number, one, found, field, list(parts)) for number, one in enumerate(concepts)]
-    images = (found["labels"][:, None] == categories).sum(dim=0).clamp(min=1)
+        maps_sum += torch.einsum("bqhw,bq->qhw", strengths.double(), of_category.double())
+    columns = {name: torch.cat(values) for name, values in records.items()}
+    rows = [_row(number, concept, columns, field, list(parts)) for number, concept in enumerate(concepts)]
+    images = (columns["labels"][:, None] == categories).sum(dim=0).clamp(min=1)
     return pd.DataFrame(rows), (maps_sum / images[:, None, None]).float()
 
 
@@ -112,20 +112,22 @@ def _of_next(landmarks: Tensor, labels: Tensor) -> Tensor:
 
 
 def _row(
-    number: int, concept: Concept, found: dict[str, Tensor], field: ReceptiveField, parts: list[str]
+    number: int, concept: Concept, columns: dict[str, Tensor], field: ReceptiveField, parts: list[str]
 ) -> dict:
-    own = found["labels"] == concept.category
-    fires = found["fires"][:, number].double()
+    of_category = columns["labels"] == concept.category
+    fires = columns["fires"][:, number].double()
     cells = len(fires) * field.grid[0] * field.grid[1]
-    beside, chance = (found[name][own, number].sum(dim=0) for name in ("beside", "chance"))  # (P + 1,)
-    near, total = beside[:-1], float(beside.sum())
+    at_parts, chance = (
+        columns[name][of_category, number].sum(dim=0) for name in ("beside", "chance")
+    )  # (P + 1,)
+    near, total = at_parts[:-1], float(at_parts.sum())
     part = int(near.argmax()) if len(near) and near.sum() > 0 else -1
     everywhere = float(fires.sum())
-    confidence = float(fires[own].sum()) / everywhere if everywhere else 0.0
-    there = own & (fires > 0)
-    chosen = (found["positions"][there, number, None], found["scores"][there, number, None])
+    confidence = float(fires[of_category].sum()) / everywhere if everywhere else 0.0
+    there = of_category & (fires > 0)
+    chosen = (columns["positions"][there, number, None], columns["scores"][there, number, None])
     options = {
-        "landmarks": found["landmarks"][there],
+        "landmarks": columns["landmarks"][there],
         "diagonal": float(torch.tensor(field.image_size).double().norm()),
     }
     instability = gain = torch.tensor([torch.nan])
@@ -134,18 +136,18 @@ def _row(
         gain = tracking_gain(*chosen, cells=field.cell_centres(), **options)
     chances = float(chance.sum())
     return {
-        "support": float(fires[own].sum()) / cells,
+        "support": float(fires[of_category].sum()) / cells,
         "confidence": confidence,
-        "lift": confidence / max(float(own.double().mean()), 1e-12),
-        "coverage": float((fires[own] > 0).double().mean()),
+        "lift": confidence / max(float(of_category.double().mean()), 1e-12),
+        "coverage": float((fires[of_category] > 0).double().mean()),
         "part": parts[part] if part >= 0 else "",
         "purity": float(near[part]) / total if part >= 0 else (0.0 if total else torch.nan),
         "purity_by_chance": float(chance[:-1].max()) / chances if chances and len(near) else torch.nan,
         "location_instability": float(instability),
         "tracking_gain": float(gain),
-        "concentration": float(found["concentration"][own, number].nanmean()),
+        "concentration": float(columns["concentration"][of_category, number].nanmean()),
         **{
             f"beside_{name}": float(count) / total if total else torch.nan
-            for name, count in zip([*parts, "none"], beside, strict=True)
+            for name, count in zip([*parts, "none"], at_parts, strict=True)
         },
     }

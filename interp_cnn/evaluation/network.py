@@ -69,10 +69,10 @@ def evaluate_network(
     if first is None:
         raise ValueError("loader gives no batch; expected at least one image")
     device = device_of(network)
-    one = first.images[:1].to(device)
+    image = first.images[:1].to(device)
     with evaluation_mode(network), torch.no_grad():
-        logits = network(one)
-        chosen = last_feature_maps(network, one) if layer is None else layer_name(network, layer)
+        logits = network(image)
+        chosen = last_feature_maps(network, image) if layer is None else layer_name(network, layer)
     classes = classes or [f"class {number}" for number in range(logits.shape[1])]
     parts = parts or [f"part {number}" for number in range(first.landmarks.shape[1])]
     return measure_network(

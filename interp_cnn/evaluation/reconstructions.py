@@ -86,12 +86,12 @@ def reconstruction_quality(
         len(values["psnr"]), resamples=resamples, seed=seed, strata=torch.cat(labels).long().cpu()
     )
     means = {name: weighted_mean(column, draws.rows) for name, column in values.items()}
-    found = {
+    columns = {
         "nre": means["pixel_distance"] / means["pixel_spread"],
         "feature_error": means["feature_distance"] / means["feature_spread"],
         **{name: means[name] for name in list(values)[4:]},
     }
-    quality = {name: Sampled.from_rows(column, draws).estimate() for name, column in found.items()}
+    quality = {name: Sampled.from_rows(column, draws).estimate() for name, column in columns.items()}
     for name, phases in (("grid", drawn_grid), ("grid_of_images", real_grid)):
         quality[name] = Estimate(grid_measure(torch.cat(phases)), n=draws.images)
     return quality

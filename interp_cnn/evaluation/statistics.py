@@ -167,11 +167,11 @@ def bootstrap_estimate(
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """(R,) mean of `values` (N,) under `weights` (R, N); images with NaN take no part."""
     known = values.isfinite()
-    found = []
+    means = []
     for rows in weights.split(max(1, CHUNK // max(1, len(values)))):
         drawn = rows[:, known].to(torch.float64)
-        found.append(drawn @ values[known].double() / drawn.sum(dim=1))
-    return torch.cat(found)
+        means.append(drawn @ values[known].double() / drawn.sum(dim=1))
+    return torch.cat(means)
 
 
 def bca_interval(

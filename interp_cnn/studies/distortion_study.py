@@ -73,12 +73,12 @@ class DistortionStudy(ImageStudy):
         logits = answers(network, batch.images)
         targets = logits.argmax(1)
         orders = self._orders(network, batch.images, targets, first)
-        found: dict[str, list] = {"logit": [], "probability": []}
+        columns: dict[str, list] = {"logit": [], "probability": []}
         for fill in self.fills:
             rows = [self._curves(network, batch.images, targets, order, fill) for order in orders.values()]
-            for place, name in enumerate(found):
-                found[name].append(torch.stack([curves[place] for curves in rows], 1))
-        arrays = {name: torch.stack(curves, 1).float().numpy() for name, curves in found.items()}
+            for place, name in enumerate(columns):
+                columns[name].append(torch.stack([curves[place] for curves in rows], 1))
+        arrays = {name: torch.stack(curves, 1).float().numpy() for name, curves in columns.items()}
         return {**arrays, "correct": (targets == batch.labels).numpy()}
 
     def once(self, judged: Judged) -> list:
@@ -102,19 +102,19 @@ class DistortionStudy(ImageStudy):
         return [rows, len(shares), fill.name]
 
     def findings(
-        self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
+        self, arrays: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
     ) -> Findings:
         """The answer with its figures and tables; `kinds` names the networks in their order."""
-        averages = Averages(len(found["correct"]), resamples=self.resamples, seed=self.seed)
-        table = self._table(found, averages)
-        curves = self._curve_table(found, averages)
+        averages = Averages(len(arrays["correct"]), resamples=self.resamples, seed=self.seed)
+        table = self._table(arrays, averages)
+        curves = self._curve_table(arrays, averages)
         shares = replaced_shares(self.steps).numpy()
 
         def panels(names: tuple[str, ...]) -> dict:
             return {
                 fill: {
                     name: Curve(
-                        shares, *averages.band(found["logit"][:, i, ORDERS.index(name)]), name == "random"
+                        shares, *averages.band(arrays["logit"][:, i, ORDERS.index(name)]), name == "random"
                     )
                     for name in names
                 }
@@ -205,17 +205,17 @@ class DistortionStudy(ImageStudy):
         """Step up to which scores are compared."""
         return max(1, round(self.early * self.steps))
 
-    def _table(self, found: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
+    def _table(self, arrays: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
         early, chances = (
-            found[score][..., 1 : self._last + 1].mean(-1) - found[score][..., 0]  # (N, fills, orders)
+            arrays[score][..., 1 : self._last + 1].mean(-1) - arrays[score][..., 0]  # (N, fills, orders)
             for score in ("logit", "probability")
         )
         rows = []
         for i, fill in enumerate(self.fills):
             control = early[:, i, ORDERS.index("random")]
             for j, order in enumerate(ORDERS):
-                own = early[:, i, j]
-                change, against = averages.of(own), averages.of(own - control)
+                changes = early[:, i, j]
+                change, against = averages.of(changes), averages.of(changes - control)
                 rows.append(
                     {
                         "replacement": fill,
@@ -223,14 +223,14 @@ class DistortionStudy(ImageStudy):
                         "change": change.value,
                         "low": change.low,
                         "high": change.high,
-                        "q_start": paired_permutation_p_value(torch.from_numpy(own), seed=self.seed),
+                        "q_start": paired_permutation_p_value(torch.from_numpy(changes), seed=self.seed),
                         "against_random": against.value,
                         "against_low": against.low,
                         "against_high": against.high,
                         "q_random": paired_permutation_p_value(
-                            torch.from_numpy(own - control), seed=self.seed
+                            torch.from_numpy(changes - control), seed=self.seed
                         ),
-                        "raised": float((own > 0).mean()),
+                        "raised": float((changes > 0).mean()),
                         "probability": averages.of(chances[:, i, j]).value,
                     }
                 )
@@ -239,12 +239,12 @@ class DistortionStudy(ImageStudy):
             table[column] = benjamini_hochberg(torch.tensor(table[column].to_numpy())).numpy()
         return table
 
-    def _curve_table(self, found: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
+    def _curve_table(self, arrays: dict[str, np.ndarray], averages: Averages) -> pd.DataFrame:
         rows = []
         for (i, fill), (j, order), score in product(
             enumerate(self.fills), enumerate(ORDERS), ("logit", "probability")
         ):
-            ends = averages.band(found[score][:, i, j])
+            ends = averages.band(arrays[score][:, i, j])
             for share, value, low, high in zip(replaced_shares(self.steps).tolist(), *ends, strict=True):
                 rows.append((fill, order, score, share, value, low, high))
         return pd.DataFrame(rows, columns=["replacement", "order", "score", "share", "value", "low", "high"])

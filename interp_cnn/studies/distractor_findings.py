@@ -23,10 +23,10 @@ class DistractorFindings:
     """Tables of a study's measures, and what is told and drawn from them."""
 
     def __init__(
-        self, study: DistractorSettings, found: dict[str, NDArray], once: list, kinds: tuple[str, ...]
+        self, study: DistractorSettings, arrays: dict[str, NDArray], once: list, kinds: tuple[str, ...]
     ) -> None:
-        self.study, self.found, self.once, self.kinds = study, found, once, kinds
-        self.averages = Averages(len(found["correct"]), resamples=study.resamples, seed=study.seed)
+        self.study, self.arrays, self.once, self.kinds = study, arrays, once, kinds
+        self.averages = Averages(len(arrays["correct"]), resamples=study.resamples, seed=study.seed)
         self.where, self.gains, self.between = self._where(), self._gains(), self._between()
 
     def findings(self, facts: dict[str, str]) -> Findings:
@@ -62,12 +62,16 @@ class DistractorFindings:
             for j, method in enumerate((*self.study.methods, *CONTROLS)):
                 row: dict[str, str | float] = {"network": kind, "method": method}
                 for k, place in enumerate(PLACES):
-                    one = self.averages.of(self.found["shares"][:, i, j, k])
-                    row |= {place: one.value, f"{place}_low": one.low, f"{place}_high": one.high}
+                    estimate = self.averages.of(self.arrays["shares"][:, i, j, k])
+                    row |= {
+                        place: estimate.value,
+                        f"{place}_low": estimate.low,
+                        f"{place}_high": estimate.high,
+                    }
                 for k, rule in enumerate(("pointing", "rank")):
-                    row[rule] = self.averages.of(self.found["hits"][:, i, j, k]).value
+                    row[rule] = self.averages.of(self.arrays["hits"][:, i, j, k]).value
                 if method in self.study.signed:
-                    red = self.found["red"][:, i, self.study.signed.index(method)]
+                    red = self.arrays["red"][:, i, self.study.signed.index(method)]
                     row |= {
                         f"red_{place}": self.averages.of(red[:, k]).value for k, place in enumerate(PLACES)
                     }
@@ -77,17 +81,17 @@ class DistractorFindings:
     def _gains(self) -> pd.DataFrame:
         rows = []
         for i, kind in enumerate(self.kinds):
-            controls = dict(zip(REMOVALS, self.found["controls"][:, i].T, strict=True))
-            own = dict(zip(self.study.signed, self.found["gains"][:, i].T, strict=True))
-            for name, values in {**own, **controls}.items():
-                one = self.averages.of(values)
+            controls = dict(zip(REMOVALS, self.arrays["controls"][:, i].T, strict=True))
+            by_method = dict(zip(self.study.signed, self.arrays["gains"][:, i].T, strict=True))
+            for name, values in {**by_method, **controls}.items():
+                estimate = self.averages.of(values)
                 rows.append(
                     {
                         "network": kind,
                         "removed": name,
-                        "gain": one.value,
-                        "low": one.low,
-                        "high": one.high,
+                        "gain": estimate.value,
+                        "low": estimate.low,
+                        "high": estimate.high,
                         "raised": float((values > 0).mean()),
                         "q": self._p(values - controls["random ink"]),
                     }
@@ -99,17 +103,17 @@ class DistractorFindings:
         if len(self.kinds) < 2:
             return pd.DataFrame()
         pairs = [
-            (method, place, self.found["shares"][:, :2, j, k])
+            (method, place, self.arrays["shares"][:, :2, j, k])
             for j, method in enumerate(self.study.methods)
             for k, place in enumerate(PLACES[:2])
         ]
-        pairs += [(name, "gain", self.found["gains"][:, :2, j]) for j, name in enumerate(self.study.signed)]
+        pairs += [(name, "gain", self.arrays["gains"][:, :2, j]) for j, name in enumerate(self.study.signed)]
         rows = []
         for method, measure, values in pairs:
             differences = values[:, 0] - values[:, 1]
-            one = self.averages.of(differences)
-            head = {"method": method, "measure": measure, "images": one.n}
-            ends = {"difference": one.value, "low": one.low, "high": one.high}
+            estimate = self.averages.of(differences)
+            head = {"method": method, "measure": measure, "images": estimate.n}
+            ends = {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
             rows.append(head | ends | {"q": self._p(differences[np.isfinite(differences)])})
         return _adjusted(pd.DataFrame(rows))
 
@@ -122,12 +126,12 @@ class DistractorFindings:
             rows = self.where[(self.where.network == kind) & ~self.where.method.isin(CONTROLS)]
             ink = self.where[(self.where.network == kind) & (self.where.method == "ink")].iloc[0]
             best = rows.iloc[rows.digit.argmax()]
-            own = self.gains[(self.gains.network == kind) & self.gains.removed.isin(self.study.signed)]
-            up = own[own.low > 0]
+            signed = self.gains[(self.gains.network == kind) & self.gains.removed.isin(self.study.signed)]
+            up = signed[signed.low > 0]
             texts.append(
                 f"in the {kind} network {best.method} puts most on the digit ({best.digit:.0%}, strokes "
                 f"{best.strokes:.0%}; the ink itself: {ink.digit:.0%} and {ink.strokes:.0%}) and removing red pixels "
-                f"raises the certainty with {len(up)} of {len(own)} methods"
+                f"raises the certainty with {len(up)} of {len(signed)} methods"
             )
         text = "; ".join(texts) + "."
         return text[:1].upper() + text[1:]

@@ -56,11 +56,11 @@ class DistractorStudy(ImageStudy):
         keys = torch.rand(len(batch), *batch.images.shape[2:], generator=generator)
         ink = batch.object_masks | batch.distractor_masks
         names = ("shares", "red", "hits", "gains", "controls", "correct")
-        found: dict[str, list] = {name: [] for name in names}
+        columns: dict[str, list] = {name: [] for name in names}
         for network in judged.networks.values():
             logits = answers(network, batch.images)
             targets = logits.argmax(1)
-            found["correct"].append(targets == batch.labels)
+            columns["correct"].append(targets == batch.labels)
             maps = {
                 name: map_of(name, network, batch.images, targets, Options()).maps for name in self.methods
             }
@@ -69,21 +69,23 @@ class DistractorStudy(ImageStudy):
                 "even": torch.ones_like(keys),
                 "ink": batch.images.sum(1) - self._ground(batch),
             }
-            found["shares"].append(torch.stack([self._shares(one, batch) for one in everything.values()], 1))
+            columns["shares"].append(
+                torch.stack([self._shares(values, batch) for values in everything.values()], 1)
+            )
             red = [self._shares(-maps[name], batch) for name in self.signed]
-            found["red"].append(torch.stack(red, 1))
+            columns["red"].append(torch.stack(red, 1))
             hits = [
-                torch.stack([rule(one, batch.object_masks) for rule in (pointing_game, rank_accuracy)], 1)
-                for one in everything.values()
+                torch.stack([rule(values, batch.object_masks) for rule in (pointing_game, rank_accuracy)], 1)
+                for values in everything.values()
             ]
-            found["hits"].append(torch.stack(hits, 1))
+            columns["hits"].append(torch.stack(hits, 1))
             gains = [self._removed(network, batch, targets, logits, -maps[name]) for name in self.signed]
-            found["gains"].append(torch.stack(gains, 1))
+            columns["gains"].append(torch.stack(gains, 1))
             random_ink = self._removed(network, batch, targets, logits, keys + ink)
             anywhere = self._removed(network, batch, targets, logits, keys)
             strokes = self._painted(network, batch, targets, logits, batch.distractor_masks)
-            found["controls"].append(torch.stack([random_ink, anywhere, strokes], 1))
-        return {name: torch.stack(values, 1).numpy() for name, values in found.items()}
+            columns["controls"].append(torch.stack([random_ink, anywhere, strokes], 1))
+        return {name: torch.stack(values, 1).numpy() for name, values in columns.items()}
 
     def once(self, judged: Judged) -> list:
         """Maps of four images by some methods and every network, over the image."""
@@ -103,14 +105,14 @@ class DistractorStudy(ImageStudy):
         return [rows, len(rows) // len(batch)]
 
     def findings(
-        self, found: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
+        self, arrays: dict[str, np.ndarray], once: list, facts: dict[str, str], kinds: tuple[str, ...]
     ) -> Findings:
         """The answer with its figures and tables; `kinds` names the networks in their order."""
         facts = {
             **facts,
             "removal": f"the most negative {self.removed:.0%} of the pixels, painted like paper",
         }
-        return DistractorFindings(self, found, once, kinds).findings(facts)
+        return DistractorFindings(self, arrays, once, kinds).findings(facts)
 
     def _ground(self, batch: PartBatch) -> Tensor:
         return paper().replace(batch.images, None, 0).sum(1)

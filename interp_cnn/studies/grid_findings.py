@@ -17,19 +17,19 @@ from interp_cnn.studies.ranking import Ranking
 class GridFindings:
     """Tables of shares by layout, and what is told and drawn from them."""
 
-    def __init__(self, study: GridSettings, found: Arrays, once: dict, kinds: tuple[str, ...]) -> None:
-        self.found, self.once, self.kinds = found, once, kinds
-        networks = (*kinds, "untrained")[: found["shares"].shape[1]]
+    def __init__(self, study: GridSettings, arrays: Arrays, once: dict, kinds: tuple[str, ...]) -> None:
+        self.arrays, self.once, self.kinds = arrays, once, kinds
+        networks = (*kinds, "untrained")[: arrays["shares"].shape[1]]
         self.layouts: list[tuple[int, Layout]] = [
             (number, layout)
             for number, layout in enumerate(study.layouts)
-            if (found["layout"] == number).any()
+            if (arrays["layout"] == number).any()
         ]
         self.averages, self.rankings = {}, {}
         for number, _ in self.layouts:
-            own = found["layout"] == number
-            self.averages[number] = Averages(int(own.sum()), resamples=study.resamples, seed=study.seed)
-            scores = found["shares"][own]
+            of_layout = arrays["layout"] == number
+            self.averages[number] = Averages(int(of_layout.sum()), resamples=study.resamples, seed=study.seed)
+            scores = arrays["shares"][of_layout]
             self.rankings[number] = Ranking(scores, networks, study.methods, self.averages[number])
 
     def findings(self, facts: dict[str, str]) -> Findings:
@@ -58,7 +58,7 @@ class GridFindings:
         )
 
     def _title(self, number: int, layout: Layout) -> str:
-        count = int((self.found["layout"] == number).sum())
+        count = int((self.arrays["layout"] == number).sum())
         return f"{layout.name}: share in the right {'tiles' if layout.focus else 'tile'}, {count} grids"
 
     def _answer(self) -> str:
@@ -81,9 +81,9 @@ class GridFindings:
         return "Of the positive evidence, in the right tile: " + ". ".join(texts) + "."
 
     def _shown(self, number: int, layout: Layout) -> pd.DataFrame:
-        one = self.averages[number].of(self.found["random"][self.found["layout"] == number])
+        estimate = self.averages[number].of(self.arrays["random"][self.arrays["layout"] == number])
         controls = {
-            "random map": bracketed(one.value, one.low, one.high, "{:.3f}"),
+            "random map": bracketed(estimate.value, estimate.low, estimate.high, "{:.3f}"),
             "even map": f"{layout.chance:.3f}",
             "all inside the tile": "1.000",
         }
@@ -93,8 +93,8 @@ class GridFindings:
         """How often the classes of a grid are among its highest logits, as many as it shows classes."""
         texts = []
         for number, layout in self.layouts:
-            told = self.found["told"][self.found["layout"] == number].mean(0)
-            rows = zip(self.kinds, told, strict=False)
+            shares = self.arrays["told"][self.arrays["layout"] == number].mean(0)
+            rows = zip(self.kinds, shares, strict=False)
             texts.append(f"{layout.name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in rows))
         return "the class asked about is among a grid's highest logits: " + "; ".join(texts)
 

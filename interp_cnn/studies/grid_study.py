@@ -112,9 +112,9 @@ class GridStudy(ImageStudy):
             "left out": [*self._left_out(judged).values()],
         }
 
-    def findings(self, found: Arrays, once: dict, facts: dict[str, str], kinds: tuple[str, ...]) -> Findings:
+    def findings(self, arrays: Arrays, once: dict, facts: dict[str, str], kinds: tuple[str, ...]) -> Findings:
         """The answer with its figures and tables; `kinds` names the networks in their order."""
-        return GridFindings(self, found, once, kinds).findings({**facts, **once["facts"]})
+        return GridFindings(self, arrays, once, kinds).findings({**facts, **once["facts"]})
 
     @cache  # noqa: B019 - one study a process
     def _grids(self, judged: Judged) -> list[list[Grid]]:

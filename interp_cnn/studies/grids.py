@@ -111,12 +111,12 @@ def _focus(
             others *= 2
         if len(others) >= 2:
             labels = _shuffled([label, label, *others[:2]], generator)
-            return _grid(tuple(pools[one].pop() for one in labels), labels, [label])
+            return _grid(tuple(pools[tile_label].pop() for tile_label in labels), labels, [label])
     return None
 
 
 def _grid(images: tuple[int, ...], labels: Sequence[int], asked: Sequence[int]) -> Grid:
-    return Grid(images, tuple(asked), tuple(tuple(one == label for one in labels) for label in asked))
+    return Grid(images, tuple(asked), tuple(tuple(label == target for label in labels) for target in asked))
 
 
 def _shuffled(values: list[int], generator: torch.Generator) -> list[int]:

@@ -69,7 +69,7 @@ class MapJudge:
     """Judges maps of some images by what the network answers when pixels are hidden behind the paper's colour.
 
     Attributes:
-        one: a `Cost` of one forward pass.
+        one_pass: a `Cost` of one forward pass.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, targets: Tensor, *, seed: int) -> None:
@@ -85,7 +85,7 @@ class MapJudge:
             start = time.perf_counter()
             answers(network, some)
             seconds = (time.perf_counter() - start) / len(some)
-        self.one = Cost(1.0, multiply_adds(lambda: answers(network, images[:1])), seconds)
+        self.one_pass = Cost(1.0, multiply_adds(lambda: answers(network, images[:1])), seconds)
 
     def measures(
         self, maps: Tensor, cost: Cost, *, total: Completeness | None = None, pixelwise: bool = False
@@ -133,11 +133,11 @@ class _Counted(TorchDispatchMode):
     operations = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        found = operation(*args, **(kwargs or {}))
+        output = operation(*args, **(kwargs or {}))
         formula = flop_registry.get(operation._overloadpacket)
         if formula is not None and not being_tried():
-            self.operations += formula(*args, **(kwargs or {}), out_val=found)
-        return found
+            self.operations += formula(*args, **(kwargs or {}), out_val=output)
+        return output
 
 
 def multiply_adds(call: Callable[[], object]) -> float:
@@ -167,16 +167,18 @@ def randomised(
         for name in methods
     ]
     rules.append(lambda other, some, classes: edges(some))
-    found = torch.empty(len(images), 2, len(layers_from_the_top(network)), len(rules), 2, dtype=torch.float64)
+    likeness = torch.empty(
+        len(images), 2, len(layers_from_the_top(network)), len(rules), 2, dtype=torch.float64
+    )
     for i, cascading in enumerate((True, False)):
         for j, rule in enumerate(rules):
             generator = torch.Generator().manual_seed(seed)
             alike = randomisation_check(
                 network, images, targets, rule, cascading=cascading, generator=generator
             )
-            for k, one in enumerate(alike):
-                found[:, i, k, j] = torch.stack([one.rank, one.structure], 1)
-    return found
+            for k, similarity in enumerate(alike):
+                likeness[:, i, k, j] = torch.stack([similarity.rank, similarity.structure], 1)
+    return likeness
 
 
 def agreement(kinds: Sequence[Tensor]) -> Tensor:

@@ -72,16 +72,16 @@ def cost_wall(network: nn.Module, image: Tensor, sides: Sequence[int]) -> list[d
             start = time.perf_counter()
             for _ in range(3):
                 answers(network, some)
-            each = (time.perf_counter() - start) / 96
-        one = cost.multiply_adds / cost.forward_equivalents
+            pass_seconds = (time.perf_counter() - start) / 96
+        pass_multiply_adds = cost.multiply_adds / cost.forward_equivalents
         rows.append(
             {
                 "side": side,
                 "window": window,
                 "forward_passes": cost.forward_passes,
-                "plain_multiply_adds": one * cost.forward_passes,
+                "plain_multiply_adds": pass_multiply_adds * cost.forward_passes,
                 "engine_multiply_adds": cost.multiply_adds,
-                "plain_seconds": each * cost.forward_passes,
+                "plain_seconds": pass_seconds * cost.forward_passes,
                 "engine_seconds": engine,
             }
         )

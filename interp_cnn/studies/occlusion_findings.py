@@ -31,13 +31,13 @@ SHUFFLES = {"all layers from the top": 0, "one layer alone": 1}
 class OcclusionFindings:
     """Tables of a study's measures, and what is told and drawn from them."""
 
-    def __init__(self, study: OcclusionSettings, found: dict[str, NDArray], once: dict[str, list]) -> None:
+    def __init__(self, study: OcclusionSettings, arrays: dict[str, NDArray], once: dict[str, list]) -> None:
         self.study = study
-        self.averages = Averages(len(found["correct"]), resamples=study.resamples, seed=study.seed)
-        self.cells = self._cells(found["measures"])
-        self.shuffled = self._shuffled(found["randomised"], once["layers"])
+        self.averages = Averages(len(arrays["correct"]), resamples=study.resamples, seed=study.seed)
+        self.cells = self._cells(arrays["measures"])
+        self.shuffled = self._shuffled(arrays["randomised"], once["layers"])
         self.multiply = [name for name, so in zip(once["layers"], once["multiply"], strict=True) if so]
-        self.alike = np.nanmean(found["agreement"], axis=0)  # (kinds, kinds, 2)
+        self.alike = np.nanmean(arrays["agreement"], axis=0)  # (kinds, kinds, 2)
         self.wall = pd.DataFrame(once["wall"])
 
     def findings(self, facts: dict[str, str]) -> Findings:
@@ -91,17 +91,17 @@ class OcclusionFindings:
         heads += [{"kind": "control", "name": name} for name in CONTROLS]
         rows = []
         for place, head in enumerate(heads):
-            own = dict(zip(MEASURES, measures[:, place].T, strict=True))
-            row = {**head, "images": int(np.isfinite(own["passes"]).sum())}
-            for name, values in own.items():
+            by_measure = dict(zip(MEASURES, measures[:, place].T, strict=True))
+            row = {**head, "images": int(np.isfinite(by_measure["passes"]).sum())}
+            for name, values in by_measure.items():
                 if name in MEDIANS:
                     known = values[np.isfinite(values)]
                     row[name] = float(np.median(known)) if len(known) else np.nan
                     continue
-                one = self.averages.of(values)
-                row[name] = one.value
+                estimate = self.averages.of(values)
+                row[name] = estimate.value
                 if name in WITH_INTERVALS:
-                    row |= {f"{name}_low": one.low, f"{name}_high": one.high}
+                    row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -239,10 +239,10 @@ class OcclusionFindings:
         for measure, title in (("sensitivity_n", "sensitivity-n"), ("srg", "SRG (logit)")):
             panels[title] = {
                 f"{m} occluder{'s' if m > 1 else ''}": Curve(
-                    one.plain_multiply_adds.to_numpy(), one[measure].to_numpy(), points=True
+                    rows.plain_multiply_adds.to_numpy(), rows[measure].to_numpy(), points=True
                 )
                 for m in self.study.occluders
-                for one in [cells[cells.occluders == m]]
+                for rows in [cells[cells.occluders == m]]
             } | {
                 name: Curve(row.multiply_adds.to_numpy(), row[measure].to_numpy(), points=True)
                 for name, row in self._of("method").groupby("name", sort=False)
@@ -260,9 +260,9 @@ class OcclusionFindings:
         alone = cells[cells.occluders == min(self.study.occluders)]
         panels = {
             f"replacement {fill}": {
-                f"window {window}": Curve(one.stride.to_numpy(), one.ratio.to_numpy())
+                f"window {window}": Curve(rows.stride.to_numpy(), rows.ratio.to_numpy())
                 for window in self.study.windows
-                for one in [alone[(alone.fill == fill) & (alone.window == window)]]
+                for rows in [alone[(alone.fill == fill) & (alone.window == window)]]
             }
             for fill in self.study.fills
         }
@@ -289,9 +289,13 @@ class OcclusionFindings:
         panels = {
             str(words): {
                 str(name): Curve(
-                    steps, one["rank"].to_numpy(), one.low.to_numpy(), one.high.to_numpy(), name == "edges"
+                    steps,
+                    group["rank"].to_numpy(),
+                    group.low.to_numpy(),
+                    group.high.to_numpy(),
+                    name == "edges",
                 )
-                for name, one in rows.groupby("map", sort=False)
+                for name, group in rows.groupby("map", sort=False)
             }
             for words, rows in drawn.groupby("shuffled", sort=False)
         }

@@ -98,12 +98,12 @@ class OcclusionStudy(ImageStudy):
             rows.append(nothing if dear and first >= self.few else self._cell(judge, cell))
         kinds = []
         for name in self.methods:
-            found = map_of(name, network, images, targets, Options())
+            result = map_of(name, network, images, targets, Options())
             work = multiply_adds(lambda name=name: map_of(name, network, images[:1], targets[:1], Options()))
-            cost = Cost(found.forward_passes / len(images), work, found.seconds / len(images))
-            total = None if found.expected is None else completeness(found.sums, found.expected.double())
-            rows.append(judge.measures(found.maps, cost, total=total, pixelwise=True))
-            kinds.append(found.maps)
+            cost = Cost(result.forward_passes / len(images), work, result.seconds / len(images))
+            total = None if result.expected is None else completeness(result.sums, result.expected.double())
+            rows.append(judge.measures(result.maps, cost, total=total, pixelwise=True))
+            kinds.append(result.maps)
         noise = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
         for maps in (torch.rand(len(images), *size, generator=noise), edges(images)):
             rows.append(judge.measures(maps, Cost(0.0, 0.0, 0.0), pixelwise=True))
@@ -135,7 +135,7 @@ class OcclusionStudy(ImageStudy):
 
     def findings(
         self,
-        found: dict[str, np.ndarray],
+        arrays: dict[str, np.ndarray],
         once: dict[str, list],
         facts: dict[str, str],
         kinds: tuple[str, ...],
@@ -146,12 +146,12 @@ class OcclusionStudy(ImageStudy):
             "grid": f"{len(self.cells)} cells; those of more than {self.many} windows are measured on the first "
             f"{self.few} images only",
         }
-        return OcclusionFindings(self, found, once).findings(facts)
+        return OcclusionFindings(self, arrays, once).findings(facts)
 
     def _cell(self, judge: MapJudge, cell: Cell) -> Tensor:
         """(B, measures) of one cell of the grid."""
         window, stride, occluders, fill = cell
-        network, images, targets, one = judge.network, judge.images, judge.targets, judge.one
+        network, images, targets, one_pass = judge.network, judge.images, judge.targets, judge.one_pass
         grid, replaced = (
             window_grid((images.shape[2], images.shape[3]), window, stride, "end"),
             fill_named(fill, self.seed),
@@ -162,15 +162,15 @@ class OcclusionStudy(ImageStudy):
             job = OcclusionJob(network, pixels, window=window, stride=stride, fill=replaced, overhang="end")
             for _ in job.run():
                 pass
-            own = job.drops.cpu()[torch.arange(len(images)), targets]
-            maps, questions = map_of_drops(grid, own, "contribution"), len(grid)
+            target_drops = job.drops.cpu()[torch.arange(len(images)), targets]
+            maps, questions = map_of_drops(grid, target_drops, "contribution"), len(grid)
         else:
             groups = dealt(len(grid), occluders, torch.Generator().manual_seed(self.seed))
             maps = map_of_groups(network, images, targets, grid=grid, groups=groups, fill=replaced)
             questions = len(groups)
         seconds = (time.perf_counter() - start) / len(images)
         passes = questions * replaced.samples
-        plain, work = passes * one.multiply_adds, None
+        plain, work = passes * one_pass.multiply_adds, None
         if occluders == 1 and job.engine == "incremental":
             work = (job.cost().multiply_adds or 0) / len(images)
         hidden, fill_all = torch.ones_like(images[:, :1], dtype=torch.bool), fill_named(fill, self.seed)
@@ -179,5 +179,5 @@ class OcclusionStudy(ImageStudy):
             maps.double().sum((1, 2)),
             (scores(network, images, targets) - torch.stack(after).mean(0)).double(),
         )
-        cost = Cost(passes, plain if work is None else work, seconds, plain, passes * one.seconds)
+        cost = Cost(passes, plain if work is None else work, seconds, plain, passes * one_pass.seconds)
         return judge.measures(maps, cost, total=total)

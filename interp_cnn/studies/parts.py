@@ -31,13 +31,13 @@ def done_in_parts(
     folder: Path, fingerprint: str, parts: dict[str, Callable[[], Arrays]], *, label: str
 ) -> list[Arrays]:
     """Every part's arrays, from its file or made now, with a bar that tells the time that is left."""
-    found: list[Arrays] = []
+    arrays: list[Arrays] = []
     with progress_bar() as bar:
         task = bar.add_task(label, total=len(parts), seen=f"0/{len(parts)} parts")
         for name, make in parts.items():
-            found.append(_part(folder / f"{name}.npz", f"{fingerprint} {name}", make))
-            bar.update(task, completed=len(found), seen=f"{len(found)}/{len(parts)} parts")
-    return found
+            arrays.append(_part(folder / f"{name}.npz", f"{fingerprint} {name}", make))
+            bar.update(task, completed=len(arrays), seen=f"{len(arrays)}/{len(parts)} parts")
+    return arrays
 
 
 def _part(path: Path, fingerprint: str, make: Callable[[], Arrays]) -> Arrays:

@@ -53,17 +53,19 @@ class Ranking:
             form: of the numbers.
         """
         rows = []
-        found = {(row.network, row.method): row for row in rows_of(self.table)}
+        entries = {(row.network, row.method): row for row in rows_of(self.table)}
         apart = {row.method: row for row in rows_of(self.differences)} if self.pair else {}
         for method in self.methods:
             row = {"method": method}
             for network in self.networks:
-                one = found[network, method]
-                row[network] = bracketed(one.value, one.low, one.high, form)
+                entry = entries[network, method]
+                row[network] = bracketed(entry.value, entry.low, entry.high, form)
             if self.pair:
-                one, signed = apart[method], form.replace("{:", "{:+z")
-                row[f"{self.pair[0]} - {self.pair[1]}"] = bracketed(one.difference, one.low, one.high, signed)
-                row["q"] = "< 0.0001" if one.q < 1e-4 else number(one.q, "{:.4f}")
+                difference, signed = apart[method], form.replace("{:", "{:+z")
+                row[f"{self.pair[0]} - {self.pair[1]}"] = bracketed(
+                    difference.difference, difference.low, difference.high, signed
+                )
+                row["q"] = "< 0.0001" if difference.q < 1e-4 else number(difference.q, "{:.4f}")
             rows.append(row)
         rows += [{"method": name, **dict.fromkeys(self.networks, text)} for name, text in controls.items()]
         return pd.DataFrame(rows).fillna("")
@@ -81,8 +83,8 @@ class Ranking:
         rows = []
         for i, network in enumerate(self.networks):
             for j, method in enumerate(self.methods):
-                one = self.averages.of(self.scores[:, i, j])
-                ends = {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+                estimate = self.averages.of(self.scores[:, i, j])
+                ends = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
                 rows.append({"network": network, "method": method, **ends})
         return pd.DataFrame(rows)
 
@@ -92,8 +94,13 @@ class Ranking:
         for j, method in enumerate(self.methods if self.pair else ()):
             values = torch.as_tensor(self.scores[:, 0, j] - self.scores[:, 1, j], dtype=torch.float64)
             sampled = Sampled.from_rows(weighted_mean(values, self.averages.draws.rows), self.averages.draws)
-            one = sampled.estimate()
-            ends = {"difference": one.value, "low": one.low, "high": one.high, "p": sampled.p_value()}
+            estimate = sampled.estimate()
+            ends = {
+                "difference": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "p": sampled.p_value(),
+            }
             rows.append({"method": method, **ends})
         table = pd.DataFrame(rows, columns=["method", "difference", "low", "high", "p"])
         table["q"] = benjamini_hochberg(torch.tensor(table.p.to_numpy(dtype=float))).numpy()

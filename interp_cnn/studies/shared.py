@@ -77,7 +77,7 @@ def check_whole_numbers(least: int = 1, **settings: int | tuple[int, ...]) -> No
     """Refuse a setting (a number or several) that is not a whole number of at least `least`."""
     for name, given in settings.items():
         numbers = given if isinstance(given, tuple) else (given,)
-        if not numbers or not all(isinstance(one, int) and one >= least for one in numbers):
+        if not numbers or not all(isinstance(value, int) and value >= least for value in numbers):
             shown = f"[{','.join(map(str, given))}]" if isinstance(given, tuple) else given
             raise ValueError(f"study.{name}={shown}: expected whole numbers of {least} or more")
 
@@ -98,8 +98,8 @@ def answers(network: nn.Module, images: Tensor) -> Tensor:
 
 def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
     """Log p/(1 - p) of the target class, (B,): certainty that does not saturate."""
-    own = logits.gather(1, targets[:, None])
-    return (own - logits.scatter(1, targets[:, None], float("-inf")).logsumexp(1, keepdim=True))[:, 0]
+    target = logits.gather(1, targets[:, None])
+    return (target - logits.scatter(1, targets[:, None], float("-inf")).logsumexp(1, keepdim=True))[:, 0]
 
 
 def map_of(name: str, network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Maps:
@@ -124,8 +124,8 @@ def maps_of_classes(name: str, network: nn.Module, images: Tensor, classes: Tens
         for _ in job.run():
             pass
         drops = job.drops.cpu()
-        own = drops[torch.arange(count)[:, None], classes]  # (B, T, rows, columns)
-        return map_of_drops(job.grid, own.flatten(0, 1), unit_of(options)).unflatten(0, (count, asked))
+        chosen = drops[torch.arange(count)[:, None], classes]  # (B, T, rows, columns)
+        return map_of_drops(job.grid, chosen.flatten(0, 1), unit_of(options)).unflatten(0, (count, asked))
     repeated, targets = images.repeat_interleave(asked, 0), classes.flatten()
     parts = [_maps(name, network, repeated[part], targets[part]) for part in pieces(repeated)]
     return torch.cat(parts).unflatten(0, (count, asked))
@@ -134,6 +134,8 @@ def maps_of_classes(name: str, network: nn.Module, images: Tensor, classes: Tens
 def _maps(name: str, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     if name not in FILTER_MAPS:
         return map_of(name, network, images, targets, Options()).maps
-    found = by_first_that_works(network, beside(network, images), targets.to(device_of(network)), layer=None)
+    contributions = by_first_that_works(
+        network, beside(network, images), targets.to(device_of(network)), layer=None
+    )
     drawn = filter_evidence if name == "filter_evidence" else filter_maps
-    return drawn(found, (images.shape[2], images.shape[3])).cpu()
+    return drawn(contributions, (images.shape[2], images.shape[3])).cpu()

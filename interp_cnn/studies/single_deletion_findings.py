@@ -19,11 +19,11 @@ CONTROLS = ("random map", "edges of the image")  # that ask no network
 class SingleDeletionFindings:
     """Tables of the scores, and what is told and drawn from them."""
 
-    def __init__(self, study: DeletionSettings, found: Arrays, once: dict, kinds: tuple[str, ...]) -> None:
-        self.found, self.once, self.kinds = found, once, kinds
-        networks = (*kinds, "untrained")[: found["scores"].shape[1]]
-        self.averages = Averages(len(found["scores"]), resamples=study.resamples, seed=study.seed)
-        self.ranking = Ranking(found["scores"], networks, study.methods, self.averages)
+    def __init__(self, study: DeletionSettings, arrays: Arrays, once: dict, kinds: tuple[str, ...]) -> None:
+        self.arrays, self.once, self.kinds = arrays, once, kinds
+        networks = (*kinds, "untrained")[: arrays["scores"].shape[1]]
+        self.averages = Averages(len(arrays["scores"]), resamples=study.resamples, seed=study.seed)
+        self.ranking = Ranking(arrays["scores"], networks, study.methods, self.averages)
 
     def findings(self, facts: dict[str, str]) -> Findings:
         """Everything that the page says."""
@@ -85,8 +85,10 @@ class SingleDeletionFindings:
         fixed = {"even map": "0.000", "the drops themselves": "1.000"}
         shown = self.ranking.shown({**dict.fromkeys(CONTROLS, ""), **fixed})
         for (i, network), (j, name) in product(enumerate(self.ranking.networks), enumerate(CONTROLS)):
-            one = self.averages.of(self.found["controls"][:, i, j])
-            shown.loc[shown.method == name, network] = bracketed(one.value, one.low, one.high, "{:z.3f}")
+            estimate = self.averages.of(self.arrays["controls"][:, i, j])
+            shown.loc[shown.method == name, network] = bracketed(
+                estimate.value, estimate.low, estimate.high, "{:z.3f}"
+            )
         return shown
 
     def _figures(self) -> list[Figure]:

@@ -44,7 +44,7 @@ class SingleDeletionStudy(ImageStudy):
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + first)
         noise = torch.randn(len(batch), *batch.images.shape[2:], generator=generator)
-        found: dict[str, list] = {"scores": [], "controls": [], "correct": []}
+        columns: dict[str, list] = {"scores": [], "controls": [], "correct": []}
         for kind, network in judged.with_untrained.items():
             images = beside(network, batch.images)
             drops = patch_drops(network, images, batch.labels, fill=dataset_mean(judged.mean))
@@ -52,12 +52,12 @@ class SingleDeletionStudy(ImageStudy):
             for name in self.methods:
                 maps = maps_of_classes(name, network, batch.images, batch.labels[:, None])[:, 0]
                 row.append(single_deletion(maps, drops))
-            found["scores"].append(torch.stack(row, 1))
+            columns["scores"].append(torch.stack(row, 1))
             blind = (noise, edges(batch.images))
-            found["controls"].append(torch.stack([single_deletion(maps, drops) for maps in blind], 1))
+            columns["controls"].append(torch.stack([single_deletion(maps, drops) for maps in blind], 1))
             if kind in judged.networks:
-                found["correct"].append(answers(network, batch.images).argmax(1) == batch.labels)
-        return {name: torch.stack(values, 1).cpu().numpy() for name, values in found.items()}
+                columns["correct"].append(answers(network, batch.images).argmax(1) == batch.labels)
+        return {name: torch.stack(values, 1).cpu().numpy() for name, values in columns.items()}
 
     def once(self, judged: Judged) -> dict:
         """Drops of the patches of two images beside the relevance in them, and who was trained with deleted patches."""
@@ -86,6 +86,6 @@ class SingleDeletionStudy(ImageStudy):
             "deleted": dict(judged.deleted_patches),
         }
 
-    def findings(self, found: Arrays, once: dict, facts: dict[str, str], kinds: tuple[str, ...]) -> Findings:
+    def findings(self, arrays: Arrays, once: dict, facts: dict[str, str], kinds: tuple[str, ...]) -> Findings:
         """The answer with its figures and tables; `kinds` names the networks in their order."""
-        return SingleDeletionFindings(self, found, once, kinds).findings(facts)
+        return SingleDeletionFindings(self, arrays, once, kinds).findings(facts)

@@ -53,15 +53,15 @@ class AnswerFile:
 
     def block(self, filters: Tensor) -> tuple[Tensor, Tensor]:
         """Cells (N, d) int32 and scores (N, d) float32 of some `filters` (d,) on all images."""
-        found = np.empty((2, len(filters), self.images), dtype=np.int32)
+        answers = np.empty((2, len(filters), self.images), dtype=np.int32)
         done = 0
         for place, images in self._written():
             pair = np.empty((2, images), dtype=np.int32)
-            for number, one in enumerate(filters.tolist()):
-                self._read(pair, place + one * pair.nbytes)
-                found[:, number, done : done + images] = pair
+            for number, filter_number in enumerate(filters.tolist()):
+                self._read(pair, place + filter_number * pair.nbytes)
+                answers[:, number, done : done + images] = pair
             done += images
-        cells, scores = torch.from_numpy(found).transpose(1, 2).contiguous()
+        cells, scores = torch.from_numpy(answers).transpose(1, 2).contiguous()
         return cells, scores.view(torch.float32)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -141,8 +141,10 @@ def _oracles(judge: Judge, draws: Resampling, generator: torch.Generator) -> dic
             other.append((replace(seen, landmarks=rest), answer))
 
     def row(pairs: list[tuple[Judge, Tensor]]) -> Row:
-        found = [_judged(one, categories, answer, scores, draws.rows) for one, answer in pairs]
-        return judged_row(_joined(found), judge, draws)
+        judgements = [
+            _judged(part_judge, categories, answer, scores, draws.rows) for part_judge, answer in pairs
+        ]
+        return judged_row(_joined(judgements), judge, draws)
 
     rows = {"oracle": row(exact)}
     if other:
@@ -168,25 +170,25 @@ def _purities(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
         "best_constant": _most_often_at_a_part(judge, kinds).expand(count, RANDOM_FILTERS, 2),
         "oracle": oracle,
     }
-    found = {}
+    purities = {}
     for name, places in answers.items():
         rows = part_purity(places, scores, judge.landmarks, kinds, draws.rows, judge.image_size)
-        found[name] = {"part_purity": Sampled.from_rows(rows.nanmean(dim=1), draws).estimate()}
-    return found
+        purities[name] = {"part_purity": Sampled.from_rows(rows.nanmean(dim=1), draws).estimate()}
+    return purities
 
 
 def _most_often_at_a_part(judge: Judge, kinds: Tensor) -> Tensor:
     """(2,) pixels: the fixed spot that has one and the same part in its patch on most annotated images."""
     known = judge.landmarks.isfinite().all(dim=2).any(dim=1)
-    landmarks, best, found = judge.landmarks[known], -1.0, judge.centre
+    landmarks, best, best_spot = judge.landmarks[known], -1.0, judge.centre
     for some in judge.constants.split(max(1, CHUNK // max(1, landmarks.shape[0] * landmarks.shape[1]))):
         inside = parts_inside(some.expand(len(landmarks), -1, 2), landmarks, judge.image_size, window=PATCH)
         shares = torch.stack(
             [inside[..., kinds == kind].any(dim=2).double().mean(dim=0) for kind in kinds.unique()]
         )
         if float(shares.max()) > best:
-            best, found = float(shares.max()), some[shares.amax(dim=0).argmax()]
-    return found
+            best, best_spot = float(shares.max()), some[shares.amax(dim=0).argmax()]
+    return best_spot
 
 
 def _regressed(judge: Judge, draws: Resampling, generator: torch.Generator) -> dict[str, Row]:
@@ -200,8 +202,8 @@ def _regressed(judge: Judge, draws: Resampling, generator: torch.Generator) -> d
         return landmark_errors(places, fires, landmarks, labels, diagonal=judge.diagonal, seed=draws.seed)
 
     def row(every: Tensor, few: Tensor) -> Row:
-        found = {"landmark_error": every, "landmark_error_few": few}
-        return {name: error_figure(values, chosen, draws).estimate() for name, values in found.items()}
+        errors = {"landmark_error": every, "landmark_error_few": few}
+        return {name: error_figure(values, chosen, draws).estimate() for name, values in errors.items()}
 
     wandering = errors(cells, torch.ones(cells.shape[:2], dtype=torch.bool))
     true = errors(landmarks.nan_to_num(), known)
@@ -229,19 +231,21 @@ def _judged(
     judge: Judge, categories: list[int], positions: Tensor, scores: Tensor, weights: Tensor
 ) -> Judgement:
     """Imaginary filters of every category, which answer its images alone: positions (N, a, 2), scores (N, a)."""
-    found = []
+    judgements = []
     for category in categories:
-        mine = judge.labels == category
-        alone = replace(judge, landmarks=judge.landmarks[mine], labels=judge.labels[mine])
+        of_category = judge.labels == category
+        alone = replace(judge, landmarks=judge.landmarks[of_category], labels=judge.labels[of_category])
         owners = torch.full(scores.shape[1:], category)
-        found.append(alone.measure(positions[mine], scores[mine], owners, weights[:, mine]))
-    return _joined(found)
+        judgements.append(
+            alone.measure(positions[of_category], scores[of_category], owners, weights[:, of_category])
+        )
+    return _joined(judgements)
 
 
 def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
     """Means over filters of a `judgement` under the rows of `draws`, with intervals."""
     n = int(judge.landmarks.isfinite().all(dim=2).any(dim=1).sum())
-    found = {
+    measures = {
         "location_instability": judgement.instability,
         "tracking_gain": judgement.gain,
         "part_gain": best_part(judgement.part_gain)[0],
@@ -249,12 +253,15 @@ def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
         "consistency": consistency(judgement.presence),
         "part_presence": best_presence(judgement.presence),
     }
-    return {key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in found.items()}
+    return {
+        key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in measures.items()
+    }
 
 
 def _joined(judgements: list[Judgement]) -> Judgement:
     """One judgement over all filters of several."""
     columns = {
-        name: torch.cat([getattr(one, name) for one in judgements], dim=-1) for name in vars(judgements[0])
+        name: torch.cat([getattr(judgement, name) for judgement in judgements], dim=-1)
+        for name in vars(judgements[0])
     }
     return Judgement(**columns)

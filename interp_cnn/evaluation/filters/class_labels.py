@@ -49,6 +49,6 @@ def label_agreement(
     for counts, chosen in selections(order, weights, STRONGEST):
         counted = counts * fires.gather(0, chosen)  # (r, m, D)
         shown = torch.stack([(counted * (labels[chosen] == label)).sum(dim=1) for label in range(classes)])
-        own = shown.gather(0, categories.clamp(min=0).expand(1, *shown.shape[1:])).squeeze(0)  # (r, D)
-        rows.append((own >= shown.amax(dim=0)).double())
+        agreed = shown.gather(0, categories.clamp(min=0).expand(1, *shown.shape[1:])).squeeze(0)  # (r, D)
+        rows.append((agreed >= shown.amax(dim=0)).double())
     return torch.cat(rows).where(categories >= 0, torch.nan)

@@ -66,36 +66,40 @@ class Comparison:
         """One row per network, then one per baseline; every measure with the ends of its interval and its
         n.
         """
-        rows = [_table_row(one.name, one.kind, one.summary) for one in self.networks]
+        rows = [_table_row(network.name, network.kind, network.summary) for network in self.networks]
         rows += [_table_row(name, "baseline", row) for name, row in self.baselines.items()]
         return pandas.DataFrame(rows)
 
     def differences_table(self) -> pandas.DataFrame:
         """One row per measure and pair of networks."""
-        return pandas.DataFrame([asdict(one) for one in self.differences])
+        return pandas.DataFrame([asdict(difference) for difference in self.differences])
 
     def differences_of(self, first: str, second: str) -> dict[str, Difference]:
         """Measure to difference `first` minus `second`, as they stand in the list of networks."""
-        return {one.measure: one for one in self.differences if (one.first, one.second) == (first, second)}
+        return {
+            difference.measure: difference
+            for difference in self.differences
+            if (difference.first, difference.second) == (first, second)
+        }
 
     def to_json(self, path: str | Path) -> None:
         """Networks (without single filters), baselines and differences."""
         content = {
             "networks": [
                 {
-                    "name": one.name,
-                    "kind": one.kind,
-                    "layer": one.layer,
-                    "measures": {key: asdict(value) for key, value in one.summary.items()},
-                    "filters_per_part": one.coverage,
+                    "name": network.name,
+                    "kind": network.kind,
+                    "layer": network.layer,
+                    "measures": {key: asdict(value) for key, value in network.summary.items()},
+                    "filters_per_part": network.coverage,
                 }
-                for one in self.networks
+                for network in self.networks
             ],
             "baselines": {
                 name: {key: asdict(value) for key, value in row.items()}
                 for name, row in self.baselines.items()
             },
-            "differences": [asdict(one) for one in self.differences],
+            "differences": [asdict(difference) for difference in self.differences],
         }
         write_text(Path(path), json.dumps(_finite(content), indent=2) + "\n")
 
@@ -103,7 +107,9 @@ class Comparison:
         """summary.csv, filters.csv (every filter of every network) and differences.csv."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        filters = [one.filters.assign(network=one.name, kind=one.kind) for one in self.networks]
+        filters = [
+            network.filters.assign(network=network.name, kind=network.kind) for network in self.networks
+        ]
         write_text(folder / "summary.csv", self.table().to_csv(index=False))
         write_text(folder / "filters.csv", pandas.concat(filters).to_csv(index=False))
         write_text(folder / "differences.csv", self.differences_table().to_csv(index=False))
@@ -125,32 +131,34 @@ def compare(
     generator = torch.Generator().manual_seed(seed)
     first = measures[0]
     rows = baselines(first.judge, first.draws, generator)
-    for one in measures:
-        name = "shuffled_images" if len(measures) == 1 else f"shuffled_images ({one.name})"
-        rows[name] = _shuffled(one, generator)
+    for network in measures:
+        name = "shuffled_images" if len(measures) == 1 else f"shuffled_images ({network.name})"
+        rows[name] = _shuffled(network, generator)
     if untrained is not None:
         rows["untrained"] = untrained.summary
     differences = [
-        _difference(measure, one, two)
-        for one, two in combinations(measures, 2)
-        for measure in one.samples
-        if measure in two.samples
+        _difference(measure, network, other)
+        for network, other in combinations(measures, 2)
+        for measure in network.samples
+        if measure in other.samples
     ]
     return Comparison(list(measures), rows, differences)
 
 
-def _shuffled(one: NetworkMeasures, generator: torch.Generator) -> Row:
-    dealt = shuffled_images(one.observations.labels, generator)
-    judgement = one.judge.measure_network(one.observations, one.categories, one.draws.rows, dealt=dealt)
-    return judged_row(judgement, one.judge, one.draws)
+def _shuffled(network: NetworkMeasures, generator: torch.Generator) -> Row:
+    dealt = shuffled_images(network.observations.labels, generator)
+    judgement = network.judge.measure_network(
+        network.observations, network.categories, network.draws.rows, dealt=dealt
+    )
+    return judged_row(judgement, network.judge, network.draws)
 
 
-def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Difference:
-    names = (measure, one.name, two.name)
-    paired = one.draws.key == two.draws.key and one.observations.names == two.observations.names
+def _difference(measure: str, first: NetworkMeasures, second: NetworkMeasures) -> Difference:
+    names = (measure, first.name, second.name)
+    paired = first.draws.key == second.draws.key and first.observations.names == second.observations.names
     if paired and measure == "accuracy":
-        return _accuracy_difference(one, two)
-    difference = one.samples[measure] - two.samples[measure]
+        return _accuracy_difference(first, second)
+    difference = first.samples[measure] - second.samples[measure]
     estimate, p = difference.estimate(), difference.p_value()
     test = "bootstrap over images" if len(difference.bootstrap) else "jackknife over images"
     interval = (estimate.value, estimate.low, estimate.high, estimate.n)
@@ -158,18 +166,18 @@ def _difference(measure: str, one: NetworkMeasures, two: NetworkMeasures) -> Dif
     return Difference(*names, *interval, p, test, paired, p == difference.bound, note)
 
 
-def _accuracy_difference(one: NetworkMeasures, two: NetworkMeasures) -> Difference:
-    answers = [network.observations.correct for network in (one, two)]
+def _accuracy_difference(first: NetworkMeasures, second: NetworkMeasures) -> Difference:
+    answers = [network.observations.correct for network in (first, second)]
     known = answers[0].isfinite() & answers[1].isfinite()
-    first, second = (correct[known].bool() for correct in answers)
-    estimate, p = paired_share_difference(first, second)
+    first_correct, second_correct = (correct[known].bool() for correct in answers)
+    estimate, p = paired_share_difference(first_correct, second_correct)
     interval = (estimate.value, estimate.low, estimate.high, estimate.n)
-    note, wrong = "", int((~first).sum())
-    if len(first) and torch.equal(first, second):
+    note, wrong = "", int((~first_correct).sum())
+    if len(first_correct) and torch.equal(first_correct, second_correct):
         note = f"both err on the same {wrong} images" if wrong > 1 else "both err on the same image"
         note = note if wrong else "neither errs on any image"
     test = "McNemar's exact test"
-    return Difference("accuracy", one.name, two.name, *interval, p, test, True, False, note)
+    return Difference("accuracy", first.name, second.name, *interval, p, test, True, False, note)
 
 
 def _table_row(name: str, kind: str, measures: Mapping[str, Estimate]) -> dict[str, object]:

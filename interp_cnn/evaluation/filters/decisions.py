@@ -53,32 +53,39 @@ def decision_figures(
     numbers = {shared[place] for place in _spread(len(shared), tested)}
     begun = seen = 0
     for batch, images in reader.batches():
-        mine = [number - begun for number in shared if begun <= number < begun + len(images)]
+        places = [number - begun for number in shared if begun <= number < begun + len(images)]
         begun += len(images)
-        if not mine:
+        if not places:
             continue
-        images, masks = images[mine], object_masks(batch)
-        masks = None if masks is None else masks[mine]
+        images, masks = images[places], object_masks(batch)
+        masks = None if masks is None else masks[places]
         targets = reader.answers(images)[1].argmax(1)
         for part in pieces(images):
             try:
-                found = by_first_that_works(reader.network, images[part], targets[part], layer=reader.layer)
+                contributions = by_first_that_works(
+                    reader.network, images[part], targets[part], layer=reader.layer
+                )
             except (Refusal, ValueError):
                 return {}
-            needed.append(filters_for(found.shares).double().cpu())
+            needed.append(filters_for(contributions.shares).double().cpu())
             if masks is not None:
                 field = reader.field(images.shape[1])
-                evidence = found.maps.clamp(min=0).sum(1).cpu()
+                evidence = contributions.maps.clamp(min=0).sum(1).cpu()
                 placed.append(torch.stack(on_object(evidence, masks[part].cpu(), field), 1))
-            for place in range(len(found.targets)):
+            for place in range(len(contributions.targets)):
                 if shared[seen + place] in numbers:
                     without = removal(
-                        reader.network, images[part][place], found, number=place, orders=0, alone=alone
+                        reader.network,
+                        images[part][place],
+                        contributions,
+                        number=place,
+                        orders=0,
+                        alone=alone,
                     )
                     gaps.append(without.area)
-                    shares = found.shares[place][without.tried.to(found.shares.device)]
+                    shares = contributions.shares[place][without.tried.to(contributions.shares.device)]
                     fidelities.append(rank_correlation(shares, without.drops))
-            seen += len(found.targets)
+            seen += len(contributions.targets)
     if not needed:  # images that can be read once only
         return {}
     counts = torch.cat(needed).where(torch.cat(needed) > 0, torch.nan)

@@ -108,9 +108,9 @@ class NetworkDissection:
     def _count(self, inside: Tensor, regions: Tensor, maps: Tensor, masks: Tensor) -> None:
         thresholds = self.thresholds
         if self.squares is not None:
-            found = self.squares.overlaps(maps, thresholds, masks)
-            inside += found[0]
-            regions += found[1]
+            overlaps = self.squares.overlaps(maps, thresholds, masks)
+            inside += overlaps[0]
+            regions += overlaps[1]
             return
         active = (maps.flatten(1).amax(dim=1) > thresholds).nonzero().flatten()  # no pixel exceeds all cells
         above = self.upsampled(maps[active]) > thresholds[active].reshape(-1, 1, 1)  # (M, H, W)

@@ -121,34 +121,43 @@ class Judge:
                 the interval would lie beside the estimate.
         """
         parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
-        own = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
+        instability = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
         constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
-        part_constant, offset, landmark, presence, spot = (own.clone() for _ in range(5))
+        part_constant, offset, landmark, presence, spot = (instability.clone() for _ in range(5))
         for category in categories[categories >= 0].unique().tolist():
             images, filters = self.labels == category, categories == category
-            mine = scores[images][:, filters], self.landmarks[images]
+            observed = scores[images][:, filters], self.landmarks[images]
             drawn = None if weights is None else weights[:, images]
-            own[:, :, filters] = instability_per_part(
+            instability[:, :, filters] = instability_per_part(
                 positions[images][:, filters],
-                *mine,
+                *observed,
                 drawn,
                 diagonal=self.diagonal,
                 top_images=self.top_images,
             )
             offset[:, :, filters], landmark[:, :, filters] = offset_spreads(
                 positions[images][:, filters],
-                *mine,
+                *observed,
                 drawn,
                 diagonal=self.diagonal,
                 top_images=self.top_images,
             )
-            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*mine, drawn)
+            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*observed, drawn)
             answers = positions[images][:, filters], scores[images][:, filters] > 0
-            presence[:, :, filters] = part_presence(*answers, mine[1], drawn, self.image_size)
+            presence[:, :, filters] = part_presence(*answers, observed[1], drawn, self.image_size)
             spot[:, :, filters] = presence_of_spots(
-                self.constants, mine[1], drawn, self.image_size
+                self.constants, observed[1], drawn, self.image_size
             ).unsqueeze(2)
-        return Judgement(mean_over_parts(own), constant, own, part_constant, offset, landmark, presence, spot)
+        return Judgement(
+            mean_over_parts(instability),
+            constant,
+            instability,
+            part_constant,
+            offset,
+            landmark,
+            presence,
+            spot,
+        )
 
     def measure_network(
         self,
@@ -219,14 +228,16 @@ class Judge:
         """(D,) the category with the smallest instability: the paper's rule, biased low for every network; -1
         for none.
         """
-        found = torch.full((int(self.labels.max()) + 1, scores.shape[1]), torch.inf, dtype=torch.float64)
+        instabilities = torch.full(
+            (int(self.labels.max()) + 1, scores.shape[1]), torch.inf, dtype=torch.float64
+        )
         for category in self.categories():
             images = self.labels == category
             answers = (positions[images], scores[images], self.landmarks[images])
-            found[category] = location_instability(
+            instabilities[category] = location_instability(
                 *answers, diagonal=self.diagonal, top_images=self.top_images
             ).nan_to_num(nan=torch.inf)
-        best = found.min(dim=0)
+        best = instabilities.min(dim=0)
         return best.indices.where(best.values.isfinite(), -1)
 
 

@@ -63,7 +63,7 @@ def landmark_errors(
         seed: of the halves; the same for networks that are to be compared.
     """
     shape = landmarks.shape[:2]
-    found = {
+    errors = {
         name: torch.full(shape, torch.nan, dtype=torch.float64) for name in LandmarkErrors.__annotations__
     }
     places = (positions.double() / diagonal).where(fires.unsqueeze(2), torch.nan).numpy()  # (N, D, 2)
@@ -79,8 +79,8 @@ def landmark_errors(
                 "constant": target.mean(axis=0),
             }
             for name, guess in guesses.items():
-                found[name][test, part] = torch.from_numpy(np.linalg.norm(guess - aims[test, part], axis=1))
-    return LandmarkErrors(**found)
+                errors[name][test, part] = torch.from_numpy(np.linalg.norm(guess - aims[test, part], axis=1))
+    return LandmarkErrors(**errors)
 
 
 def images_to_learn_from(landmarks: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -102,8 +102,8 @@ def few_best(places: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     centred = target - target.mean(axis=0)
     explained = []
-    for one in np.moveaxis(places, 1, 0):
-        inputs = one - one.mean(axis=0)
+    for filter_places in np.moveaxis(places, 1, 0):
+        inputs = filter_places - filter_places.mean(axis=0)
         guess = inputs @ np.linalg.lstsq(inputs, centred, rcond=None)[0]
         explained.append(float((guess**2).sum()))
     order = np.argsort(-np.array(explained), kind="stable")
@@ -123,9 +123,9 @@ def _halves(known: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[Tensor, 
         if len(members) < FEWEST:
             continue
         mixed = members[torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))]
-        one, two = mixed.tensor_split(2)
-        yield one, two
-        yield two, one
+        first, second = mixed.tensor_split(2)
+        yield first, second
+        yield second, first
 
 
 def _filled(learn: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

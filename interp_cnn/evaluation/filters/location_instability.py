@@ -90,15 +90,18 @@ def instability_per_part(
     spreads = positions.new_zeros(landmarks.shape[1], replicates, scores.shape[1], dtype=torch.float64)
     for part in range(landmarks.shape[1]):
         known = landmarks[:, part].isfinite().all(dim=1)
-        mine, places = positions[known], landmarks[known, part]
+        known_positions, places = positions[known], landmarks[known, part]
         if weights is None:
             chosen = strongest_images(scores[known], top_images)  # (m, D)
-            offset = mine.gather(0, chosen.unsqueeze(2).expand(-1, -1, 2)).double() - places[chosen].double()
+            offset = (
+                known_positions.gather(0, chosen.unsqueeze(2).expand(-1, -1, 2)).double()
+                - places[chosen].double()
+            )
             strongest = torch.hypot(offset[..., 0], offset[..., 1]) / diagonal
             spreads[part] = standard_deviation(strongest, torch.ones_like(strongest).unsqueeze(0))
             continue
         order = scores[known].argsort(dim=0, descending=True, stable=True)  # (n, D), strongest first
-        distances = landmark_distances(mine, places, diagonal)  # (n, D)
+        distances = landmark_distances(known_positions, places, diagonal)  # (n, D)
         chunks = selections(order, weights[:, known], top_images)
         spreads[part] = torch.cat(
             [standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
@@ -119,10 +122,14 @@ def instability_by_category(
     """Location instability (D, K) of every filter on the images of every category alone; `labels` is (N,)."""
     columns = []
     for category in range(categories):
-        mine = labels == category
+        of_category = labels == category
         columns.append(
             location_instability(
-                positions[mine], scores[mine], landmarks[mine], diagonal=diagonal, top_images=top_images
+                positions[of_category],
+                scores[of_category],
+                landmarks[of_category],
+                diagonal=diagonal,
+                top_images=top_images,
             )
         )
     return torch.stack(columns, dim=1)

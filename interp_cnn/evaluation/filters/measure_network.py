@@ -186,7 +186,7 @@ def measure_network(
     samples |= of_all_filters
 
     samples = {measure: figure.mean() for measure, figure in figures.items()} | samples
-    summary = {measure: one.estimate() for measure, one in samples.items()}
+    summary = {measure: sample.estimate() for measure, sample in samples.items()}
     summary["accuracy"] = share_of_hits(observed.correct)
     coverage = part_coverage(part, tracks, parts)
     table = _filter_table(observed, figures, categories, classes)
@@ -194,8 +194,8 @@ def measure_network(
         4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
     )
     table.insert(5, "tracks", tracks.tolist())
-    found = (categories, observed, judge, draws, samples, seen.mean_image, region_settings)
-    return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *found)
+    basis = (categories, observed, judge, draws, samples, seen.mean_image, region_settings)
+    return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *basis)
 
 
 def _categories(
@@ -209,8 +209,8 @@ def _categories(
     none.
     """
     if observed.landmarks.shape[1] != len(parts):
-        found = observed.landmarks.shape[1]
-        raise ValueError(f"parts names {len(parts)} parts; the images have {found} landmarks")
+        count = observed.landmarks.shape[1]
+        raise ValueError(f"parts names {len(parts)} parts; the images have {count} landmarks")
     (highest,) = observed.by_filter(
         lambda block: [strongest_category(block.scores, observed.labels, len(classes), background=background)]
     )

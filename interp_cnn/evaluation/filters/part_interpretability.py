@@ -77,21 +77,25 @@ class PartInterpretability:
         not shown.
         """
         thresholds = self.thresholds.reshape(-1, 1, 1)
-        own = {label: (self.categories == label).nonzero().flatten() for label in set(labels.tolist())}
-        own = {label: filters.to(maps.device) for label, filters in own.items()}
+        filters_by_label = {
+            label: (self.categories == label).nonzero().flatten() for label in set(labels.tolist())
+        }
+        filters_by_label = {label: filters.to(maps.device) for label, filters in filters_by_label.items()}
         for image, label, masks in zip(maps, labels.tolist(), part_masks, strict=True):
             group, self.seen = self.seen % GROUPS, self.seen + 1
-            mine = own[label]
-            if len(mine) == 0:
+            class_filters = filters_by_label[label]
+            if len(class_filters) == 0:
                 continue
-            valid = image[mine] > thresholds[mine]
+            valid = image[class_filters] > thresholds[class_filters]
             active = valid.flatten(1).any(dim=1)
             pieces = self.region.pieces(valid[active])
             counts = self.region.counts(masks.to(maps.device, non_blocking=True))
-            self._count(self.hits, self.images, group, (mine, active), pieces, counts)
+            self._count(self.hits, self.images, group, (class_filters, active), pieces, counts)
             if label in self.previous:
                 previous = self.previous[label]
-                self._count(self.null_hits, self.null_images, group, (mine, active), pieces, previous)
+                self._count(
+                    self.null_hits, self.null_images, group, (class_filters, active), pieces, previous
+                )
             self.previous[label] = counts
 
     def result(self) -> PartHits:
@@ -110,11 +114,11 @@ class PartInterpretability:
         pieces: Tensor,
         counts: Tensor,
     ) -> None:
-        mine, active = filters
+        class_filters, active = filters
         overlaps = intersection_over_union(pieces, counts, self.region.sizes.to(pieces))  # (M, P)
         shown = counts.any(dim=1)  # (P,)
-        hits[group, mine[active]] += ((overlaps > self.iou) & shown).int()
-        images[group, mine] += shown.int()
+        hits[group, class_filters[active]] += ((overlaps > self.iou) & shown).int()
+        images[group, class_filters] += shown.int()
 
 
 def intersection_over_union(pieces: Tensor, counts: Tensor, sizes: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def presence_of_spots(
     best = torch.cat(shares, dim=1).nan_to_num(nan=-1.0).argmax(dim=1)  # (P,)
     answers = spots[best].expand(len(landmarks), -1, 2)
     fires = torch.ones(answers.shape[:2], dtype=torch.bool)
-    found = part_presence(answers, fires, landmarks, weights, image_size)
-    return found.diagonal(dim1=0, dim2=2).T  # (P, R)
+    presence = part_presence(answers, fires, landmarks, weights, image_size)
+    return presence.diagonal(dim1=0, dim2=2).T  # (P, R)
 
 
 def best_presence(presence: Tensor) -> Tensor:
@@ -174,14 +174,14 @@ def share_of_strongest(
     """
     order = scores.argsort(dim=0, descending=True, stable=True)
     fires = scores > 0
-    found, kind = [], None
+    shares, kind = [], None
     for counts, chosen in selections(order, weights, strongest):
         counted = counts * fires.gather(0, chosen)  # (r, m, D)
         hits = torch.stack([(counted * some.gather(0, chosen)).sum(dim=1) for some in holds])  # (k, r, D)
         kind = hits[:, 0].argmax(dim=0) if kind is None else kind  # (D,)
         best = hits.gather(0, kind.expand(1, *hits.shape[1:])).squeeze(0)
-        found.append(best / counted.sum(dim=1))
-    return torch.cat(found)
+        shares.append(best / counted.sum(dim=1))
+    return torch.cat(shares)
 
 
 class PartStability:

@@ -100,8 +100,8 @@ class Reader:
         """Batches, and their images where the network lies."""
         for batch in self.loader:
             if tuple(batch.images.shape[2:]) != self.image_size:
-                found = tuple(batch.images.shape[2:])
-                raise ValueError(f"images are {found}; expected image_size {self.image_size}")
+                size = tuple(batch.images.shape[2:])
+                raise ValueError(f"images are {size}; expected image_size {self.image_size}")
             yield batch, batch.images.to(self.device, non_blocking=True)
 
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,16 +40,16 @@ class PeakOnPart:
             group, self.seen = self.seen % GROUPS, self.seen + 1
             if label not in self.spots:
                 continue
-            mine = self.categories == label
+            of_category = self.categories == label
             self.spots[label] += at_cells[place].T
             self.shown[label] += shown[place]
-            here, alive = cells[place, mine].long(), fires[place, mine].unsqueeze(1)
-            self.hits[group, mine] += (at_cells[place].T[here] & alive).int()
-            self.images[group, mine] += shown[place].int()
+            here, alive = cells[place, of_category].long(), fires[place, of_category].unsqueeze(1)
+            self.hits[group, of_category] += (at_cells[place].T[here] & alive).int()
+            self.images[group, of_category] += shown[place].int()
             if label in self.previous:
                 before, before_shown = self.previous[label]
-                self.null_hits[group, mine] += (before.T[here] & alive).int()
-                self.null_images[group, mine] += before_shown.int()
+                self.null_hits[group, of_category] += (before.T[here] & alive).int()
+                self.null_images[group, of_category] += before_shown.int()
             self.previous[label] = at_cells[place], shown[place]
 
     def result(self) -> PartHits:
@@ -61,9 +61,9 @@ class PeakOnPart:
 
     def best_spots(self) -> Tensor:
         """(D,) the share of the fixed cell and part that are best for each filter's category; NaN for none."""
-        found = torch.full((len(self.categories),), torch.nan, dtype=torch.float64)
+        best = torch.full((len(self.categories),), torch.nan, dtype=torch.float64)
         for label, hits in self.spots.items():
             shares = (hits / self.shown[label]).nan_to_num(nan=-1.0)
             if bool((self.shown[label] > 0).any()):
-                found[self.categories == label] = float(shares.max())
-        return found
+                best[self.categories == label] = float(shares.max())
+        return best

@@ -32,13 +32,13 @@ class RegionSetting:
         tail: share of cells above the threshold.
         cells: radius of the discs in cells, or "exact" for whole receptive fields.
         radius: the same in pixels; half the receptive field's larger side where it is exact.
-        found: counts of hits.
+        interpretability: counts of hits.
     """
 
     tail: float
     cells: int | str
     radius: float
-    found: PartInterpretability
+    interpretability: PartInterpretability
 
 
 class RegionSettings:
@@ -53,24 +53,28 @@ class RegionSettings:
         ]
         regions.append((EXACT, max(field.size) / 2, Boxes(field)))
         self.settings = [
-            RegionSetting(tail, cells, radius, PartInterpretability(found, categories, parts, region=region))
+            RegionSetting(
+                tail, cells, radius, PartInterpretability(threshold, categories, parts, region=region)
+            )
             for cells, radius, region in regions
-            for tail, found in thresholds.items()
+            for tail, threshold in thresholds.items()
         ]
 
     def update(self, maps: Tensor, labels: Tensor, part_masks: Tensor) -> None:
         """Add a batch, as `PartInterpretability.update`."""
         for setting in self.settings:
-            setting.found.update(maps, labels, part_masks)
+            setting.interpretability.update(maps, labels, part_masks)
 
     def table(self, *, resamples: int, seed: int) -> pandas.DataFrame:
         """One row per setting: tail, cells, radius, value with its interval, by_chance."""
         rows = []
         for setting in self.settings:
-            hits, null = setting.found.result(), setting.found.null()
+            hits, null = setting.interpretability.result(), setting.interpretability.null()
             draws = resampling(len(hits.hits), resamples=resamples, seed=seed)
             means = [each.best(draws)[0].nanmean(dim=1) for each in (hits, null)]
-            value, chance = (Sampled.from_rows(mean, draws, setting.found.seen).estimate() for mean in means)
+            value, chance = (
+                Sampled.from_rows(mean, draws, setting.interpretability.seen).estimate() for mean in means
+            )
             rows.append(
                 {
                     "tail": setting.tail,

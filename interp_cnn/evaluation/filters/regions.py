@@ -93,8 +93,8 @@ class Regions(ABC):
             )
         number = len(self.sizes)
         part, pixel = masks.flatten(1).nonzero(as_tuple=True)
-        found = self.piece_of.flatten().to(masks.device)[pixel] + number * part
-        return found.bincount(minlength=len(masks) * number).reshape(len(masks), number).float()
+        pieces = self.piece_of.flatten().to(masks.device)[pixel] + number * part
+        return pieces.bincount(minlength=len(masks) * number).reshape(len(masks), number).float()
 
     def __call__(self, valid: Tensor) -> Tensor:
         """(M, H, W) bool for `valid` (M, h, w) bool."""

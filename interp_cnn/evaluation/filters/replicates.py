@@ -152,11 +152,11 @@ def score_figures(seen: PassResult, categories: int, draws: Resampling, seed: in
         for measure, their in measures.values():
             yield torch.stack([measure(block.scores[row], their[row]) for row in rows])
 
-    found = seen.images.by_filter(of_block)
+    results = seen.images.by_filter(of_block)
     alive = seen.images.answers.heights > 0
     return {
         name: _jackknifed(values.where(alive, torch.nan), len(labels))
-        for name, values in zip(measures, found, strict=True)
+        for name, values in zip(measures, results, strict=True)
     }
 
 
@@ -180,10 +180,10 @@ def strongest_figures(
 
     names = ("class_purity", "class_purity_null", "part_purity")
     left_out = torch.stack([torch.ones(len(labels)), *(row.float() for row in _left_out(draws))])
-    *found, agreement = observed.by_filter(of_block)
+    *purities, agreement = observed.by_filter(of_block)
     figures = {
         name: FilterFigure.from_rows(values, draws, len(labels))
-        for name, values in zip(names, found, strict=True)
+        for name, values in zip(names, purities, strict=True)
     }
     return figures | {"label_agreement": _jackknifed(agreement, len(labels))}
 
@@ -259,7 +259,7 @@ def probe_figures(
     moving, stability = TranslationTest(categories), NoiseStability(categories)
     same_parts = PartStability(categories, observed.field.image_size)
     centres, columns = observed.field.cell_centres(), observed.field.grid[1]
-    copies = (one.answers.chunks() for one in (observed, viewed, disturbed))
+    copies = (observations.answers.chunks() for observations in (observed, viewed, disturbed))
     for (images, cells, scores), (_, moved, moved_scores), (_, noisy, noisy_scores) in zip(
         *copies, strict=True
     ):
@@ -287,23 +287,23 @@ def probe_figures(
 
 
 def mask_figures(
-    found: MaskResult, *, resamples: int, seed: int
+    result: MaskResult, *, resamples: int, seed: int
 ) -> tuple[dict[str, FilterFigure], dict[str, Sampled]]:
     """Part interpretability, positions on parts and dissection with their nulls; the network's unique detectors."""
-    interpretability, dissection = found.interpretability, found.dissection
+    interpretability, dissection = result.interpretability, result.dissection
     hits, null = interpretability.result(), interpretability.null()
     grouped = resampling(len(hits.hits), resamples=resamples, seed=seed)
     rows, _ = hits.best(grouped)
     overlaps, shifted = dissection.result(), dissection.null()
     regions = resampling(len(overlaps.parts), resamples=resamples, seed=seed)
     ious, null_ious = overlaps.ious(regions.rows), shifted.ious(regions.rows)
-    on_part, by_chance = (each.best(grouped)[0] for each in (found.peaks.result(), found.peaks.null()))
-    spots = found.peaks.best_spots()
+    on_part, by_chance = (each.best(grouped)[0] for each in (result.peaks.result(), result.peaks.null()))
+    spots = result.peaks.best_spots()
     figures = {
-        "peak_on_part": FilterFigure.from_rows(on_part, grouped, found.peaks.seen),
-        "peak_on_part_null": FilterFigure.from_rows(by_chance, grouped, found.peaks.seen),
+        "peak_on_part": FilterFigure.from_rows(on_part, grouped, result.peaks.seen),
+        "peak_on_part_null": FilterFigure.from_rows(by_chance, grouped, result.peaks.seen),
         "spot_on_part": FilterFigure(
-            spots, spots.new_zeros(0, len(spots)), spots.expand(2, -1), found.peaks.seen
+            spots, spots.new_zeros(0, len(spots)), spots.expand(2, -1), result.peaks.seen
         ),
         "part_interpretability": FilterFigure.from_rows(rows, grouped, interpretability.seen),
         "part_interpretability_null": FilterFigure.from_rows(

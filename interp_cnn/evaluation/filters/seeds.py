@@ -36,18 +36,19 @@ def seed_table(
     if len(measures) != len(seeds):
         raise ValueError(f"seeds has {len(seeds)} entries for {len(measures)} networks")
     figures: dict[tuple[str, int], dict[str, float]] = {}
-    for one, seed in zip(measures, seeds, strict=True):
-        if (one.kind, seed) in figures:
-            raise ValueError(f"two {one.kind} networks have seed {seed}; expected one of each")
-        figures[one.kind, seed] = {name: estimate.value for name, estimate in one.summary.items()}
+    for network, seed in zip(measures, seeds, strict=True):
+        if (network.kind, seed) in figures:
+            raise ValueError(f"two {network.kind} networks have seed {seed}; expected one of each")
+        figures[network.kind, seed] = {name: estimate.value for name, estimate in network.summary.items()}
     rows = []
-    for kind in dict.fromkeys(one.kind for one in measures):
-        own = {seed: values for (name, seed), values in figures.items() if name == kind}
-        theirs = {seed: figures[reference, seed] for seed in own if (reference, seed) in figures}
-        for measure in next(iter(own.values())):
-            mean = over_seeds([values.get(measure, math.nan) for values in own.values()])
+    for kind in dict.fromkeys(network.kind for network in measures):
+        of_kind = {seed: values for (name, seed), values in figures.items() if name == kind}
+        of_reference = {seed: figures[reference, seed] for seed in of_kind if (reference, seed) in figures}
+        for measure in next(iter(of_kind.values())):
+            mean = over_seeds([values.get(measure, math.nan) for values in of_kind.values()])
             pairs = [
-                own[seed].get(measure, math.nan) - theirs[seed].get(measure, math.nan) for seed in theirs
+                of_kind[seed].get(measure, math.nan) - of_reference[seed].get(measure, math.nan)
+                for seed in of_reference
             ]
             gap = over_seeds([] if kind == reference else pairs)
             rows.append(
@@ -73,8 +74,8 @@ def seed_markdown(table: pd.DataFrame, measures: Sequence[str]) -> str:
     for kind, group in table.groupby("kind", sort=False):
         cells = []
         for measure in measures:
-            found = group[group["measure"] == measure]
-            cells.append(_cell(found.iloc[0]) if len(found) else "")
+            entry = group[group["measure"] == measure]
+            cells.append(_cell(entry.iloc[0]) if len(entry) else "")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

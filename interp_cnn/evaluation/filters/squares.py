@@ -50,11 +50,11 @@ class Squares:
         there, counts = places.unique_consecutive(return_counts=True)
         blocks = zip(above.split(counts.tolist()), there.tolist(), strict=True)
         inside = [block @ masks[place] for block, place in blocks]
-        found = torch.zeros(len(maps), masks.shape[2] + 1, dtype=torch.float64, device=maps.device)
+        pixels = torch.zeros(len(maps), masks.shape[2] + 1, dtype=torch.float64, device=maps.device)
         if inside:
             both = torch.cat([torch.cat(inside), above.sum(1, keepdim=True)], 1)
-            found.index_add_(0, filters, both.double())
-        return found[:, :-1], found[:, -1]
+            pixels.index_add_(0, filters, both.double())
+        return pixels[:, :-1], pixels[:, -1]
 
 
 def _strips(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,8 +71,8 @@ def _strips(weights: Tensor) -> tuple[Tensor, Tensor]:
     strip = torch.where(between | (first > 0), first + 1, 0)  # a pixel on a cell hangs on that one alone
     numbers = strip.bincount(minlength=cells + 1)
     pixels = torch.full((cells + 1, int(numbers.max())), -1)
-    own = torch.full((*pixels.shape, 2), torch.nan)
+    pixel_weights = torch.full((*pixels.shape, 2), torch.nan)
     for number, padded in enumerate(F.pad(weights, (1, 1)).unfold(1, 2, 1).unbind(1)):
         here = (strip == number).nonzero().flatten()
-        pixels[number, : len(here)], own[number, : len(here)] = here, padded[here]
-    return pixels, own
+        pixels[number, : len(here)], pixel_weights[number, : len(here)] = here, padded[here]
+    return pixels, pixel_weights

@@ -50,9 +50,9 @@ def tracking_gain(
     constant is perfect and the filter is not.
     """
     options = {"diagonal": diagonal, "top_images": top_images}
-    own = location_instability(positions, scores, landmarks, **options)
+    instability = location_instability(positions, scores, landmarks, **options)
     constant, _ = best_constant(scores, landmarks, cells, **options)
-    return gain_over(own, constant)
+    return gain_over(instability, constant)
 
 
 def gain_over(instability: Tensor, baseline: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     spread_a, spread_b = local_mean(a * a) - mean_a**2, local_mean(b * b) - mean_b**2
     together = local_mean(a * b) - mean_a * mean_b
     c1, c2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
-    found = (2 * mean_a * mean_b + c1) * (2 * together + c2)
-    return (found / ((mean_a**2 + mean_b**2 + c1) * (spread_a + spread_b + c2))).mean((1, 2))
+    numerator = (2 * mean_a * mean_b + c1) * (2 * together + c2)
+    return (numerator / ((mean_a**2 + mean_b**2 + c1) * (spread_a + spread_b + c2))).mean((1, 2))
 
 
 def _scaled(maps: Tensor) -> Tensor:

@@ -109,30 +109,30 @@ def removed_relevance(maps: Tensor, subsets: Tensor) -> Tensor:
     return maps.flatten(1).double() @ subsets.flatten(1).double().T
 
 
-def sensitivity_n(maps: Tensor, found: Removals) -> Tensor:
+def sensitivity_n(maps: Tensor, removals_of_images: Removals) -> Tensor:
     """Pearson correlation over the sets between relevance and drop, (B,); NaN where one of them does not vary."""
     relevance, drops = (
         values - values.mean(1, keepdim=True)
-        for values in (removed_relevance(maps, found.subsets), found.drops)
+        for values in (removed_relevance(maps, removals_of_images.subsets), removals_of_images.drops)
     )
     norms = relevance.norm(dim=1) * drops.norm(dim=1)
     return torch.where(norms > 0, (relevance * drops).sum(1) / norms, torch.nan)
 
 
-def infidelity(maps: Tensor, found: Removals, *, scaled: bool = False) -> Tensor:
+def infidelity(maps: Tensor, removals_of_images: Removals, *, scaled: bool = False) -> Tensor:
     """Mean squared difference between relevance and drop over the sets, (B,).
 
     Args:
         maps: (B, H, W), each pixel's contribution to the logit.
-        found: the sets and their drops.
+        removals_of_images: the sets and their drops.
         scaled: compare the best multiple of the map, so that units do not matter (the paper's normalisation).
     """
-    relevance = removed_relevance(maps, found.subsets)
+    relevance = removed_relevance(maps, removals_of_images.subsets)
     if scaled:
         power = relevance.square().sum(1, keepdim=True)
-        factor = (relevance * found.drops).sum(1, keepdim=True) / power
+        factor = (relevance * removals_of_images.drops).sum(1, keepdim=True) / power
         relevance = relevance * torch.where(power > 0, factor, 0.0)
-    return (relevance - found.drops).square().mean(1)
+    return (relevance - removals_of_images.drops).square().mean(1)
 
 
 @torch.no_grad()

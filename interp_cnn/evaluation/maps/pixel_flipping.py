@@ -61,8 +61,8 @@ class Regions:
 
     def sums(self, maps: Tensor) -> Tensor:
         """The sum over each region: (B, H, W) -> (B, L), in double precision."""
-        found = maps.new_zeros(len(maps), self.count, dtype=torch.float64)
-        return found.index_add_(1, self.of_pixel.flatten().to(maps.device), maps.flatten(1).double())
+        sums = maps.new_zeros(len(maps), self.count, dtype=torch.float64)
+        return sums.index_add_(1, self.of_pixel.flatten().to(maps.device), maps.flatten(1).double())
 
 
 def most_relevant_first(values: Tensor, *, draws: int = TIE_DRAWS, seed: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def most_relevant_first(values: Tensor, *, draws: int = TIE_DRAWS, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     half = [torch.randperm(values.shape[1], generator=generator) for _ in range(draws // 2)]
     orders = []
-    for first in (permutation for one in half for permutation in (one, one.flip(0))):
+    for first in (permutation for drawn in half for permutation in (drawn, drawn.flip(0))):
         first = first.to(values.device)
         orders.append(first[values[:, first].argsort(dim=1, descending=True, stable=True)])
     ordered = values.gather(1, orders[0])
@@ -156,10 +156,12 @@ def score_curves(
             image = image.to(images.device)
             for sample in range(fill.samples):
                 answers = logits_of_images(network, fill(images[image], hidden, sample))
-                own = targets[image]
+                classes = targets[image]
                 here = slice(start, start + len(image))
-                logits[here] += target_logits(answers, own).double() / fill.samples
-                chances[here] += target_logits(answers, own).sub(answers.logsumexp(1)).exp() / fill.samples
+                logits[here] += target_logits(answers, classes).double() / fill.samples
+                chances[here] += (
+                    target_logits(answers, classes).sub(answers.logsumexp(1)).exp() / fill.samples
+                )
     return Curves(*(_over_orders(values, new.to(values.device)) for values in (logits, chances)))
 
 

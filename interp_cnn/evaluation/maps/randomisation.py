@@ -73,16 +73,18 @@ def randomisation_check(
     """
     generator = generator or torch.Generator().manual_seed(0)
     before = relevance(network, images, targets)
-    found = []
+    similarities = []
     for name, other in shuffled_networks(network, cascading=cascading, generator=generator):
         after = relevance(other, images, targets)
-        found.append(Similarity(name, rank_correlation(before, after), structural_similarity(before, after)))
-    return found
+        similarities.append(
+            Similarity(name, rank_correlation(before, after), structural_similarity(before, after))
+        )
+    return similarities
 
 
-def depends_on_the_network(found: list[Similarity], *, most: float = STILL_ALIKE) -> bool:
+def depends_on_the_network(similarities: list[Similarity], *, most: float = STILL_ALIKE) -> bool:
     """Whether the maps of the last, most shuffled network rank the pixels differently (mean over the images).
 
     A map that became constant ranks nothing: it counts as changed.
     """
-    return bool(found[-1].rank.nan_to_num(0.0).mean() < most)
+    return bool(similarities[-1].rank.nan_to_num(0.0).mean() < most)

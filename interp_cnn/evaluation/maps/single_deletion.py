@@ -52,8 +52,10 @@ def patch_drops(
     images, targets = check_question(images, targets)
     side = patch_size((images.shape[2], images.shape[3]), patches)
     drops = occlusion_drops(network, images, window=side, stride=side, fill=fill)
-    own = drops[torch.arange(len(images), device=drops.device), targets.to(drops.device), :patches, :patches]
-    return own.flatten(1).double().cpu()
+    target_drops = drops[
+        torch.arange(len(images), device=drops.device), targets.to(drops.device), :patches, :patches
+    ]
+    return target_drops.flatten(1).double().cpu()
 
 
 def patch_sums(maps: Tensor, patches: int = PATCHES) -> Tensor:
@@ -80,7 +82,7 @@ def single_deletion(maps: Tensor, drops: Tensor) -> Tensor:
     """
     patches = round(drops.shape[1] ** 0.5)
     sums = patch_sums(maps, patches).to(drops.device)
-    told = rank_correlation(sums[:, None], drops[:, None].double())
+    correlation = rank_correlation(sums[:, None], drops[:, None].double())
     even = (sums == sums[:, :1]).all(1)
     varied = (drops != drops[:, :1]).any(1)
-    return torch.where(varied, torch.where(even, 0.0, told), torch.nan)
+    return torch.where(varied, torch.where(even, 0.0, correlation), torch.nan)
