@@ -61,8 +61,8 @@ def test_values_and_gradients_are_finite_at_extreme_activations(dtype, peak):
     maps = maps_of(1, peak=peak).to(dtype).requires_grad_()
     beta = torch.tensor(4.0)
     for gradient in GRADIENTS:
-        own = torch.tensor([[True], [False], [True], [False], [True]]).expand(5, 3)
-        options = {"positions": peak_positions(maps.detach()), "own": own}
+        members = torch.tensor([[True], [False], [True], [False], [True]]).expand(5, 3)
+        options = {"positions": peak_positions(maps.detach()), "members": members}
         found = layer_information(maps, beta, LayerInformation(torch.ones(3), gradient=gradient, **options))
         (slope,) = torch.autograd.grad(found.value.sum(), maps)
         assert found.value.isfinite().all() and slope.isfinite().all(), gradient
@@ -188,7 +188,7 @@ class Claimed(torch.autograd.Function):
         return gradient, None, None
 
 
-OWN = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
+MEMBERS = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
 
 
 def frozen_information(scores, log_partition):
@@ -208,13 +208,13 @@ def test_the_modes_of_eq_4_pass_gradcheck_as_derivatives_of_what_they_hold_froze
     log_partition = held.logsumexp(0) - math.log(5)
     moves = torch.ones_like(held, dtype=torch.bool)
     if gradient == "target_template":
-        moves = torch.nn.functional.one_hot(torch.where(OWN, positions, 12), 13).bool()
+        moves = torch.nn.functional.one_hot(torch.where(MEMBERS, positions, 12), 13).bool()
 
     def objective(maps):
         return frozen_information(torch.where(moves, template_scores(maps, bank), held), log_partition)
 
     def value(maps):
-        return layer(maps, gradient, own=OWN, positions=positions).value
+        return layer(maps, gradient, members=MEMBERS, positions=positions).value
 
     assert torch.allclose(objective(base), value(base))
     assert torch.autograd.gradcheck(lambda maps: Claimed.apply(maps, objective, value), base.requires_grad_())
@@ -232,14 +232,14 @@ def test_the_released_code_passes_gradcheck_as_the_derivative_of_what_it_holds_f
 
     foreign = scores_at(base, positions.flip(0, 1)).logsumexp(0) - math.log(5)
     silent = (-base.sum((2, 3))).logsumexp(0) - math.log(5)
-    own = OWN.double()
+    positives = MEMBERS.double()
     norms = {}
 
     def objective(maps):
         terms = []
         for key, scores, log_partition, members, share in (
-            ("own", scores_at(maps, positions), foreign, own, density),
-            ("other", -maps.sum((2, 3)), silent, 1 - own, 1 - density),
+            ("own", scores_at(maps, positions), foreign, positives, density),
+            ("other", -maps.sum((2, 3)), silent, 1 - positives, 1 - density),
         ):
             held = scores.detach()
             strength = held.exp() * (held - log_partition + 1)
@@ -248,7 +248,7 @@ def test_the_released_code_passes_gradcheck_as_the_derivative_of_what_it_holds_f
         return (terms[0] + terms[1]).mean(0)
 
     def value(maps):
-        return layer(maps, "released_code", own=OWN, positions=positions).value
+        return layer(maps, "released_code", members=MEMBERS, positions=positions).value
 
     objective(base)  # takes the normalisation where it is held
     assert torch.autograd.gradcheck(lambda maps: Claimed.apply(maps, objective, value), base.requires_grad_())
@@ -290,24 +290,24 @@ def test_frozen_partition_equals_finite_differences_at_fixed_z():
 
 def test_target_template_keeps_one_template_of_eq_4():
     maps = maps_of(11).requires_grad_()
-    own = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
+    members = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
     positions = peak_positions(maps.detach())
-    found = layer(maps, "target_template", own=own, positions=positions)
+    found = layer(maps, "target_template", members=members, positions=positions)
     (slope,) = torch.autograd.grad(found.value.sum(), maps)
     bank = part_templates(3, 4, dtype=torch.float64).numpy()
     for d in range(3):
         p = reference.Likelihoods(maps[:, d].detach().numpy(), bank)
         for x in range(5):
-            t = int(positions[x, d]) if own[x, d] else 12
+            t = int(positions[x, d]) if members[x, d] else 12
             factor = p.prior[t] * p.given[x][t] * (p.score[x][t] - math.log(p.partition[t] * p.image[x]))
             np.testing.assert_allclose(slope[x, d], factor * bank[t], atol=1e-12)
 
 
 def test_the_released_codes_update_equals_its_literal_loops():
     maps = maps_of(12).requires_grad_()
-    own = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
+    members = torch.tensor([[True], [True], [False], [False], [True]]).expand(5, 3)
     positions = peak_positions(maps.detach(), position="centroid")
-    found = layer(maps, "released_code", own=own, positions=positions)
+    found = layer(maps, "released_code", members=members, positions=positions)
     (slope,) = torch.autograd.grad(found.value.sum(), maps)
     bank = part_templates(3, 4, dtype=torch.float64).numpy()
     x = maps.detach().numpy()
@@ -342,10 +342,10 @@ def test_the_papers_approximation_points_along_the_exact_gradient_on_strong_part
     maps = (part_templates(14, 14, dtype=torch.float64)[places].clamp(min=0) * activation).unsqueeze(1)
     maps.requires_grad_()
     gain = torch.tensor([tau], dtype=torch.float64)
-    own = torch.ones(32, 1, dtype=torch.bool)
+    members = torch.ones(32, 1, dtype=torch.bool)
     slopes = [
         torch.autograd.grad(
-            layer(maps, mode, gain=gain, own=own, positions=peak_positions(maps.detach())).value, maps
+            layer(maps, mode, gain=gain, members=members, positions=peak_positions(maps.detach())).value, maps
         )[0].flatten()
         for mode in ("frozen_partition", "target_template")
     ]

@@ -123,10 +123,10 @@ class Cub200(PartSet):
         column_of = {
             number: self.parts.index(_part(name, merge_sides)) for number, name in part_names.items()
         }
-        for image, found in _visible(root / "parts" / "part_locs.txt", files, column_of).items():
+        for image, points_of_parts in _visible(root / "parts" / "part_locs.txt", files, column_of).items():
             if image in places:
                 at = places[image]
-                for part, points in found.items():
+                for part, points in points_of_parts.items():
                     if len(points) == 1:
                         self.landmarks[at, part] = self._in_cut(points[0], cuts[at])
 
@@ -171,7 +171,7 @@ def _lines(path: Path, fields: int) -> list[_Record]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
-    found = []
+    records = []
     for line, content in enumerate(text.splitlines(), 1):
         if not content.strip():
             continue
@@ -182,53 +182,53 @@ def _lines(path: Path, fields: int) -> list[_Record]:
                 if content.isprintable()
                 else f"{where}: {content!r} has characters that cannot be printed"
             )
-        found.append(_Record([value.strip() for value in values], where))
-    if not found:
+        records.append(_Record([value.strip() for value in values], where))
+    if not records:
         raise ValueError(f"{path}: the file has no line; it is damaged, copy it again")
-    return found
+    return records
 
 
 def _records(path: Path, *, fields: int) -> dict[int, _Record]:
     """What stands behind each number of a file, as so many fields."""
-    found: dict[int, _Record] = {}
+    records: dict[int, _Record] = {}
     for values, where in _lines(path, fields + 1):
         number = _whole(values[0], where)
-        if number in found:
+        if number in records:
             raise ValueError(f"{where}: number {number} stands in a line before; expected each once")
-        found[number] = _Record(values[1:], where)
-    return found
+        records[number] = _Record(values[1:], where)
+    return records
 
 
 def _numbers(
     path: Path, allowed: Mapping[int, object] | Sequence[int], *, of: Mapping[int, object]
 ) -> dict[int, int]:
     """One number for each image."""
-    found = {}
+    numbers = {}
     for image, (fields, where) in _records(path, fields=1).items():
-        found[image] = _whole(fields[0], where)
-        if found[image] not in allowed:
+        numbers[image] = _whole(fields[0], where)
+        if numbers[image] not in allowed:
             known = sorted(allowed)
             raise ValueError(f"{where}: {fields[0]}, expected a number from {known[0]} to {known[-1]}")
-    _check_all(path, found, of)
-    return found
+    _check_all(path, numbers, of)
+    return numbers
 
 
 def _boxes(path: Path, files: Mapping[int, object]) -> dict[int, tuple[float, ...]]:
     """(x, y, width, height) for each image."""
-    found = {}
+    boxes = {}
     for image, (fields, where) in _records(path, fields=4).items():
-        found[image] = _reals(fields, where)
-        if not min(found[image][2:]) > 0:
+        boxes[image] = _reals(fields, where)
+        if not min(boxes[image][2:]) > 0:
             raise ValueError(f"{where}: a box of {fields[2]} x {fields[3]} pixels, expected more than 0")
-    _check_all(path, found, files)
-    return found
+    _check_all(path, boxes, files)
+    return boxes
 
 
 def _visible(
     path: Path, files: Mapping[int, object], column_of: Mapping[int, int]
 ) -> dict[int, dict[int, list[tuple[float, float]]]]:
     """The points (x, y) of every visible part, by image and column."""
-    found: dict[int, dict[int, list[tuple[float, float]]]] = {}
+    points_of_images: dict[int, dict[int, list[tuple[float, float]]]] = {}
     for (image_text, part_text, x, y, visible), where in _lines(path, 5):
         image, part = _whole(image_text, where), _whole(part_text, where)
         if image not in files or part not in column_of or visible not in ("0", "1"):
@@ -237,16 +237,16 @@ def _visible(
                 "of parts.txt, and 0 or 1"
             )
         if visible == "1":
-            points = found.setdefault(image, {}).setdefault(column_of[part], [])
+            points = points_of_images.setdefault(image, {}).setdefault(column_of[part], [])
             points.append((_reals([x], where)[0], _reals([y], where)[0]))
-    return found
+    return points_of_images
 
 
-def _check_all(path: Path, found: Mapping[int, object], files: Mapping[int, object]) -> None:
-    missing = [image for image in files if image not in found]
+def _check_all(path: Path, numbered: Mapping[int, object], files: Mapping[int, object]) -> None:
+    missing = [image for image in files if image not in numbered]
     if missing:
         raise ValueError(f"{path}: no line for image {missing[0]} of images.txt; expected one for each")
-    unknown = [image for image in found if image not in files]
+    unknown = [image for image in numbered if image not in files]
     if unknown:
         raise ValueError(f"{path}: image {unknown[0]} is not in images.txt; the files do not belong together")
 
@@ -296,11 +296,13 @@ def _chosen(
         by_name = {name: number for number, name in species.items()}
         asked = [categories] if isinstance(categories, str | int) else categories
         chosen = []
-        for one in asked:
-            number = int(one) if str(one).isdigit() else by_name.get(_readable(str(one)))
+        for category in asked:
+            number = int(category) if str(category).isdigit() else by_name.get(_readable(str(category)))
             if number not in species:
-                near = difflib.get_close_matches(_readable(str(one)), by_name, 3, 0.4) or list(by_name)[:3]
-                raise ValueError(f"categories: {path} has no {one!r}; nearest: {', '.join(near)}")
+                near = (
+                    difflib.get_close_matches(_readable(str(category)), by_name, 3, 0.4) or list(by_name)[:3]
+                )
+                raise ValueError(f"categories: {path} has no {category!r}; nearest: {', '.join(near)}")
             chosen.append(number)
         chosen = list(dict.fromkeys(chosen))
     if len(chosen) < 2:

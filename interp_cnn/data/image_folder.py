@@ -195,8 +195,8 @@ def _files(root: Path, *, aloud: bool) -> list[_File]:
         if not folders:
             raise FileNotFoundError(f"{top}: expected a folder of images per class, there is none")
         for folder in folders:
-            pictures, beside = pictures_in(folder)
-            others += beside
+            pictures, left_out = pictures_in(folder)
+            others += left_out
             if not pictures:
                 raise ValueError(f"{printable(str(folder))}: no image ({', '.join(SUFFIXES)}) in this class")
             above = printable(folder.relative_to(root).as_posix())
@@ -220,13 +220,13 @@ def _tops(root: Path, *, aloud: bool) -> dict[str | None, Path]:
     A folder called like a side is one when it holds folders: a class may be called train, and holds images.
     """
     named: dict[str, list[Path]] = {side: [] for side in SIDE_NAMES}
-    beside = []
+    others = []
     for folder in subfolders(root):
         called = next((side for side, names in SIDE_NAMES.items() if folder.name.lower() in names), None)
         if called is not None and (subfolders(folder) or not any(folder.iterdir())):
             named[called].append(folder)
         else:
-            beside.append(folder.name)
+            others.append(folder.name)
     if not any(named.values()):
         return {None: root}
     for side, folders in named.items():
@@ -237,7 +237,7 @@ def _tops(root: Path, *, aloud: bool) -> dict[str | None, Path]:
                 f"expected {' or '.join(SIDE_NAMES[side])} beside it, or a folder of images per class"
             )
         folders.sort(key=lambda folder: SIDE_NAMES[side].index(folder.name.lower()))
-    unused = [folder.name for folders in named.values() for folder in folders[1:]] + beside
+    unused = [folder.name for folders in named.values() for folder in folders[1:]] + others
     if unused and aloud:
         used = " and ".join(folders[0].name for folders in named.values())
         log.warning("data.root=%s: %s are used, %s not", root, used, printable(", ".join(unused)))

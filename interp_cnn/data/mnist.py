@@ -111,27 +111,27 @@ def read_idx(path: Path, *, axes: int) -> NDArray[np.uint8]:
         ValueError: if the file is damaged or of another kind.
     """
     packed = path.with_name(f"{path.name}.gz")
-    found = packed if packed.is_file() else path
-    if not found.is_file():
+    source = packed if packed.is_file() else path
+    if not source.is_file():
         raise FileNotFoundError(
             f"{packed}: no such file; root should be the folder above {path.parent.parent.name}/raw, "
             "or download=true fetches the files"
         )
     try:
-        with gzip.open(found) if found == packed else found.open("rb") as file:
+        with gzip.open(source) if source == packed else source.open("rb") as file:
             header = file.read(4 + 4 * axes)
             if len(header) < 4 + 4 * axes or header[:4] != bytes([0, 0, 8, axes]):
-                raise ValueError(f"{found}: not an IDX file of bytes with {axes} axes")
+                raise ValueError(f"{source}: not an IDX file of bytes with {axes} axes")
             shape = struct.unpack(f">{axes}I", header[4:])
             if shape[0] > MOST or any(side > 1024 for side in shape[1:]):
-                raise ValueError(f"{found}: the header promises {'x'.join(map(str, shape))} values")
+                raise ValueError(f"{source}: the header promises {'x'.join(map(str, shape))} values")
             count = int(np.prod(shape, dtype=np.int64))
             values = file.read(count + 1)  # one more than there should be, and no more of a file that grows
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{found}: the file is corrupt or truncated ({error})") from error
+        raise ValueError(f"{source}: the file is corrupt or truncated ({error})") from error
     if len(values) != count:
         kind = "more" if len(values) > count else "less"
-        raise ValueError(f"{found}: {kind} data than the {count} bytes of its header")
+        raise ValueError(f"{source}: {kind} data than the {count} bytes of its header")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
 

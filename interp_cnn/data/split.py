@@ -136,8 +136,8 @@ def _components(*columns: Sequence[str]) -> list[int]:
         seen: dict[str, int] = {}
         for index, value in enumerate(values):
             if value:
-                one, other = first(seen.setdefault(value, index)), first(index)
-                root[max(one, other)] = min(one, other)
+                earlier, other = first(seen.setdefault(value, index)), first(index)
+                root[max(earlier, other)] = min(earlier, other)
     return [first(index) for index in range(len(root))]
 
 

@@ -172,17 +172,17 @@ def followed(
         for images, side in ((train, now.train), (val, now.val))
         for index, (name, label, content, shown, look) in enumerate(side.rows)
     ]
-    found, left = _paired(record, there)
-    if not any(found.values()):
+    paired, left = _paired(record, there)
+    if not any(paired.values()):
         return *_another_set(record, train, val), None
     differences = Differences(new=[image.name for image in left])
-    judging = Selection(_chosen(record, "val", found, differences), record.classes, like=train)
-    learning = Selection(_chosen(record, "train", found, differences), record.classes, like=train)
+    judging = Selection(_chosen(record, "val", paired, differences), record.classes, like=train)
+    learning = Selection(_chosen(record, "train", paired, differences), record.classes, like=train)
     return learning, judging, differences
 
 
 def _chosen(
-    record: SplitRecord, side_name: str, found: dict[str, dict[int, _Image]], differences: Differences
+    record: SplitRecord, side_name: str, paired: dict[str, dict[int, _Image]], differences: Differences
 ) -> list[tuple[PartSet, int, int]]:
     """Set, index and label of the images of one side, in the order of the record; notes what differs.
 
@@ -194,11 +194,11 @@ def _chosen(
     others = {*other.contents, *other.shown}
     out = differences.trained_on if side_name == "val" else differences.judged_by
     if side_name == "train":
-        others.update(*((image.content, image.shown) for image in found["val"].values()))
+        others.update(*((image.content, image.shown) for image in paired["val"].values()))
     number = {name: label for label, name in enumerate(record.classes)}
     chosen = []
     for place, (name, label, content, shown, _) in enumerate(side.rows):
-        image = found[side_name].get(place)
+        image = paired[side_name].get(place)
         if image is None:
             differences.missing.append(name)
             continue
@@ -259,12 +259,12 @@ def _paired(
     """
     known = {image.label for image in there}
     gone = [name not in known for name in record.classes]
-    found: dict[str, dict[int, _Image]] = {side: {} for side in SIDES}
+    paired: dict[str, dict[int, _Image]] = {side: {} for side in SIDES}
     left, copies = list(there), dict[_Image, None]()
     for key in (_name_and_content, _content, _shown, None, _name, _stem):
         if key is None:
-            copies = _pair_by_looks(record, left, found, gone)
-            left = [image for image in _not_in(found, left) if image not in copies]
+            copies = _pair_by_looks(record, left, paired, gone)
+            left = [image for image in _not_in(paired, left) if image not in copies]
             continue
         waiting: dict[object, list[_Image]] = defaultdict(list)
         for image in reversed(left):
@@ -280,17 +280,17 @@ def _paired(
             if key is _stem and len(wanted) > 1:  # a.png and a.jpg: nobody knows which became a.bmp
                 continue
             for side_name, place in wanted:
-                if place in found[side_name] or not images:
+                if place in paired[side_name] or not images:
                     continue
                 label = getattr(record, side_name).labels[place]
                 if images[-1].label in record.classes or gone[label]:
-                    found[side_name][place] = images.pop()
-        left = _not_in(found, left)
-    return found, [*left, *copies]
+                    paired[side_name][place] = images.pop()
+        left = _not_in(paired, left)
+    return paired, [*left, *copies]
 
 
 def _pair_by_looks(
-    record: SplitRecord, left: Sequence[_Image], found: dict[str, dict[int, _Image]], gone: Sequence[bool]
+    record: SplitRecord, left: Sequence[_Image], paired: dict[str, dict[int, _Image]], gone: Sequence[bool]
 ) -> dict[_Image, None]:
     """Add images that are left to those found, by their looks; returns those that look like one which is found."""
     copies, looks = dict[_Image, None](), [*record.train.looks, *record.val.looks]
@@ -298,15 +298,15 @@ def _pair_by_looks(
     for number, known in recognised([image.look for image in left], looks).items():
         (side_name, place), image = places[known], left[number]
         label = getattr(record, side_name).labels[place]
-        if place in found[side_name]:
+        if place in paired[side_name]:
             copies[image] = None
         elif image.label in record.classes or gone[label]:
-            found[side_name][place] = image
+            paired[side_name][place] = image
     return copies
 
 
-def _not_in(found: dict[str, dict[int, _Image]], images: Sequence[_Image]) -> list[_Image]:
-    taken = {image for side in found.values() for image in side.values()}
+def _not_in(paired: dict[str, dict[int, _Image]], images: Sequence[_Image]) -> list[_Image]:
+    taken = {image for side in paired.values() for image in side.values()}
     return [image for image in images if image not in taken]
 
 

@@ -43,14 +43,14 @@ class AuxiliaryLoss:
         self.maps = self.loss = None  # nothing is held while the layers below go back
         if maps is None or loss is None or self.ratio == 0:
             return task
-        (own,) = torch.autograd.grad(loss, maps)
-        squares = torch.stack([one.float().square().sum() for one in (task, own)])
+        (gradient,) = torch.autograd.grad(loss, maps)
+        squares = torch.stack([tensor.float().square().sum() for tensor in (task, gradient)])
         norms = sum_over_ranks(squares).sqrt()  # of all processes' images
         weight = self.ratio * norms[0] / norms[1]
         # on the device: to ask here would make the host wait for it in every step
         pulls = weight < torch.inf  # NaN and infinity do not
         self.weight = weight.nan_to_num(0, 0, 0)
-        return torch.where(pulls, own.mul_(weight).add_(task), task)
+        return torch.where(pulls, gradient.mul_(weight).add_(task), task)
 
 
 class _Pulled(torch.autograd.Function):

@@ -170,7 +170,9 @@ def build_network(
     if which.kind == "factory":
         _check_logits(body.module, which.spec, num_classes, (seen, *image_size), output)
     known = statistics or body.statistics or (_per_channel(mean, seen), _per_channel(std, seen))
-    normalise = Normalise(*(_per_channel(one, seen) if len(set(one)) == 1 else one for one in known))
+    normalise = Normalise(
+        *(_per_channel(values, seen) if len(set(values)) == 1 else values for values in known)
+    )
     if trunk == "auto":
         trunk = None if weights is None or layers is not None else default_cut(body.module, image_size).layer
     pixels = None if statistics is not None else body.pixels
@@ -260,11 +262,11 @@ def _check_logits(
         ) from error
     finally:
         body.train(was_training)
-    found = picked(answer, output)
-    if not isinstance(found, Tensor) or found.shape != (2, num_classes):
+    logits = picked(answer, output)
+    if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
         raise ValueError(
-            f"model.name={spec} answers two images with {described(found)}; expected (2, {num_classes}), one logit per "
-            f"class{hint(found, 'model.output')}: a factory is called with num_classes, where it takes it"
+            f"model.name={spec} answers two images with {described(logits)}; expected (2, {num_classes}), one logit "
+            f"per class{hint(logits, 'model.output')}: a factory is called with num_classes, where it takes it"
         )
 
 

@@ -182,12 +182,12 @@ def _factory(spec: str, num_classes: int | None, weights: str | None) -> Body:
     package, _, name = spec.partition(":")
     network = built(package, name, num_classes)
     if weights is not None:
-        own = network.state_dict()
-        state = without_prefix(state_of(weights), set(own))
+        initial = network.state_dict()
+        state = without_prefix(state_of(weights), set(initial))
         if num_classes is not None:  # the weights may have been trained for other classes
             head = [key for key in (f"{_head(network)}.{it}" for it in ("weight", "bias")) if key in state]
-            if any(state[key].shape != own[key].shape for key in head if key in own):
-                state = {**state, **{key: own[key] for key in head}}
+            if any(state[key].shape != initial[key].shape for key in head if key in initial):
+                state = {**state, **{key: initial[key] for key in head}}
         load_state(network, state, weights, spec)
     return Body(network, None)
 

@@ -85,19 +85,21 @@ def _imported(name: str, spec: str):
 def _siblings(parent: str) -> list[str]:
     """Modules beside the one that was not found: in its package, or in the current folder."""
     folders = [Path.cwd()] if not parent else [Path(place) for place in sys.modules[parent].__path__]
-    found = [path for folder in folders for path in sorted(folder.iterdir())]
-    return [path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    return [path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").is_file()]
 
 
 def _attribute(module, name: str, spec: str):
-    found = module
+    attribute = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            known = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+        if not hasattr(attribute, part):
+            known = [
+                key for key, value in vars(attribute).items() if callable(value) and not key.startswith("_")
+            ]
             hint = nearest(part, known)
             raise ValueError(f"network={spec}: {module.__name__} has no {name!r}{hint}")
-        found = getattr(found, part)
-    return found
+        attribute = getattr(attribute, part)
+    return attribute
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

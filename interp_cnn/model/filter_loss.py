@@ -170,17 +170,17 @@ class FilterLoss(nn.Module):
             self._update_scale(feature_maps)
 
     def _settings(self, feature_maps: Tensor, labels: Tensor | None, beta: Tensor) -> LayerInformation:
-        positions = own = None
+        positions = members = None
         label_based = self.gradient in LABEL_BASED
         if labels is not None and label_based:
             positions = peak_positions(feature_maps, position=self.position, beta=beta, norm=self.norm)
-            own = self.categories.own_images(labels)
+            members = self.categories.own_images(labels)
         return LayerInformation(
             gain=self.temperature / self.scale,
             gradient="autograd" if labels is None and label_based else self.gradient,
             norm=self.norm,
             positions=positions,
-            own=own,
+            members=members,
             across_ranks=True,
         )
 

@@ -44,7 +44,7 @@ class LayerInformation:
     gradient: str = "autograd"
     norm: str = "l2"
     positions: Tensor | None = None  # (B, D) flat cell of each map's part, for the label-based gradients
-    own: Tensor | None = None  # (B, D) bool: the image is of the filter's category
+    members: Tensor | None = None  # (B, D) bool: the image is of the filter's category
     across_ranks: bool = False  # images of all processes are one batch; all must call equally often
     images: float | None = None  # of all processes, where they were counted already
 
@@ -76,7 +76,7 @@ def layer_information(feature_maps: Tensor, beta: Tensor, settings: LayerInforma
     """
     if settings.gradient not in GRADIENTS:
         raise ValueError(f"gradient is {settings.gradient!r}; expected one of {', '.join(GRADIENTS)}")
-    if settings.gradient in LABEL_BASED and (settings.own is None or settings.positions is None):
+    if settings.gradient in LABEL_BASED and (settings.members is None or settings.positions is None):
         raise ValueError(f"gradient {settings.gradient} needs the labels of the images and the positions")
     return InformationValues(*_LayerInformation.apply(feature_maps, beta, settings))
 
@@ -162,13 +162,13 @@ def _gradient(
         for maps, templates, block in _blocks(feature_maps, beta, settings, shared):
             scale = (grad_value[block] / images_per_rank)[:, None]
             if settings.gradient == "released_code":
-                assert settings.positions is not None and settings.own is not None  # this gradient's own
+                assert settings.positions is not None and settings.members is not None  # this gradient's own
                 part = released_gradient(
                     maps,
                     templates,
                     settings.positions,
                     block,
-                    settings.own[:, block],
+                    settings.members[:, block],
                     settings.gain[block],
                 )
                 part = part * scale
@@ -265,8 +265,8 @@ def _score_gradient(maps, templates, settings, block, log_partition, reward) -> 
         information -= reward[block]
     weights = (log_likelihood + log_prior).exp_().mul_(information)
     if settings.gradient == "target_template":
-        assert settings.positions is not None and settings.own is not None  # this gradient's own
-        weights = at_one_template(weights, settings.positions[:, block], settings.own[:, block])
+        assert settings.positions is not None and settings.members is not None  # this gradient's own
+        weights = at_one_template(weights, settings.positions[:, block], settings.members[:, block])
     return weights
 
 

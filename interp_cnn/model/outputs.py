@@ -62,7 +62,7 @@ def hint(answer: object, setting: str = "output") -> str:
         '; output=logits takes that entry'
     """
     if isinstance(answer, Mapping) and answer:
-        key = next((one for one in answer if "logit" in str(one).lower()), next(iter(answer)))
+        key = next((entry for entry in answer if "logit" in str(entry).lower()), next(iter(answer)))
         return f"; {setting}={key} takes that entry"
     return f"; {setting}=0 takes its first entry" if isinstance(answer, tuple | list) and answer else ""
 

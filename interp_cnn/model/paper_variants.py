@@ -56,21 +56,21 @@ def beta_of_spread(feature_maps: Tensor) -> Tensor:
     return 2 * (3 / mean_spread.clamp(min=1e-3)).clamp(1.5, 3.0)
 
 
-def at_one_template(weights: Tensor, positions: Tensor, own: Tensor) -> Tensor:
+def at_one_template(weights: Tensor, positions: Tensor, members: Tensor) -> Tensor:
     """The paper's approximation of Eq. (4): of the weights (B, c, T) of all templates one is kept for each map.
 
     Args:
         weights: gradient of the scores, the negative template last.
         positions: (B, c) flat cell of each map's part: the template on images of the filter's category.
-        own: (B, c) bool: the image is of that category; the negative template on the others.
+        members: (B, c) bool: the image is of that category; the negative template on the others.
     """
     last = weights.shape[-1] - 1
-    target = torch.where(own, positions, last)[..., None]
+    target = torch.where(members, positions, last)[..., None]
     return torch.zeros_like(weights).scatter_(-1, target, weights.gather(-1, target))
 
 
 def released_gradient(
-    maps: Tensor, templates: Tensor, positions: Tensor, block: slice, own: Tensor, gain: Tensor
+    maps: Tensor, templates: Tensor, positions: Tensor, block: slice, members: Tensor, gain: Tensor
 ) -> Tensor:
     """The released code's update as the gradient of MI, up to its constant 1e-5 / epoch.
 
@@ -82,13 +82,13 @@ def released_gradient(
         templates: (T, h*w), or (c, T, h*w) one set for each filter.
         positions: (B, D) flat cell of each map's part, of all filters.
         block: which of them the maps are.
-        own: (B, c) bool: the image is of the filter's category.
+        members: (B, c) bool: the image is of the filter's category.
         gain: (c,) nats per unit of score.
 
     Returns:
         (B, c, h*w).
     """
-    gain, own = gain.to(maps.dtype), own.to(maps.dtype)
+    gain, members = gain.to(maps.dtype), members.to(maps.dtype)
     template = _templates_at(templates, positions[:, block])  # (B, c, h*w)
     score = (maps * template).sum(-1) * gain
     # The code pairs every map with the template of another filter and image (both axes reversed) to estimate Z.
@@ -96,11 +96,11 @@ def released_gradient(
     foreign = _local_log_mean_exp((maps * foreign_template).sum(-1) * gain)
     negative_score = -maps.sum(-1) * gain
     negative_partition = _local_log_mean_exp(negative_score)
-    strength = _normalised_strength(score, foreign, own)
-    negative_strength = _normalised_strength(negative_score, negative_partition, 1 - own)
-    density = own.mean(0).clamp(0.02, 0.98)
-    gradient = template * (strength * own * (0.5 / density))[..., None]
-    gradient -= (negative_strength * (1 - own) * (0.5 / (1 - density)))[..., None]
+    strength = _normalised_strength(score, foreign, members)
+    negative_strength = _normalised_strength(negative_score, negative_partition, 1 - members)
+    density = members.mean(0).clamp(0.02, 0.98)
+    gradient = template * (strength * members * (0.5 / density))[..., None]
+    gradient -= (negative_strength * (1 - members) * (0.5 / (1 - density)))[..., None]
     return gradient
 
 

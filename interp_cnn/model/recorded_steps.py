@@ -60,11 +60,11 @@ class RecordedSteps:
             memory: tensors that the step changes in place.
             options: everything else on which the step depends.
         """
-        places = tuple(one.data_ptr() for one in (beta, *memory))
+        places = tuple(tensor.data_ptr() for tensor in (beta, *memory))
         key = (maps.shape, maps.stride(), maps.dtype, labels.dtype, maps.device, places, options)
-        found = self._recordings.get(key)
-        if found is not None:
-            return found.replay(maps, labels)
+        recording = self._recordings.get(key)
+        if recording is not None:
+            return recording.replay(maps, labels)
         outcome = None
         if self.record and self._seen.get(key, 0) >= STEPS_BEFORE and len(self._recordings) < MOST:
             outcome = self._recorded(key, step, maps, labels, beta, memory)
@@ -73,9 +73,9 @@ class RecordedSteps:
 
     def _recorded(self, key, step, maps, labels, beta, memory) -> Outcome | None:
         """The outcome of this step, run as it is; the recording is kept where it is right and faster."""
-        before = [one.clone() for one in memory]
+        before = [tensor.clone() for tensor in memory]
         eager, eager_time = timed(lambda: step(maps, labels, beta), maps.device)
-        after = [one.clone() for one in memory]
+        after = [tensor.clone() for tensor in memory]
         _put_back(memory, before)
         try:
             recording = _Recording(step, maps, labels, beta)
@@ -129,10 +129,10 @@ class WithGradient(torch.autograd.Function):
 
 
 def _put_back(memory: list[Tensor], values: list[Tensor]) -> None:
-    for one, value in zip(memory, values, strict=True):
-        one.copy_(value)
+    for tensor, value in zip(memory, values, strict=True):
+        tensor.copy_(value)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    one, other = one.double(), other.double()
-    return torch.allclose(one, other, rtol=1e-2, atol=1e-4 * float(other.abs().max()), equal_nan=True)
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    tensor, other = tensor.double(), other.double()
+    return torch.allclose(tensor, other, rtol=1e-2, atol=1e-4 * float(other.abs().max()), equal_nan=True)

@@ -264,14 +264,15 @@ def evidence_between(
     height, width = size
     cells = torch.arange(height * width, device=positions.device)
     if position == "argmax":
-        ones = [(cells == one[..., None]).float() for one in (positions, others)]  # (B, D, h*w) each
+        ones = [(cells == place[..., None]).float() for place in (positions, others)]  # (B, D, h*w) each
         return (ones[0] - ones[1]).unflatten(2, size)
     if position == "template":
         steepness = torch.as_tensor(beta, device=positions.device)
         steepness = steepness[:, None, None] if steepness.dim() else steepness
         kernel = distance_kernel(height, width, norm=norm, device=positions.device)
         of_p, of_q = (
-            template_values(windows_at(kernel, one, height, width), steepness) for one in (positions, others)
+            template_values(windows_at(kernel, place, height, width), steepness)
+            for place in (positions, others)
         )
         return of_p - of_q
     if position != "centroid":

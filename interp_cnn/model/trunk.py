@@ -50,9 +50,9 @@ def default_cut(body: nn.Module, image_size: tuple[int, int]) -> Cut:
         nonlocal reached_head
         reached_head = reached_head or name == head
         if not reached_head and not isinstance(module, nn.Dropout | nn.Identity):
-            found.extend(_cut(name, output, image_size))
+            cuts.extend(_cut(name, output, image_size))
 
-    found: list[Cut] = []
+    cuts: list[Cut] = []
     hooks = []
     for name, module in body.named_modules():
         if name and _in_plain_sequences(body, name):
@@ -72,12 +72,12 @@ def default_cut(body: nn.Module, image_size: tuple[int, int]) -> Cut:
         body.train(was_training)
         for hook in hooks:
             hook.remove()
-    if not found:
+    if not cuts:
         raise ValueError(
             f"{type(body).__name__} has no layer at stride 16 with {CELLS} x {CELLS} cells for images of "
             f"{image_size[0]} x {image_size[1]} pixels; name one with model.trunk=LAYER, or take larger images"
         )
-    return found[-1]
+    return cuts[-1]
 
 
 def cut_at(body: nn.Module, layer: str) -> nn.Module:

@@ -44,15 +44,15 @@ def without_prefix(state: dict[str, Tensor], expected: set[str]) -> dict[str, Te
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: str, spec: str) -> None:
     """Put a state into a network, or say in one sentence what does not fit."""
-    own = network.state_dict()
-    state = without_prefix(state, set(own))
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = [key for key in own if key not in state and key not in counters]
-    unknown = [key for key in state if key not in own]
+    expected = network.state_dict()
+    state = without_prefix(state, set(expected))
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    missing = [key for key in expected if key not in state and key not in counters]
+    unknown = [key for key in state if key not in expected]
     shapes = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
     faults = [*shapes, *(f"{key} is missing" for key in missing), *(f"{key} is unknown" for key in unknown)]
     if faults:

@@ -64,7 +64,7 @@ def code_of(*packages: str, without: Callable[[str], bool] = lambda stem: False)
 
 @cache
 def _places(package: str) -> tuple[Path, ...]:
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"package is {package!r}; expected the dotted name of a package")
-    return tuple(Path(place) for place in found.submodule_search_locations)
+    return tuple(Path(place) for place in spec.submodule_search_locations)

@@ -21,10 +21,10 @@ def version_of(package: str = OWN) -> str:
         'unknown'
     """
     try:
-        found = version(package)
+        text = version(package)
     except PackageNotFoundError:
-        found = _of_the_source_tree() if package == OWN else None
-    return found or "unknown"  # metadata without a version answers None
+        text = _of_the_source_tree() if package == OWN else None
+    return text or "unknown"  # metadata without a version answers None
 
 
 def _of_the_source_tree() -> str | None:

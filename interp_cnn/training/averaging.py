@@ -86,12 +86,12 @@ class MovingAverage(Callback):
 
     @torch.no_grad()
     def _write(self, values: dict[str, Tensor]) -> None:
-        own = self._values()
+        current = self._values()
         for key, value in values.items():
-            own[key].copy_(value)
+            current[key].copy_(value)
 
     def _swap(self) -> None:
         if self.average:
-            own = {key: value.clone() for key, value in self._values().items()}
+            current = {key: value.clone() for key, value in self._values().items()}
             self._write(self.average)
-            self.average = own
+            self.average = current

@@ -270,11 +270,14 @@ class Classification(LightningModule):
 
     def _position_loss(self, name, mask, maps: Tensor, view: View) -> Tensor:
         """Equivariance and diversity of the places of the filters, in nobody's precision but float32."""
-        told = self.filter_loss(name)
+        filter_loss = self.filter_loss(name)
         posterior = position_posterior(
-            maps.float(), gain=told.temperature / told.scale, beta=mask.beta.detach(), norm=mask.norm
+            maps.float(),
+            gain=filter_loss.temperature / filter_loss.scale,
+            beta=mask.beta.detach(),
+            norm=mask.norm,
         )
-        heights = maps.detach().float().amax((2, 3)) / told.scale
+        heights = maps.detach().float().amax((2, 3)) / filter_loss.scale
         loss = equivariance_loss(posterior, heights, view, (maps.shape[2], maps.shape[3]))
         self._log(f"train/equivariance_loss{self._suffix(name)}", loss.detach(), len(maps))
         total = self.equivariance * loss

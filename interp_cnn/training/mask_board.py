@@ -102,9 +102,9 @@ class Dashboard(Callback):
         for name, explain in self.maps.items():
             few, labels = self.fixed[::2], self.labels[::2].to(pl_module.device)
             images = few.to(pl_module.device)
-            found = explain(pl_module.network, images, labels).float().cpu()
+            relevance = explain(pl_module.network, images, labels).float().cpu()
             board_of(trainer).add_image(
-                f"maps/{name}", map_grid(few, found), trainer.current_epoch + 1, dataformats="HWC"
+                f"maps/{name}", map_grid(few, relevance), trainer.current_epoch + 1, dataformats="HWC"
             )
 
     @left_out_when_it_fails

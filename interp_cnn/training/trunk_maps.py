@@ -55,21 +55,21 @@ class TrunkMaps:
         """
         keys = [_digest(image) for image in images.detach().cpu()]
         new = {key: place for place, key in enumerate(keys) if key not in self._kept}
-        found: dict[bytes, Tensor] = {}
+        computed: dict[bytes, Tensor] = {}
         if new:
             chosen = images[list(new.values())].contiguous(memory_format=torch.channels_last)  # half the time
-            found = dict(zip(new, trunk(chosen), strict=True))
-            for key, maps in found.items():
+            computed = dict(zip(new, trunk(chosen), strict=True))
+            for key, maps in computed.items():
                 if len(self._kept) < self.most:
                     self._keep(key, maps)
-        rows = [found[key] if key in found else self._read(key).to(images.device) for key in keys]
+        rows = [computed[key] if key in computed else self._read(key).to(images.device) for key in keys]
         return torch.stack(rows)
 
     @contextmanager
     def instead_of(self, trunk: nn.Module) -> Iterator[None]:
         """While it lasts, calls of the trunk are answered from here."""
-        own = trunk.forward
-        trunk.forward = lambda images: self.maps(own, images)
+        forward = trunk.forward
+        trunk.forward = lambda images: self.maps(forward, images)
         try:
             yield
         finally:
