@@ -244,6 +244,22 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(show, browser):
         ):
             show(place)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, place
+            cut = browser.execute_script(
+                "const seen = [...document.querySelectorAll('.chart img, .shares img, .measures .value')];"
+                "const ends = tag => tag.getBoundingClientRect();"
+                "const outside = tag => tag.offsetParent && (ends(tag).right > 391 || ends(tag).left < -1);"
+                "return seen.filter(outside).map(tag => tag.outerHTML);"
+            )
+            assert cut == [], place
+            squashed = browser.execute_script(
+                "const pictures = [...document.images].filter(it => it.offsetParent && it.naturalWidth);"
+                "const ratio = it => it.width / it.height / (it.naturalWidth / it.naturalHeight);"
+                "return pictures.filter(it => Math.abs(ratio(it) - 1) > 0.1).map(it => it.src);"
+            )
+            assert squashed == [], place
+        show("index.html")
+        said = "return getComputedStyle(document.querySelector('.measures td'), '::before').content;"
+        assert browser.execute_script(said) == '"Accuracy"'
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
