@@ -294,9 +294,9 @@ def _chosen(
         chosen = list(species)
     else:
         by_name = {name: number for number, name in species.items()}
-        asked = [categories] if isinstance(categories, str | int) else categories
+        names = [categories] if isinstance(categories, str | int) else categories
         chosen = []
-        for category in asked:
+        for category in names:
             number = int(category) if str(category).isdigit() else by_name.get(_readable(str(category)))
             if number not in species:
                 near = (

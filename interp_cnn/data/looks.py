@@ -52,11 +52,11 @@ def recognised(looks: Sequence[str], known: Sequence[str]) -> dict[int, int]:
     rows, columns = ([n for n, look in enumerate(some) if _is_look(look)] for some in (looks, known))
     if not rows or not columns:
         return {}
-    theirs = _cells([known[n] for n in columns])
+    known_cells = _cells([known[n] for n in columns])
     nearest_to: dict[int, tuple[float, int]] = {}  # known picture: the nearest of those it is the nearest of
     for start in range(0, len(rows), ROWS):
         some = rows[start : start + ROWS]
-        apart = torch.cdist(_cells([looks[n] for n in some]), theirs) / CELLS  # root mean square
+        apart = torch.cdist(_cells([looks[n] for n in some]), known_cells) / CELLS  # root mean square
         best = apart.topk(min(2, len(columns)), 1, largest=False)
         for n, distances, places in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
             first, second = (*distances, float("inf"))[:2]

@@ -61,7 +61,7 @@ def reconstruction_quality(
             pictures = decoder(maps)
         seen, seen_logits = feature_maps_and_logits(network, pictures, layer)
         factor = scale.to(maps)[:, None, None]
-        said, truth = logits.argmax(dim=1), batch.labels.to(device)
+        predicted, truth = logits.argmax(dim=1), batch.labels.to(device)
         similarity = structural_similarity_index_measure(pictures, images, data_range=1.0, reduction="none")
         assert isinstance(similarity, Tensor)  # a tuple only where contrast or the full image is asked for
         rows.append(
@@ -72,9 +72,9 @@ def reconstruction_quality(
                 "feature_spread": distance_to_others(maps / factor),
                 "psnr": psnr(pictures, images),
                 "ssim": similarity.reshape(-1),
-                "class_agreement": (seen_logits.argmax(dim=1) == said).double(),
+                "class_agreement": (seen_logits.argmax(dim=1) == predicted).double(),
                 "accuracy_on_pictures": (seen_logits.argmax(dim=1) == truth).double(),
-                "accuracy": (said == truth).double(),
+                "accuracy": (predicted == truth).double(),
             }
         )
         stride = max(1, round(images.shape[2] / maps.shape[2]))

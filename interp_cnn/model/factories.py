@@ -113,6 +113,6 @@ def _told(error: Exception) -> str:
     """An error of somebody else's code on one line, with its place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
-    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    foreign = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    place = f" ({Path(foreign[-1].filename).name}, line {foreign[-1].lineno})" if foreign else ""
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}{place}"

@@ -87,19 +87,18 @@ class GridStudy(ImageStudy):
                 picture, classes = _asked(judged, (grid,), bool(shrunk))[:2]
                 drawn = figures.resize(figures.to_rgb(picture[0]), (SHOWN, SHOWN))
                 tile = grid.right[0].index(True)
-                asked = judged.images.classes[grid.classes[0]]
-                words = (
-                    f"{layout.name}: {asked}, row {tile // layout.side + 1}, column {tile % layout.side + 1}"
-                )
+                class_name = judged.images.classes[grid.classes[0]]
+                words = f"{layout.name}: {class_name}, row {tile // layout.side + 1}, column {tile % layout.side + 1}"
                 rows.append((drawn, words[:40]))
                 for kind, network in judged.networks.items():
                     for name in names:
                         values = maps_of_classes(name, network, picture, classes[:, :1])[0, 0]
                         overlaid = figures.overlay(drawn, values, colours="green-red", smooth=False)
                         rows.append((overlaid, f"{kind[:8]}., {name}"))
-        said = f"{int((usable >= 0).sum())} of {judged.count} are told rightly with {self.confidence:.0%} or more by "
+        right = f"{int((usable >= 0).sum())} of {judged.count} are told rightly"
+        sentence = f"{right} with {self.confidence:.0%} or more by "
         facts = {
-            "tiles": f"{said}{'every network' if len(judged.networks) > 1 else 'the network'}; "
+            "tiles": f"{sentence}{'every network' if len(judged.networks) > 1 else 'the network'}; "
             + (
                 shrunk
                 or f"each tile keeps its {height} x {width} pixels, so that grids are larger than images"
@@ -160,7 +159,7 @@ class GridStudy(ImageStudy):
             """Over the classes asked about, (G, T) or flat -> (G,)."""
             return (values.view(classes.shape).double() * counts).sum(1) / counts.sum(1)
 
-        shares, told = [], []
+        shares, among_highest = [], []
         for network in judged.with_untrained.values():
             row = []
             for name in self.methods:
@@ -169,14 +168,14 @@ class GridStudy(ImageStudy):
             shares.append(torch.stack(row, 1))
             logits = answers(network, pictures)
             highest = logits.topk(min(self.layouts[number].shown, logits.shape[1]), 1).indices
-            told.append(mean((classes[:, :, None] == highest[:, None]).any(2)))
+            among_highest.append(mean((classes[:, :, None] == highest[:, None]).any(2)))
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 1_009 + first)
         noise = torch.randn(len(flat), *pictures.shape[2:], generator=generator)
         return {
             "layout": np.full(len(grids), number),
             "shares": torch.stack(shares, 1).numpy(),
             "random": mean(grid_pointing(noise, flat)).numpy(),
-            "told": torch.stack(told, 1).numpy(),
+            "told": torch.stack(among_highest, 1).numpy(),
         }
 
 

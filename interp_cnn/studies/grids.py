@@ -103,9 +103,9 @@ def _focus(
     pools: dict[int, list[int]], background: int | None, number: int, generator: torch.Generator
 ) -> Grid | None:
     """Classes take turns; the other two images are of two classes where there are so many."""
-    asked = [label for label, pool in pools.items() if label != background and len(pool) >= 2]
-    for turn in range(len(asked)):
-        label = asked[(number + turn) % len(asked)]
+    candidates = [label for label, pool in pools.items() if label != background and len(pool) >= 2]
+    for turn in range(len(candidates)):
+        label = candidates[(number + turn) % len(candidates)]
         others = _shuffled([other for other, pool in pools.items() if other != label and pool], generator)
         if len(others) == 1 and len(pools[others[0]]) >= 2:
             others *= 2
@@ -115,8 +115,10 @@ def _focus(
     return None
 
 
-def _grid(images: tuple[int, ...], labels: Sequence[int], asked: Sequence[int]) -> Grid:
-    return Grid(images, tuple(asked), tuple(tuple(label == target for label in labels) for target in asked))
+def _grid(images: tuple[int, ...], labels: Sequence[int], targets: Sequence[int]) -> Grid:
+    return Grid(
+        images, tuple(targets), tuple(tuple(label == target for label in labels) for target in targets)
+    )
 
 
 def _shuffled(values: list[int], generator: torch.Generator) -> list[int]:

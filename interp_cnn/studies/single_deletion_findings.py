@@ -74,12 +74,12 @@ class SingleDeletionFindings:
         without = [kind for kind, share in self.once["deleted"].items() if not share]
         if not without:
             return []
-        said = (
+        sentence = (
             f"{' and '.join(without)} {'was' if len(without) == 1 else 'were'} trained on whole images only "
             "(training.deleted_patches=0.5 is what the score asks for): the deletions are out of domain, so that "
             "networks cannot be compared by it."
         )
-        return [said[:1].upper() + said[1:]]
+        return [sentence[:1].upper() + sentence[1:]]
 
     def _shown(self) -> pd.DataFrame:
         fixed = {"even map": "0.000", "the drops themselves": "1.000"}

@@ -52,10 +52,10 @@ def left_out_when_it_fails(hook: Callable) -> Callable:
         try:
             return hook(self, *arguments, **options)
         except Exception as error:
-            said = self.__dict__.setdefault("_left_out", set())
+            reported = self.__dict__.setdefault("_left_out", set())
             reason = " ".join(str(error).split()) or type(error).__name__
-            if reason not in said:
-                said.add(reason)
+            if reason not in reported:
+                reported.add(reason)
                 log.warning("%s leaves pictures out, training goes on: %s", type(self).__name__, reason)
             return None
 

@@ -188,14 +188,14 @@ class Classification(LightningModule):
         Returns:
             `logits` (B, K), `labels` (B,) and `filters`: tag -> (D,) of every layer.
         """
-        filters, own = {}, own_images(self.trainer, batch, batch_index)
-        labels = batch.labels[:own]
+        filters, count = {}, own_images(self.trainer, batch, batch_index)
+        labels = batch.labels[:count]
         with self._known_trunk(), kept_feature_maps(self.network) as maps:
-            logits = self.network(batch.images.contiguous(memory_format=self.memory_format))[:own]
+            logits = self.network(batch.images.contiguous(memory_format=self.memory_format))[:count]
             self._log_task("val", self.task_loss(logits, labels), logits, labels)
             for name, mask in self.masks.items():
-                terms = self.filter_losses[_key(name)](maps[name][:own], labels, mask.beta)
-                self._log_terms("val", name, terms, own)
+                terms = self.filter_losses[_key(name)](maps[name][:count], labels, mask.beta)
+                self._log_terms("val", name, terms, count)
                 filters[f"mutual_information{self._suffix(name)}"] = terms.information
                 filters[f"spatial_entropy{self._suffix(name)}"] = terms.spatial_entropy
         return {"logits": logits, "labels": labels, "filters": filters}
@@ -323,9 +323,11 @@ def over_ranks(images: int) -> dict:
 def own_images(trainer: Trainer, batch, batch_index: int) -> int:
     """How many images of a validation batch are this process's; those behind them are repeated."""
     loader = trainer.val_dataloaders
-    own = getattr(getattr(loader, "sampler", None), "own", None)  # of the data module's sampler
+    count = getattr(getattr(loader, "sampler", None), "own", None)  # of the data module's sampler
     size = getattr(loader, "batch_size", None)
-    return len(batch) if own is None or size is None else max(0, min(own - batch_index * size, len(batch)))
+    return (
+        len(batch) if count is None or size is None else max(0, min(count - batch_index * size, len(batch)))
+    )
 
 
 def _key(layer: str) -> str:

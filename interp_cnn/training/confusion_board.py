@@ -99,18 +99,18 @@ class Answers(Callback):
         board_of(trainer).add_image("confusion", picture, trainer.current_epoch, dataformats="HWC")
 
 
-def confusion_counts(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
+def confusion_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(K, K) int64: rows are the labels (B,), columns the answers (B,)."""
-    return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
+    return torch.bincount(labels * classes + predictions, minlength=classes**2).view(classes, classes)
 
 
 def probability_counts(probabilities: Tensor, labels: Tensor) -> Tensor:
     """(2, K, BINS) int64: how many probabilities (B, K) lie in each bin, of other images and of the class's own."""
     bins = (probabilities.nan_to_num(0).clamp(0, 1) * (BINS - 1)).long()  # (B, K)
-    own = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+    is_class = torch.nn.functional.one_hot(labels, probabilities.shape[1])
     counts = torch.zeros(2 * probabilities.shape[1] * BINS, dtype=torch.int64)
     columns = torch.arange(probabilities.shape[1])
-    places = ((own * probabilities.shape[1] + columns) * BINS + bins).flatten()
+    places = ((is_class * probabilities.shape[1] + columns) * BINS + bins).flatten()
     return counts.scatter_add_(0, places, torch.ones_like(places)).view(2, -1, BINS)
 
 

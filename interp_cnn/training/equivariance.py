@@ -68,7 +68,7 @@ def random_view(
     if isinstance(generator, torch.Generator):
         draws = torch.rand(batch, 10, generator=generator)
     else:
-        draws = torch.stack([torch.rand(10, generator=own) for own in generator])
+        draws = torch.stack([torch.rand(10, generator=image_generator) for image_generator in generator])
     draws = draws.to(images)
     scale = ((2 * draws[:, 0] - 1) * math.log1p(zoom)).exp()
     side = torch.where((draws[:, 1] < 0.5) & flip, -1.0, 1.0)

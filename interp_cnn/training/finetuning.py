@@ -84,7 +84,7 @@ class Freezing(Callback):
         self.modules = [
             module
             for module in network.modules()
-            if (own := list(module.parameters())) and all(id(it) in held for it in own)
+            if (parameters := list(module.parameters())) and all(id(it) in held for it in parameters)
         ]
         self.settings, self.always = settings, settings.frozen(accelerator)
         if self.always:

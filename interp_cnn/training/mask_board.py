@@ -137,14 +137,14 @@ class Dashboard(Callback):
         """Each filter as a point, by how strongly it answers each class; its strongest image is its picture."""
         for layer in module.masks:
             loss = module.filter_loss(layer)
-            answers = loss.categories.response.detach().float().cpu()  # (D, K)
+            responses = loss.categories.response.detach().float().cpu()  # (D, K)
             categories = loss.categories.assigned.tolist()
             names = [data_of(trainer).classes[number] for number in categories]
             images = strongest(module.network, data_of(trainer).val_dataloader(), layer)
             images = functional.interpolate(images, size=(SPRITE, SPRITE), mode="bilinear")
             images = images.expand(-1, 3, -1, -1)
             board_of(trainer).add_embedding(
-                functional.normalize(answers),
+                functional.normalize(responses),
                 metadata=[[str(number), name] for number, name in enumerate(names)],
                 metadata_header=["filter", "category"],
                 label_img=images,

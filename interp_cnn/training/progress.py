@@ -35,11 +35,11 @@ class EpochProgress(TQDMProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, *unused) -> None:
         """Shows the epoch's accuracy."""
-        said = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        sentence = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if "val/accuracy" in trainer.callback_metrics:
-            said += f", val accuracy {float(trainer.callback_metrics['val/accuracy']):.3f}"
+            sentence += f", val accuracy {float(trainer.callback_metrics['val/accuracy']):.3f}"
         if self.total_bar is not None:
-            self.total_bar.set_postfix_str(said)
+            self.total_bar.set_postfix_str(sentence)
         elif trainer.is_global_zero:
             assert trainer.max_epochs is not None  # `fit` gives it
             done, left = (
@@ -48,7 +48,7 @@ class EpochProgress(TQDMProgressBar):
             )
             took = time.monotonic() - self.started
             left *= took / done
-            tqdm.write(f"{self.label}: {said}, {took:.0f} s, about {left:.0f} s left", file=sys.stderr)
+            tqdm.write(f"{self.label}: {sentence}, {took:.0f} s, about {left:.0f} s left", file=sys.stderr)
 
     def on_train_end(self, trainer: Trainer, *unused) -> None:
         """Closes the bar."""

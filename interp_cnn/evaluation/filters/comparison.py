@@ -167,9 +167,9 @@ def _difference(measure: str, first: NetworkMeasures, second: NetworkMeasures) -
 
 
 def _accuracy_difference(first: NetworkMeasures, second: NetworkMeasures) -> Difference:
-    answers = [network.observations.correct for network in (first, second)]
-    known = answers[0].isfinite() & answers[1].isfinite()
-    first_correct, second_correct = (correct[known].bool() for correct in answers)
+    hits = [network.observations.correct for network in (first, second)]
+    known = hits[0].isfinite() & hits[1].isfinite()
+    first_correct, second_correct = (correct[known].bool() for correct in hits)
     estimate, p = paired_share_difference(first_correct, second_correct)
     interval = (estimate.value, estimate.low, estimate.high, estimate.n)
     note, wrong = "", int((~first_correct).sum())

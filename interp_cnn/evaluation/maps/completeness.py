@@ -99,8 +99,8 @@ def removals(
         for image, subset in (part.unbind(1) for part in pairs.split(batch_size)):
             hidden = subsets[subset][:, None]
             draws = [fill(images[image], hidden, sample) for sample in range(fill.samples)]
-            answers = [scores(network, draw, targets[image]).double() for draw in draws]
-            left.append(torch.stack(answers).mean(0))
+            logits = [scores(network, draw, targets[image]).double() for draw in draws]
+            left.append(torch.stack(logits).mean(0))
     return Removals(subsets, whole[:, None] - torch.cat(left).view(len(images), len(subsets)))
 
 

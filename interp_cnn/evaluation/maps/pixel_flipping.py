@@ -146,12 +146,12 @@ def score_curves(
     replaced = places[:, :, None] < counts[:, None]  # (n, B, S + 1, L)
     new = (replaced != replaced[:1]).any(dim=3)
     new[0] = True
-    asked = new.nonzero()  # (order, image, step)
-    logits, chances = torch.zeros(2, len(asked), dtype=torch.float64, device=images.device)
+    entries = new.nonzero()  # (order, image, step)
+    logits, chances = torch.zeros(2, len(entries), dtype=torch.float64, device=images.device)
     of_pixel = regions.of_pixel.to(orders.device)
     with checked_evaluation(network, images):
-        for start in range(0, len(asked), batch_size):
-            number, image, step = asked[start : start + batch_size].unbind(1)
+        for start in range(0, len(entries), batch_size):
+            number, image, step = entries[start : start + batch_size].unbind(1)
             hidden = replaced[number, image, step][:, of_pixel][:, None].to(images.device)
             image = image.to(images.device)
             for sample in range(fill.samples):

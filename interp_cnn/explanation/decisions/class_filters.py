@@ -210,7 +210,7 @@ def right_with_few(
     for images, labels in _in_pieces(loader):
         with evaluation_mode(network), torch.no_grad():
             head = Head(network, images.to(device), layer)
-            said = torch.stack(
+            predicted = torch.stack(
                 [
                     torch.stack(
                         [
@@ -222,7 +222,7 @@ def right_with_few(
                     for count in counts
                 ]
             )
-        right.append(said.cpu() == labels)
+        right.append(predicted.cpu() == labels)
     return torch.cat(right, 1)
 
 

@@ -71,8 +71,8 @@ def filter_relevance(
         start = {head.tape.logits: relevance_of_logits(head.tape, targets)}
         everything = walk.to_value(start, head.value)
         _settle_biases(walk, head.value, everything)
-        asked = everything * _weights(filters, head.maps)
-        pixels, _ = walk.to_pixels({head.value: asked}, asked.sum((1, 2, 3)))
+        weighted = everything * _weights(filters, head.maps)
+        pixels, _ = walk.to_pixels({head.value: weighted}, weighted.sum((1, 2, 3)))
     if not torch.isfinite(pixels).all():
         raise Refusal("relevance is NaN or infinite: contributions that cancel out outgrow the precision")
     return pixels

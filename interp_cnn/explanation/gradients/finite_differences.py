@@ -73,8 +73,8 @@ def single_pixel(
     check_positive(step=abs(step))
     if colours not in ("each", "together"):
         raise ValueError(f"colours must be 'each' or 'together', got {colours!r}")
-    asked = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
-    images, asked = check_question(images, asked)
+    classes = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
+    images, classes = check_question(images, classes)
     B, C, H, W = images.shape
     parts = C if colours == "each" else 1
     entries = torch.arange(parts * H * W, device=images.device)
@@ -83,8 +83,8 @@ def single_pixel(
         if targets is None:
             moved = _moved_scores(network, images, None, entries, step, parts, batch_size)  # (B, N, K)
             return (moved - logits[:, None]).transpose(1, 2).unflatten(2, (parts, H, W))
-        score = target_logits(logits, asked)
-        moved = _moved_scores(network, images, asked, entries, step, parts, batch_size)
+        score = target_logits(logits, classes)
+        moved = _moved_scores(network, images, classes, entries, step, parts, batch_size)
     return (moved - score[:, None]).reshape(B, parts, H, W)
 
 

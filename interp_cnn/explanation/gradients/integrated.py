@@ -120,8 +120,8 @@ def _followed(
         points += _ends(network, ends[start : start + batch_size], calls)
     fresh: list[tuple[Line, Piece]] = []
     for number, line in enumerate(lines):
-        own = points[number * len(places) : (number + 1) * len(places)]
-        line.pieces = [Piece(*two) for two in pairwise(own)]
+        line_points = points[number * len(places) : (number + 1) * len(places)]
+        line.pieces = [Piece(*two) for two in pairwise(line_points)]
         line.passes = len(places)
         fresh += [(line, piece) for piece in line.pieces]
     steps = {id(line): 0 for line in lines}

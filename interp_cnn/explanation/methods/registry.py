@@ -304,11 +304,11 @@ def method_named(name: str, options: Options) -> Method:
     return window_method(METHODS[name], options) if name == "occlusion" else METHODS[name]
 
 
-def methods_of(asked: Sequence[str] | None, networks: Sequence[nn.Module] = ()) -> tuple[str, ...]:
+def methods_of(names: Sequence[str] | None, networks: Sequence[nn.Module] = ()) -> tuple[str, ...]:
     """The names of the methods that are asked for, each once; the standard set where none is.
 
     Args:
-        asked: names; None: the standard set.
+        names: of methods; None: the standard set.
         networks: whose maps are made. Where one of them is deep, of more than `DEEP` convolutions, the standard set has
             LRP by the composite epsilon-plus-flat in the place of the rule epsilon.
 
@@ -320,7 +320,7 @@ def methods_of(asked: Sequence[str] | None, networks: Sequence[nn.Module] = ()) 
         for network in networks
     )
     standard = (name if name != "lrp" or not deep else "lrp_epsilon_plus_flat" for name in STANDARD)
-    methods = tuple(standard if asked is None else dict.fromkeys(map(str, asked)))
+    methods = tuple(standard if names is None else dict.fromkeys(map(str, names)))
     for name in methods:
         method_named(name, Options())
     if not methods:

@@ -82,8 +82,8 @@ def _reason(network: nn.Module, error: Exception) -> str | None:
     ours = last is not None and _OURS in last.parents and not isinstance(error, RuntimeError)
     if ours or not (backward or layer is not None):
         return None
-    said = [text.strip() for text in str(error).splitlines() if text.strip()]
-    what = f"{type(error).__name__}: {said[0] if said else 'without a message'}"
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    what = f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
     if backward:
         return f"network cannot be differentiated ({what.partition(' Hint:')[0]})"
     place = ", ".join(filter(None, [f"layer {layer!r}" if layer else "its forward", line]))

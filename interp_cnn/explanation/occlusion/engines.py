@@ -81,7 +81,7 @@ def engine_for(
     grid: WindowGrid,
     images: Tensor,
     *,
-    asked: str,
+    engine: str,
     logits: Tensor,
     dtype: torch.dtype,
 ) -> IncrementalOcclusion | OneBatchOcclusion:
@@ -91,14 +91,14 @@ def engine_for(
         network: classifier in evaluation mode.
         grid: the windows.
         images: (B, C, H, W).
-        asked: "auto", "incremental" or "one_batch".
+        engine: "auto", "incremental" or "one_batch".
         logits: (B, K), what the network gives for the images.
         dtype: number type of the frames.
 
     Raises:
         Untraceable: the network is not a constant graph.
     """
-    if asked == "one_batch" or (asked == "auto" and images.device.type == "cuda"):
+    if engine == "one_batch" or (engine == "auto" and images.device.type == "cuda"):
         return OneBatchOcclusion(network, grid, images, logits=logits, dtype=dtype)
     # in bfloat16 a difference of two logits is noise, a difference sent through the network is not
     every_step = dtype == torch.bfloat16

@@ -102,7 +102,7 @@ class OcclusionJob:
             logits = torch.cat([logits_of(network, part.clone()) for part in self.images.split(32)])
         self.logits = check_logits(logits, len(images))
         self.drops = self.logits.new_zeros(*self.logits.shape, *everywhere[1:])
-        self._asked = engine
+        self._requested = engine
         self._incremental: Engine | None = None
         with torch.no_grad(), activations.evaluation_mode(network):
             if engine != "dense" and not (engine == "auto" and self._is_light(work)):
@@ -188,7 +188,7 @@ class OcclusionJob:
 
     def _refuse(self, reason: Exception) -> None:
         """No engine of our own, for this reason: one log line, or a ValueError where it was asked for."""
-        if self._asked != "auto":
+        if self._requested != "auto":
             raise ValueError(f"network cannot be occluded incrementally: {in_words(reason)}") from reason
         logger.warning("occlusion: one forward pass per window, because %s", in_words(reason))
         self._incremental = None
@@ -214,7 +214,7 @@ class OcclusionJob:
         Raises:
             ValueError: the state is that of other images, another network or another engine.
         """
-        if state["engine"] == "dense" and self._asked == "auto":
+        if state["engine"] == "dense" and self._requested == "auto":
             self._incremental = None  # as the other job found out
         same = state["drops"].shape == self.drops.shape and state["engine"] == self.engine
         if not same or not torch.allclose(state["logits"].to(self.logits), self.logits, rtol=1e-3, atol=1e-4):
@@ -230,12 +230,12 @@ class OcclusionJob:
                 self.network,
                 self.grid,
                 self.images,
-                asked=self._asked,
+                engine=self._requested,
                 logits=self.logits,
                 dtype=dtype,
             )
-            pays = self._asked != "auto" or made.pays
-            if pays and self._asked == "auto" and isinstance(made, OneBatchOcclusion):
+            pays = self._requested != "auto" or made.pays
+            if pays and self._requested == "auto" and isinstance(made, OneBatchOcclusion):
                 with self._own_precision():
                     pays = faster_than_plain(made, self.network, self._occluders(range(1), 0))
         except Exception as reason:  # the network's own code runs in there, in ways it was not written for

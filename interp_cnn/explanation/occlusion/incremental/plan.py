@@ -200,10 +200,10 @@ def _boxes(wanted: np.ndarray | None, rows: WindowRun, columns: WindowRun) -> li
     everything = range(len(rows.windows)), range(len(columns.windows))
     if wanted is None:
         return [everything]
-    asked = wanted[np.ix_(rows.windows, columns.windows)]
+    wanted_here = wanted[np.ix_(rows.windows, columns.windows)]
 
     def boxes(down: range, right: range) -> list[tuple[range, range]]:
-        inside = asked[down.start : down.stop, right.start : right.stop]
+        inside = wanted_here[down.start : down.stop, right.start : right.stop]
         if not inside.any():
             return []
         a, b = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
