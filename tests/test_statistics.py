@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,3 +254,15 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     z = float(values.mean() / values.std()) * math.sqrt(60)
     assert figure.p_value() == pytest.approx(2 * scipy.stats.norm.sf(abs(z)))
     assert (figure - figure).p_value() == 1.0 and jackknife_error(left_out[:1]).isnan()
+
+
+def test_the_interval_of_a_share_never_leaves_0_to_1_nor_that_of_a_difference_minus_1_to_1():
+    draws = torch.zeros(0)
+    few = Sampled(0.95, draws, torch.tensor([1.0, 0.7, 1.0, 0.9]), 20, (0.0, 1.0))
+    unlimited = replace(few, limits=(-math.inf, math.inf)).estimate()
+    assert unlimited.high > 1 > unlimited.low > 0
+    assert few.estimate() == replace(unlimited, high=1.0)
+    other = Sampled(0.05, draws, torch.tensor([0.0, 0.5, 0.0, 0.1]), 20, (0.0, 1.0))
+    assert other.estimate().low == 0
+    difference = few - other
+    assert difference.limits == (-1, 1) and difference.estimate().high == 1

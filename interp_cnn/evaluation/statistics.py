@@ -103,13 +103,14 @@ class Sampled:
     pairs.
 
     A figure that is itself biased by resampling (information, correlation) or dear to compute has no
-    replicates, R = 0: its interval is the normal one of the jackknife.
+    replicates, R = 0: its interval is the normal one of the jackknife, cut at `limits`, which the figure cannot leave.
     """
 
     value: float
     bootstrap: Tensor
     jackknife: Tensor
     n: int
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     @classmethod
     def from_rows(cls, values: Tensor, draws: Resampling, n: int | None = None) -> Sampled:
@@ -125,7 +126,7 @@ class Sampled:
             low, high = bca_interval(self.value, self.bootstrap, self.jackknife, level=level)
         else:
             half = float(norm.ppf((1 + level) / 2)) * float(jackknife_error(self.jackknife))
-            low, high = self.value - half, self.value + half
+            low, high = max(self.value - half, self.limits[0]), min(self.value + half, self.limits[1])
         return Estimate(self.value, low, high, self.n)
 
     def p_value(self) -> float:
@@ -145,7 +146,8 @@ class Sampled:
     def __sub__(self, other: Sampled) -> Sampled:
         """Difference; paired where both come from the same rows."""
         bootstrap, jackknife = self.bootstrap - other.bootstrap, self.jackknife - other.jackknife
-        return Sampled(self.value - other.value, bootstrap, jackknife, min(self.n, other.n))
+        limits = (self.limits[0] - other.limits[1], self.limits[1] - other.limits[0])
+        return Sampled(self.value - other.value, bootstrap, jackknife, min(self.n, other.n), limits)
 
 
 def jackknife_error(values: Tensor) -> Tensor:

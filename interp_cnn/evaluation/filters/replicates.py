@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,12 +63,14 @@ class FilterFigure:
         bootstrap: (R, D), R = 0 where the interval comes from the jackknife.
         jackknife: (G, D).
         n: images behind it.
+        limits: that no value can leave.
     """
 
     value: Tensor
     bootstrap: Tensor
     jackknife: Tensor
     n: int
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     @classmethod
     def from_rows(cls, rows: Tensor, draws: Resampling, n: int) -> FilterFigure:
@@ -77,9 +80,8 @@ class FilterFigure:
 
     def mean(self) -> Sampled:
         """The network's figure: the mean over the filters that have one."""
-        return Sampled(
-            float(self.value.nanmean()), self.bootstrap.nanmean(1), self.jackknife.nanmean(1), self.n
-        )
+        rows = (self.bootstrap.nanmean(1), self.jackknife.nanmean(1))
+        return Sampled(float(self.value.nanmean()), *rows, self.n, self.limits)
 
     def share_above_zero(self) -> Sampled:
         """Share of the filters that have a value above zero."""
@@ -94,7 +96,8 @@ class FilterFigure:
         if len(self.bootstrap):
             return percentile_interval(self.bootstrap)
         half = norm.ppf(0.975) * jackknife_error(self.jackknife)
-        return self.value - half, self.value + half
+        low, high = self.limits
+        return (self.value - half).clamp(min=low), (self.value + half).clamp(max=high)
 
 
 def concentration_figure(seen: PassResult, draws: Resampling) -> FilterFigure:
@@ -185,7 +188,7 @@ def strongest_figures(
         name: FilterFigure.from_rows(values, draws, len(labels))
         for name, values in zip(names, purities, strict=True)
     }
-    return figures | {"label_agreement": _jackknifed(agreement, len(labels))}
+    return figures | {"label_agreement": _jackknifed(agreement, len(labels), limits=(0.0, 1.0))}
 
 
 def regression_figures(observed: Observations, judge: Judge, draws: Resampling) -> dict[str, Sampled]:
@@ -231,17 +234,17 @@ def network_figures(
         alone.append(redundancy(correlations))
         together.append(effective_filters(correlations))
     alive = answers.heights > 0
-    redundant = _jackknifed(torch.stack(alone).where(alive, torch.nan), answers.images)
+    redundant = torch.stack(alone).where(alive, torch.nan)
     effective = torch.tensor(together, dtype=torch.float64)
-    return {"redundancy": redundant}, {
+    return {"redundancy": _jackknifed(redundant, answers.images, limits=(-1.0, 1.0))}, {
         "dead_filters": Sampled.from_rows((fires == 0).double().mean(dim=1), draws),
         "effective_filters": Sampled(together[0], torch.zeros(0), effective[1:], draws.images),
     }
 
 
-def _jackknifed(rows: Tensor, n: int) -> FilterFigure:
+def _jackknifed(rows: Tensor, n: int, *, limits: tuple[float, float] = (-math.inf, math.inf)) -> FilterFigure:
     """From (1 + G, D): all images, then with each share of them left out."""
-    return FilterFigure(rows[0], rows.new_zeros(0, rows.shape[1]), rows[1:], n)
+    return FilterFigure(rows[0], rows.new_zeros(0, rows.shape[1]), rows[1:], n, limits)
 
 
 def _left_out(draws: Resampling) -> list[Tensor]:
