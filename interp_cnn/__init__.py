@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from interp_cnn.explanation.propagation.lrp import lrp as lrp
     from interp_cnn.explanation.receptive_field.field import receptive_field as receptive_field
     from interp_cnn.explanation.shapley import shapley_values as shapley_values
+    from interp_cnn.exports.pretrained import save_pretrained as save_pretrained
     from interp_cnn.model.filter_loss import FilterLoss as FilterLoss
     from interp_cnn.model.interpretable_conv import make_interpretable as make_interpretable
     from interp_cnn.runs.folder import load_run as load_run
     from interp_cnn.runs.networks import load_network as load_network
+    from interp_cnn.runs.pretrained import from_pretrained as from_pretrained
 
     __version__: str
 
@@ -46,6 +48,7 @@ _PLACES = {
     "explain_image": "explanation.methods.image",
     "filter_contributions": "explanation.decisions.contributions",
     "filter_relevance": "explanation.decisions.filter_relevance",
+    "from_pretrained": "runs.pretrained",
     "grad_cam": "explanation.gradients.gradients",
     "integrated_gradients": "explanation.gradients.gradients",
     "load_network": "runs.networks",
@@ -56,6 +59,7 @@ _PLACES = {
     "occlusion_drops": "explanation.occlusion.maps",
     "occlusion_map": "explanation.occlusion.maps",
     "receptive_field": "explanation.receptive_field.field",
+    "save_pretrained": "exports.pretrained",
     "shapley_values": "explanation.shapley",
 }
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "explain_image",
     "filter_contributions",
     "filter_relevance",
+    "from_pretrained",
     "grad_cam",
     "integrated_gradients",
     "load_network",
@@ -77,6 +82,7 @@ __all__ = [
     "occlusion_drops",
     "occlusion_map",
     "receptive_field",
+    "save_pretrained",
     "shapley_values",
 ]
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "docs/api.md",
+    "docs/trained_networks.md",
     *(f"docs/contributing/{page.name}" for page in sorted((ROOT / "docs/contributing").glob("*.md"))),
 )
 BLOCKS = [
@@ -34,7 +35,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{p}-{n}" for p, n, _ in BLOCKS])
-def test_an_example_runs(page, number, block):
+def test_an_example_runs(page, number, block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, f"{page}, example {number + 1}", "exec"), {})
 
 

@@ -21,9 +21,10 @@ from interp_cnn.exports.card import ModelCard, markdown
 from interp_cnn.exports.filters import filter_files
 from interp_cnn.exports.manifest import MANIFEST, ExportFolder
 from interp_cnn.exports.maps import SeenImages, map_files
-from interp_cnn.exports.network import load_exported, network_files
+from interp_cnn.exports.network import network_files
 from interp_cnn.exports.sheets import svg_sheet
 from interp_cnn.exports.tables import check_formats, table_files
+from interp_cnn.runs.pretrained import built, from_pretrained
 
 NETWORK = {
     "name": "small_cnn",
@@ -42,7 +43,7 @@ NETWORK = {
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return networks.built({"network": NETWORK}).eval()
+    return built({"network": NETWORK}).eval()
 
 
 @pytest.fixture
@@ -184,12 +185,14 @@ def test_tables_come_back_as_they_were_in_every_format():
 
 
 def test_the_network_comes_back_from_safetensors_with_the_same_logits(network, images, tmp_path):
-    files = network_files(network, images, {"network": NETWORK}, ["safetensors"], place="model")
+    files = network_files(
+        network, images, {"network": NETWORK, "classes": list("abc")}, ["safetensors"], place="model"
+    )
     ExportFolder(tmp_path).write("model", "key", files)
-    again = load_exported(tmp_path / "model")
+    again = from_pretrained(tmp_path / "model")
     assert torch.equal(again(images), network(images))
-    assert json.loads((tmp_path / "model/network.json").read_text())["largest_relative_error"] == {
-        "network.safetensors": 0.0
+    assert json.loads((tmp_path / "model/config.json").read_text())["largest_relative_error"] == {
+        "model.safetensors": 0.0
     }
 
 
@@ -200,8 +203,8 @@ def test_torch_export_and_onnx_give_the_same_logits_for_any_number_of_images(net
     files = dict(
         network_files(network, images, {"network": NETWORK}, ["torch_export", "onnx"], place="model")
     )
-    session = runtime.InferenceSession(files["model/network.onnx"], providers=["CPUExecutionProvider"])
-    program = torch.export.load(BytesIO(files["model/network.pt2"])).module()
+    session = runtime.InferenceSession(files["model/model.onnx"], providers=["CPUExecutionProvider"])
+    program = torch.export.load(BytesIO(files["model/model.pt2"])).module()
     with torch.no_grad():
         for count in (1, 3, 4):
             logits = network(images[:count])
@@ -237,7 +240,7 @@ def test_a_format_that_nothing_installed_can_write_names_its_extra(monkeypatch):
 
 def test_a_card_escapes_what_a_run_says():
     card = ModelCard(
-        "<b>", "a|b", {"x": "[y]"}, ["fox", "*dog*"], {}, {"network.pt2": 1e-7}, "interp-cnn export"
+        "<b>", "a|b", {"x": "[y]"}, ["fox", "*dog*"], {}, {"model.pt2": 1e-7}, "interp-cnn export"
     )
     text = markdown(card)
     assert "&lt;b&gt;" in text and "a\\|b" in text and "\\*dog\\*" in text and "\\[y\\]" in text

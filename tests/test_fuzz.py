@@ -23,7 +23,8 @@ from interp_cnn.data.animal_parts import AnimalParts
 from interp_cnn.data.images import read_rgb
 from interp_cnn.discovery.stages import cached
 from interp_cnn.report.maps import records as explained
-from interp_cnn.runs.folder import build_data, load_checkpoint, load_config
+from interp_cnn.runs.configuration import load_config
+from interp_cnn.runs.folder import build_data, load_checkpoint
 from interp_cnn.studies.parts import done_in_parts
 
 LONGEST = 20  # seconds of the processor for one file: a hang, not a busy machine

@@ -11,17 +11,16 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from interp_cnn.commands.compare import sample_count
-from interp_cnn.commands.export import network_arguments
 from interp_cnn.commands.train import board_maps
 from interp_cnn.explanation.propagation.lrp import lrp
-from interp_cnn.exports.network import built as rebuilt
-from interp_cnn.model.backbones import build_network, pretrained_parameters
+from interp_cnn.model.backbones import build_network, network_arguments, pretrained_parameters
 from interp_cnn.model.bodies import LITE, body_of, named
 from interp_cnn.model.pixels import torchvision_pixels
 from interp_cnn.model.trunk import Extended, cut_at, default_cut
 from interp_cnn.runs.choices import choose_network, pixels_record, say_pixels
 from interp_cnn.runs.inputs import count_of_classes
 from interp_cnn.runs.networks import image_channels, load_network
+from interp_cnn.runs.pretrained import built as rebuilt
 from interp_cnn.training.finetuning import FineTuning, Freezing
 
 IMAGES = {"channels": 3, "image_size": (64, 64), "mean": (0.5,), "std": (0.25,)}
@@ -354,10 +353,7 @@ def test_fewer_images_of_a_network_from_weights_are_explained_unless_one_says_ho
 @pytest.mark.parametrize("settings", [{}, {"filters": [16, 8]}, {"trunk": None}, {"trunk": "layer1"}])
 def test_a_network_from_weights_is_built_again_from_what_export_writes(weights, settings):
     network = build_network("resnet18", num_classes=3, weights=weights[0], **settings, **IMAGES).eval()
-    model = {"name": "resnet18", "layers": None, "widths": None, "extra_conv": False, "mask": {}, **settings}
-    data = SimpleNamespace(classes=("a", "b", "c"), channels=3, image_size=(64, 64), mean=(0.5,), std=(0.25,))
-    found = SimpleNamespace(network=network, data=data, config=OmegaConf.create({"model": model}))
-    written = json.loads(json.dumps({"network": network_arguments(found)}))
+    written = json.loads(json.dumps({"network": network_arguments(network)}))
     again = rebuilt(written)
     again.load_state_dict(network.state_dict())
     images = torch.rand(2, 3, 64, 64)

@@ -11,7 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 from interp_cnn.cli import errors
-from interp_cnn.runs.folder import build_data, load_checkpoint, load_config
+from interp_cnn.runs.configuration import load_config
+from interp_cnn.runs.folder import build_data, load_checkpoint
 from interp_cnn.runs.going_on import sound_checkpoint
 from interp_cnn.storage import files
 from interp_cnn.storage.files import alone_in, replacing, sweep

@@ -20,6 +20,7 @@ from omegaconf import Container, DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from interp_cnn.cli import config_text
+from interp_cnn.pretrained.shipped import shipped_names
 from interp_cnn.storage.spelling import nearest
 
 _UNKNOWN_KEY = [
@@ -27,6 +28,7 @@ _UNKNOWN_KEY = [
     re.compile(r"Could not delete from config. '(.+?)' does not exist"),
     re.compile(r"Override \S+ looks like a config group override, but config group '(.+?)' does not exist"),
 ]
+_OF_A_RUN = re.compile(r"No such run folder|runs?: No such")
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid")
 _LOST_PROCESS = re.compile(r"gloo/transport|NCCL|TCPStore")
 _WORKER = re.compile(r"^Caught \w+ in DataLoader worker process.*^\w+: ", re.DOTALL | re.MULTILINE)
@@ -199,6 +201,9 @@ def _path(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"{text}; expected a file: move the folder that is there away, or give another place"
     if isinstance(error, FileNotFoundError) and parent.is_dir():
-        hint = nearest(path.name, sorted(entry.name for entry in parent.iterdir()))
+        shipped = shipped_names() if parent == Path() and _OF_A_RUN.match(error.strerror or "") else []
+        hint = nearest(path.name, [*sorted(entry.name for entry in parent.iterdir()), *shipped])
+        hint += f" (with the package come {', '.join(shipped)})" * bool(shipped)
+        hint = hint.strip()
         return f"{text}; {hint}" if hint else text
     return text

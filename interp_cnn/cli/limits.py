@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp_cnn.pretrained.shipped import shipped_names
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -36,6 +38,7 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
 }
 LEVEL = re.compile(r"\S+ \S+ ([A-Z]+) ")  # of a line of a job's log, see conf/hydra/job_logging
 FOLDERS = ("run", "runs", "training.run", "data.root", "ckpt_path")  # read, never made
+NAMED = ("run", "runs")  # also networks that come with the package
 FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number elsewhere
 # arguments of Lightning's Trainer that a training sets itself, and what to give instead
 OURS = {
@@ -157,5 +160,6 @@ def check_folders(command: str) -> None:
         if key not in known or value in ("", "null") or any(mark in value for mark in "\"'$\\"):
             continue
         for place in filter(None, value.removeprefix("[").removesuffix("]").split(",")):
-            if not Path(place).exists():
+            shipped = key in NAMED and place in shipped_names()
+            if not shipped and not Path(place).exists():
                 raise FileNotFoundError(2, f"{key}: No such file or directory", place)

@@ -3,6 +3,7 @@
     interp-cnn explain outputs/train/A                      run=outputs/train/A
     interp-cnn evaluate A B                                 runs=[A,B]
     interp-cnn export latest                                run= the newest run folder in outputs/
+    interp-cnn explain digits-plain                         run=digits-plain, which comes with the package
     interp-cnn explain A methods=lrp,occlusion              methods=[lrp,occlusion]
 
 Nothing of this needs Hydra or torch, so a folder that is not there is said at once and leaves nothing behind.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interp_cnn.cli import config_text
+from interp_cnn.pretrained.shipped import shipped_names
 
 RUNS = {"explain": "run", "export": "run", "study": "run", "evaluate": "runs"}  # what takes run folders
 OUTPUTS = Path("outputs")
@@ -61,7 +63,7 @@ def overrides(command: str, words: Sequence[str]) -> list[str]:
         return arguments
     if any(word.partition("=")[0] == key for word in arguments):
         raise ValueError(f"{folders[0]} and {key}= both name run folders; write one of them")
-    quoted = [_quoted(run_folder(word)) for word in folders]
+    quoted = [word if _is_shipped(word) else _quoted(run_folder(word)) for word in folders]
     several = key == "runs" or len(quoted) > 1
     return [f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}", *arguments]
 
@@ -115,6 +117,11 @@ def _as_list(word: str) -> str:
 def _is_folder(word: str) -> bool:
     """No flag, and no KEY=VALUE, unless a folder is called so, as those of a sweep are."""
     return not word.startswith("-") and ("=" not in word or Path(word).is_dir())
+
+
+def _is_shipped(word: str) -> bool:
+    """Whether a word names a network that comes with the package; a folder of that name goes first."""
+    return word in shipped_names() and not Path(word).is_dir()
 
 
 def _quoted(folder: Path) -> str:

@@ -21,6 +21,7 @@ from interp_cnn.explanation.filters.occlusion import filter_occlusion
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.placement import device_of
+from interp_cnn.exports.card import DESCRIPTIONS
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import FilterPair, Network, SampleImage, Sights
 from interp_cnn.report.comparison.contents import Mistaken
@@ -35,12 +36,6 @@ from interp_cnn.runs.inputs import InputPicture, run_subject, set_pictures, spre
 BATCH = 64
 MOST_MISTAKEN = 240  # pictures of images that a network gets wrong
 COARSE = Options(window=0.2, stride=0.1)  # of the occlusion of filters: every filter has its own map
-DESCRIPTIONS = {
-    "interpretable": "template masks and mutual-information loss",
-    "plain": "the same layers, weights and data order, without mask and loss",
-    "mask_only": "template masks without the loss",
-    "loss_only": "the loss without the masks",
-}
 
 
 def portrait(run: Run, measured: NetworkMeasures, *, decoder: DecoderSettings | None = None) -> Network:

@@ -7,7 +7,6 @@ Writes into export/ inside the run folder, under names that never change. Called
 was made from the same weights, images, settings and code.
 """
 
-import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from interp_cnn.commands.compare_contents import DESCRIPTIONS
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.identity import identity_of
 from interp_cnn.data.split_record import Side
@@ -32,19 +29,17 @@ from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import asked
 from interp_cnn.explanation.network.feature_maps import evaluation_mode, feature_maps
 from interp_cnn.explanation.network.placement import device_of
-from interp_cnn.exports import card, decisions, filters, maps, network, tables
+from interp_cnn.exports import decisions, filters, maps, network, pretrained, tables
 from interp_cnn.exports.manifest import ExportFolder, key_of
-from interp_cnn.model.trunk import Extended
+from interp_cnn.pretrained.shipped import is_pretrained
 from interp_cnn.report.comparison.tables import exemplar_table
 from interp_cnn.report.decisions.class_tables import class_tables
-from interp_cnn.report.measures import shown_in
 from interp_cnn.runs.devices import computing
-from interp_cnn.runs.folder import Run, load_run, plain
+from interp_cnn.runs.folder import Run, load_run
 from interp_cnn.runs.inputs import set_pictures, spread
 from interp_cnn.runs.measuring import measure_run
 from interp_cnn.runs.moved_images import moved_root
 from interp_cnn.runs.places import run_folders
-from interp_cnn.runs.provenance import provenance
 from interp_cnn.storage.fingerprints import code_of, fingerprint
 from interp_cnn.storage.names import distinct_slugs
 from interp_cnn.storage.spelling import nearest
@@ -70,6 +65,8 @@ def run(config: DictConfig) -> None:
 def _export_all(config: DictConfig, folders: list[Path], device: torch.device) -> None:
     root = moved_root(config.get("data"), folders)
     for folder in folders:
+        if config.to is None and is_pretrained(folder):
+            raise ValueError(f"{folder.name} is a saved network, whose folder stays as it is; give to=DIR")
         trained = load_run(folder, checkpoint=config.checkpoint, root=root)
         trained.network.to(device)
         place = folder / "export" if config.to is None else Path(config.to)
@@ -203,76 +200,11 @@ def _tables(trained: Run, config: DictConfig, strongest: Callable[[str], Exempla
 
 
 def _model(trained: Run, config: DictConfig, folder: Path) -> Files:
-    data = trained.data
-    configuration = {
-        "network": network_arguments(trained),
-        "classes": list(data.classes),
-        "kind": trained.kind,
-        "filter_categories": {
-            name: categories.tolist() for name, categories in trained.filter_categories.items()
-        },
-    }
-    images = torch.stack([data.val_set[number].image for number in range(min(8, len(data.val_set)))])
-    errors: dict[str, float] = {}
-    for name, content in network.network_files(
-        copy.deepcopy(trained.network).cpu(), images, configuration, list(config.model_formats), place="model"
-    ):
-        if name.endswith("network.json"):
-            errors = network.errors_in(content)
-        yield name, content
-    yield "README.md", card.markdown(_card(trained, folder, errors)).encode("utf-8")
-
-
-def network_arguments(trained: Run) -> dict[str, Any]:
-    """What builds a run's network again, without the weights that it started from: those that it has now follow."""
-    data, model, built = trained.data, plain(trained.config.model), trained.network
-    return {
-        "name": model["name"],
-        "num_classes": len(data.classes),
-        "channels": data.channels,
-        "image_size": list(data.image_size),
-        "mean": list(map(float, data.mean)),
-        "std": list(map(float, data.std)),
-        "trunk": built.trunk_layer if isinstance(built, Extended) else None,
-        "filters": list(model.get("filters", (128,))),
-        "output": model.get("output"),
-        **{name: model[name] for name in ("layers", "widths", "extra_conv", "mask")},
-    }
-
-
-def _card(trained: Run, folder: Path, errors: dict[str, float]) -> card.ModelCard:
-    data, config = trained.data, trained.config
-    parameters = sum(p.numel() for p in trained.network.parameters())
-    height, width = data.image_size
-    facts = {
-        "network": f"{config.model.name}, {parameters:,} parameters; interpretable layers: {', '.join(trained.layers)}",
-        "input": f"{data.channels} x {height} x {width} pixels in [0, 1]; the network normalises them itself",
-        "data": f"{trained.data_name}: {len(data.train_set):,} training and {len(data.val_set):,} validation images",
-        "training": f"{trained.epochs} epochs, seed {config.seed}",
-    }
-    idea = f"{trained.kind}: {DESCRIPTIONS.get(trained.kind, 'a network of its own kind')}."
-    return card.ModelCard(
-        title=f"{trained.kind} {config.model.name}",
-        idea=idea,
-        facts=facts,
-        classes=data.classes,
-        measures=_measures(folder),
-        files=errors,
-        command=provenance()["command"],
+    figures = pretrained.figures_in(folder / "tables" / "measures.csv") or pretrained.known_figures(trained)
+    about = pretrained.description_of(trained, figures)
+    yield from pretrained.pretrained_files(
+        trained.network, pretrained.first_images(trained), about, list(config.model_formats), place="model"
     )
-
-
-def _measures(folder: Path) -> dict[str, str]:
-    """The figures of the table part, where it is there."""
-    path = folder / "tables" / "measures.csv"
-    if not path.is_file():
-        return {}
-    row = pd.read_csv(path).iloc[0]
-    return {
-        name.replace("_", " "): f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-        for name in shown_in("model card")
-        if name in row and np.isfinite(row[name])
-    }
 
 
 def _strongest(trained: Run, layer: str, count: int) -> Exemplars:

@@ -22,11 +22,12 @@ from interp_cnn.explanation.filters.exemplars import exemplars
 from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.model.backbones import pretrained_parameters
 from interp_cnn.runs.choices import choose_network, pixels_record, say_pixels, say_trunk
+from interp_cnn.runs.configuration import load_config
 from interp_cnn.runs.decoders import DecoderSettings, decoder_for
 from interp_cnn.runs.devices import training_device
 from interp_cnn.runs.epochs import run_record
 from interp_cnn.runs.filter_curves import FilterCurves
-from interp_cnn.runs.folder import build_data, load_config, load_run, network_for, plain, write_json
+from interp_cnn.runs.folder import build_data, load_run, network_for, plain, write_json
 from interp_cnn.runs.going_on import check_fits, check_goes_on, check_same_run, sound_checkpoint
 from interp_cnn.runs.places import with_full_paths
 from interp_cnn.runs.provenance import leave_to_the_first, provenance

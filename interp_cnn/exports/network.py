@@ -1,8 +1,8 @@
 """A network as files that need this package (safetensors with its configuration) or do not (torch.export, ONNX).
 
-    network.safetensors, network.json    weights; what builds the network around them: `load_exported` does
-    network.pt2                          torch.export.load(FILE).module()(images)
-    network.onnx                         images (B, C, H, W) in [0, 1] -> logits (B, K), for any runtime
+    model.safetensors, config.json    weights; what builds the network around them: `from_pretrained` does
+    model.pt2                         torch.export.load(FILE).module()(images)
+    model.onnx                        images (B, C, H, W) in [0, 1] -> logits (B, K), for any runtime
 
 Each file is loaded again before it is handed out, and gives the logits that the network itself gives.
 """
@@ -12,16 +12,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from interp_cnn.model.backbones import build_network
+from interp_cnn.pretrained.shipped import CONFIG, WEIGHTS
+from interp_cnn.runs.pretrained import built
 
 FORMATS = ("safetensors", "torch_export", "onnx")
 LARGEST_ERROR = 1e-3  # of a logit, relative to the largest one
@@ -40,7 +40,7 @@ def check_formats(formats: Sequence[str]) -> None:
 def network_files(
     network: nn.Module,
     images: Tensor,
-    configuration: Mapping[str, Any],
+    configuration: dict[str, Any],
     formats: Sequence[str],
     *,
     place: str,
@@ -66,41 +66,22 @@ def network_files(
         errors[name] = _error(logits, [run(images), run(images[:1])], name)
         yield f"{place}/{name}", content
     about = {**configuration, "largest_relative_error": errors}
-    yield f"{place}/network.json", (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-
-
-def load_exported(folder: Path | str) -> nn.Module:
-    """The network of an exported folder `model/`, in evaluation mode.
-
-    Raises:
-        FileNotFoundError: no network.json or network.safetensors there.
-    """
-    folder = Path(folder)
-    network = built(json.loads((folder / "network.json").read_text("utf-8")))
-    network.load_state_dict(load_file(folder / "network.safetensors"))
-    return network.eval()
+    yield f"{place}/{CONFIG}", (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def errors_in(content: bytes) -> dict[str, float]:
-    """File -> largest relative error, from a network.json."""
+    """File -> largest relative error, from a config.json."""
     return json.loads(content)["largest_relative_error"]
 
 
-def built(configuration: Mapping[str, Any]) -> nn.Module:
-    """A network as network.json describes it, with new weights."""
-    arguments = dict(configuration["network"])
-    arguments["image_size"] = tuple(arguments["image_size"])
-    return build_network(arguments.pop("name"), **arguments)
-
-
-def _safetensors(network: nn.Module, images: Tensor, configuration: Mapping[str, Any]):
+def _safetensors(network: nn.Module, images: Tensor, configuration: dict[str, Any]):
     content = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     again = built(configuration)
     again.load_state_dict(load(content))
     return content, _without_gradient(again.eval())
 
 
-def _torch_export(network: nn.Module, images: Tensor, configuration: Mapping[str, Any]):
+def _torch_export(network: nn.Module, images: Tensor, configuration: dict[str, Any]):
     batch = ({0: torch.export.Dim("batch", min=1)},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,7 +92,7 @@ def _torch_export(network: nn.Module, images: Tensor, configuration: Mapping[str
     return buffer.getvalue(), _without_gradient(again)
 
 
-def _onnx(network: nn.Module, images: Tensor, configuration: Mapping[str, Any]):
+def _onnx(network: nn.Module, images: Tensor, configuration: dict[str, Any]):
     import onnxruntime
 
     batch = ({0: torch.export.Dim("batch", min=1)},)
@@ -153,7 +134,7 @@ def _error(logits: Tensor, exported: Sequence[Tensor], name: str) -> float:
 
 
 _WRITERS = {
-    "safetensors": (_safetensors, "network.safetensors"),
-    "torch_export": (_torch_export, "network.pt2"),
-    "onnx": (_onnx, "network.onnx"),
+    "safetensors": (_safetensors, WEIGHTS),
+    "torch_export": (_torch_export, "model.pt2"),
+    "onnx": (_onnx, "model.onnx"),
 }

@@ -6,6 +6,7 @@ but the switch of their masks.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,13 +158,28 @@ def build_network(
     """
     which = named(name)
     made = {"image_size": image_size, "channels": channels, "extra_conv": extra_conv, **(mask or {})}
+    arguments = {
+        "name": name,
+        "num_classes": num_classes,
+        "channels": channels,
+        "image_size": list(image_size),
+        "mean": list(map(float, mean)),
+        "std": list(map(float, std)),
+        "trunk": None,
+        "filters": list(filters),
+        "layers": _listed(layers) or None,
+        "widths": None if widths is None else list(widths),
+        "extra_conv": extra_conv,
+        "mask": mask,
+        "output": output,
+    }
     if which.kind == "small_cnn":
         options = {} if widths is None else {"widths": tuple(widths)}
         mean, std = statistics or (mean, std)
         network: nn.Module = SmallCNN(num_classes, channels=channels, mean=mean, std=std, **options)
         if weights is not None and load:
             load_state(network, state_of(weights), weights, name)
-        return make_interpretable(network, _listed(layers) or [TOP_LAYERS[name]], **made)
+        return _noted(make_interpretable(network, _listed(layers) or [TOP_LAYERS[name]], **made), arguments)
     body = body_of(which, num_classes, weights, load=load)
     grey = channels == 1 and input_channels(body.module) != 1
     seen = 3 if grey else channels
@@ -189,12 +205,14 @@ def build_network(
             trunk_layer=trunk,
         )
         old = part if weights is not None else None
-        return _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, pixels, made)
+        network = _interpretable(extended, _listed(layers) or [f"new.{len(filters) - 1}"], old, pixels, made)
+        return _noted(network, {**arguments, "trunk": trunk})
     network = Classifier(body.module, normalise=normalise, grey=grey, output=output)
     chosen = _listed(layers) or [_top_layer(which, body.module, image_size)]
     names = dict(network.named_modules())  # a body may have a body of its own
     chosen = [layer if layer in names else f"body.{layer}" for layer in chosen]
-    return _interpretable(network, chosen, body.module if weights is not None else None, pixels, made)
+    old = body.module if weights is not None else None
+    return _noted(_interpretable(network, chosen, old, pixels, made), arguments)
 
 
 def pretrained_parameters(network: nn.Module) -> frozenset[str]:
@@ -202,9 +220,26 @@ def pretrained_parameters(network: nn.Module) -> frozenset[str]:
     return getattr(network, "_pretrained", frozenset())
 
 
+def network_arguments(network: nn.Module) -> dict[str, Any] | None:
+    """What builds a network again by `build_network`, without the weights that it started from (those that it has now
+    follow); None for a network that was built otherwise.
+
+    Example:
+        >>> pixels = {"channels": 1, "image_size": (16, 16), "mean": [0.5], "std": [0.25]}
+        >>> network_arguments(build_network("small_cnn", num_classes=3, **pixels))["num_classes"]
+        3
+    """
+    return getattr(network, "_arguments", None)
+
+
 def pixels_expected(network: nn.Module) -> Pixels | None:
     """What pixels the weights that a network started from were trained to see; None where no library says."""
     return getattr(network, "_pixels", None)
+
+
+def _noted(network: nn.Module, arguments: dict[str, Any]) -> nn.Module:
+    network._arguments = arguments  # pyright: ignore[reportArgumentType]
+    return network
 
 
 def _interpretable(

@@ -75,7 +75,7 @@ RECORDS = (
         "images in which the filter's region covers one and the same part",
         short="part",
         percent=True,
-        shown=("front", "table", "spread"),
+        shown=("front", "table", "spread", "model card"),
         ranks=4,
     ),
     Measure(

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -30,17 +29,18 @@ from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.interpretable_conv import template_masks
+from interp_cnn.pretrained.shipped import is_pretrained
+from interp_cnn.runs.configuration import first_line, load_config
 from interp_cnn.runs.epochs import check_last, epochs_of
 from interp_cnn.runs.images import Seen, follow_images
 from interp_cnn.runs.normalisation import checked_statistics
-from interp_cnn.runs.places import CONFIG, only_run
+from interp_cnn.runs.places import only_run
+from interp_cnn.runs.pretrained import description_in, network_in
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
 ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may call: classes of its modules
-SECTIONS = ("seed", "data", "model")
 CHECKPOINTS = ("last", "best")
-LARGEST_CONFIG = 1 << 20  # bytes; a training writes 3 kB
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     """Network, data and configuration of a training.
 
     Args:
-        folder: the run folder, or a folder with this one run in it.
+        folder: the run folder, or a folder with this one run in it; also one of `save_pretrained`, or the name of a
+            network that comes with the package (digits-interpretable, digits-plain).
         checkpoint: "last", or "best", which was chosen on the validation images.
         root: where the run's images lie now; None: where they lay.
 
@@ -117,6 +118,8 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     if root is not None:
         config.data.root = str(root)
     data = build_data(config.data, images_of=folder)
+    if is_pretrained(folder):
+        return _pretrained_run(folder, config, data, checkpoint)
     network = network_for(config.model, data, start=False)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     content = load_checkpoint(path)
@@ -131,7 +134,7 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
-            f"{path} does not fit the network of {folder / 'config.yaml'}: {_first(error)}"
+            f"{path} does not fit the network of {folder / 'config.yaml'}: {first_line(error)}"
         ) from error
     broken = [name for name, value in weights.items() if not value.isfinite().all()]
     if broken:
@@ -145,6 +148,23 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
     return Run(folder, config, network.eval(), data, categories, epochs)
 
 
+def _pretrained_run(folder: Path, config: DictConfig, data: PartDataModule, checkpoint: str) -> Run:
+    """What `save_pretrained` kept of a run."""
+    if checkpoint != "last":
+        raise ValueError(
+            f"checkpoint={checkpoint}: {folder.name} keeps one set of weights; leave checkpoint out"
+        )
+    description, network = description_in(folder), network_in(folder)
+    if description["classes"] != list(data.classes):
+        raise ValueError(
+            f"{folder} knows the classes {', '.join(description['classes'])}, its data have {', '.join(data.classes)}"
+        )
+    categories = {
+        layer: torch.tensor(classes) for layer, classes in description.get("filter_categories", {}).items()
+    }
+    return Run(folder, config, network, data, categories, int(description.get("epochs", 0)))
+
+
 def untrained(run: Run) -> Run:
     """The run as it was before training and without masks: weights drawn anew with its seed, no file of weights
     loaded, filters without categories; on the same device.
@@ -156,37 +176,6 @@ def untrained(run: Run) -> Run:
         network = network_for(model, run.data, start=False)
     device = device_of(run.network)
     return replace(run, network=network.eval().to(device), filter_categories={}, epochs=0)
-
-
-def load_config(folder: Path) -> DictConfig:
-    """The configuration of a run folder."""
-    path = folder / CONFIG
-    if not path.is_file():
-        only_run(folder)  # says what is missing, or which runs are inside
-        raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
-    return _plain_config(path)
-
-
-def _plain_config(path: Path) -> DictConfig:
-    """Plain values of a YAML file; aliases (which can fill the memory) and interpolations are never written there."""
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a training writes a few thousand")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has YAML aliases")
-        if "${" in text:
-            raise ValueError("it has interpolations ${...}")
-        config = OmegaConf.create(text)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no configuration that a training wrote: {_first(error)}") from error
-    missing = [name for name in SECTIONS if not isinstance(config, DictConfig) or config.get(name) is None]
-    if missing or not isinstance(config, DictConfig):
-        raise ValueError(f"{path} is no configuration that a training wrote: it has no {missing[0]}")
-    kind = OmegaConf.select(config, "model.kind")
-    if not isinstance(kind, str | None):
-        raise ValueError(f"{path} is no configuration that a training wrote: model.kind={kind} is no name")
-    return config
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -205,7 +194,7 @@ def load_checkpoint(path: Path) -> dict:
     except (ValueError, OSError) as error:
         others = path.name == "last.ckpt" and path.with_name("best.ckpt").is_file()
         instead = "; checkpoint=best takes the weights of the best epoch" if others else ""
-        raise ValueError(f"checkpoint {path} cannot be read: {_first(error)}{instead}") from error
+        raise ValueError(f"checkpoint {path} cannot be read: {first_line(error)}{instead}") from error
     return content
 
 
@@ -289,7 +278,7 @@ def _values_of(section: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, kinds):
             raise
-        raise ValueError(f"the settings of {section} do not fit: {_first(cause)}") from error
+        raise ValueError(f"the settings of {section} do not fit: {first_line(cause)}") from error
 
 
 def _check_target(target: object) -> None:
@@ -321,12 +310,3 @@ def _assigned(state: dict, layer: str, background: int | None) -> torch.Tensor:
     if background is not None:
         response[:, background] = -torch.inf
     return response.argmax(1)
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s)") else lines[0])
-        if lines
-        else repr(error)
-    )

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from interp_cnn.runs.folder import load_checkpoint, load_config
+from interp_cnn.runs.configuration import load_config
+from interp_cnn.runs.folder import load_checkpoint
 from interp_cnn.runs.places import with_full_paths
 from interp_cnn.training.checkpoints import LAST, PREVIOUS, BestEpoch, finished_epochs, is_over
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from interp_cnn.runs.folder import load_config
+from interp_cnn.runs.configuration import load_config
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,5 @@
 """What a run is on disk: a run folder, or a folder that holds some (a comparison's, a sweep's), which stands for them.
+A trained network of `save_pretrained`, or one that comes with the package, by its name, stands for the run it was.
 
 Every command that takes runs takes either, and the same settings for images that were moved: data=... data.root=DIR.
 """
@@ -8,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+
+from interp_cnn.pretrained.shipped import is_pretrained, shipped_folder, shipped_names
 
 CONFIG = "config.yaml"
 FILES = ("data.root", "data.annotations", "model.weights")  # read by later commands too, from other folders
@@ -63,12 +66,35 @@ def with_full_paths(config: DictConfig) -> DictConfig:
     return absolute
 
 
+def without_places(config: DictConfig) -> DictConfig:
+    """A copy of a run's configuration that tells no files and folders, to be given away.
+
+    Example:
+        >>> without_places(OmegaConf.create({"data": {"root": "/home/me/images"}})).data.root is None
+        True
+    """
+    told = config.copy()
+    for key in FILES:
+        value = OmegaConf.select(told, key)
+        if isinstance(value, str) and (key != "model.weights" or Path(value).expanduser().is_file()):
+            OmegaConf.update(told, key, None)
+    return told
+
+
 def _runs_of(folder: Path) -> list[Path]:
+    if not folder.is_dir() and (shipped := shipped_folder(str(folder))) is not None:
+        return [shipped]
     if not folder.is_dir():
-        raise FileNotFoundError(f"run folder {folder} does not exist")
-    if (folder / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"run folder {folder} does not exist; by name there are {', '.join(shipped_names())}"
+        )
+    if (folder / CONFIG).is_file() or is_pretrained(folder):
         return [folder]
-    inside = [file.parent for file in folder.glob(f"*/{CONFIG}") if not file.parent.name.startswith(".")]
+    inside = [
+        run
+        for run in folder.iterdir()
+        if not run.name.startswith(".") and ((run / CONFIG).is_file() or is_pretrained(run))
+    ]
     if not inside:
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}, and no folder in it has one")
     return sorted(inside, key=lambda run: _with_numbers(run.name))
