@@ -214,6 +214,13 @@ def test_hostile_texts_everywhere_stay_words(tmp_path):
         assert not any("onerror" in it for _, it in page.elements)
 
 
+def test_the_first_page_names_the_commands_that_show_more(tmp_path, contents):
+    more = {"Maps of every image": "interp-cnn explain 'a folder & more'"}
+    page = Page(write_report(tmp_path / "further", replace(contents, further=more)))
+    assert "Maps of every image:" in page.text and more["Maps of every image"] in page.text
+    assert "More of these networks" not in Page(write_report(tmp_path / "nothing", contents)).text
+
+
 def test_the_first_page_says_what_was_trained_what_came_out_and_how_to_repeat_it(pages, contents):
     text = pages["index.html"].text
     for sentence in verdict(contents):

@@ -20,6 +20,7 @@ from interp_cnn.commands.compare_contents import (
     asked_about,
     contested_first,
     filter_pair,
+    further_commands,
     mistaken,
     pages_beside,
     portrait,
@@ -172,6 +173,7 @@ def report_on(
             for trained, predicted in zip(runs, predictions, strict=True)
         },
         readings=[reading for reading in readings if reading is not None],
+        further=further_commands(folder),
     )
     with stage("writing the report"):
         page = write_report(folder / "report", contents)

@@ -3,6 +3,8 @@
 The networks of a comparison see the same images, and are asked about the same classes.
 """
 
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -215,6 +217,17 @@ def training_curves(run: Run) -> pd.DataFrame:
     parts = long["tag"].str.split("/", n=1, expand=True)
     long = long.assign(split=parts[0], quantity=parts[1].str.replace("_", " "), network=run.kind)
     return long[["epoch", "split", "quantity", "value", "network"]]
+
+
+def further_commands(folder: Path) -> dict[str, str]:
+    """What shows more of the networks in a folder, as it is typed where this command was."""
+    place = shlex.quote(os.path.relpath(folder))
+    explain = f"interp-cnn explain {place}"
+    return {
+        "Patterns that the layers stand for: mined, drawn, looked for again": f"{explain} what=patterns,reconstructions",
+        "Maps of every validation image": explain,
+        "Filters, maps and networks as files": f"interp-cnn export {place}",
+    }
 
 
 def pages_beside(report: Path) -> dict[str, str]:

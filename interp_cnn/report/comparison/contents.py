@@ -179,6 +179,7 @@ class Contents:
         pair: a filter of each network on the same images; None: no such picture.
         mistakes: network -> validation images that it got wrong.
         readings: what the classes of each network are made of, of those whose logits can be shared out.
+        further: commands that show more of these networks, what they show -> the command.
     """
 
     title: str
@@ -195,6 +196,7 @@ class Contents:
     pair: FilterPair | None = None
     mistakes: Mapping[str, Sequence[Mistaken]] = field(default_factory=dict)
     readings: Sequence[ClassReading] = ()
+    further: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.networks:

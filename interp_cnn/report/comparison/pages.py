@@ -129,6 +129,7 @@ def _write_overview(
         pair=pair_view(contents.pair, contents.networks, album) if contents.pair else None,
         tiles=tiles(contents),
         ahead=ahead(contents),
+        further=contents.further,
         verdict=verdict(contents),
         facts=facts(contents),
         table=measure_table(contents),
