@@ -224,7 +224,7 @@ def further_commands(folder: Path) -> dict[str, str]:
     place = shlex.quote(os.path.relpath(folder))
     explain = f"interp-cnn explain {place}"
     return {
-        "Patterns that the layers stand for: mined, drawn, looked for again": f"{explain} what=patterns,reconstructions",
+        "Patterns that layers stand for: mined, drawn, looked for again": f"{explain} what=patterns,reconstructions",
         "Maps of every validation image": explain,
         "Filters, maps and networks as files": f"interp-cnn export {place}",
     }
