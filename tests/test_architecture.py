@@ -25,16 +25,17 @@ FLOORS = {
     "storage": set(),
     "pretrained": set(),
     "hardware": set(),
-    "explanation": {"hardware"},
+    "explanation": {"figures", "hardware", "storage"},
     "data": {"hardware", "storage"},
     "figures": {"storage"},
     "model": {"hardware", "storage"},
     "training": {"figures", "model", "storage"},
-    "evaluation": {"data", "explanation", "storage"},
+    "evaluation": {"data", "explanation", "figures", "storage"},
     "runs": {
         "data",
         "evaluation",
         "explanation",
+        "figures",
         "hardware",
         "model",
         "pretrained",
@@ -118,6 +119,10 @@ FLOORS_INSIDE = {  # of the rooms that have rooms
 }
 VALUE_TYPES = {  # from these rooms only the values that they hand over, not their work
     ("evaluation", "data"): "interp_cnn.data.parts.",
+    ("explanation", "storage"): "interp_cnn.storage.brief.",  # how values print
+    ("explanation", "figures"): "interp_cnn.figures.notebook.",  # and show themselves
+    ("evaluation", "figures"): "interp_cnn.figures.notebook.",
+    ("runs", "figures"): "interp_cnn.figures.notebook.",
     ("studies", "data"): "interp_cnn.data.parts.",
     ("report", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",
     ("exports", "explanation"): "interp_cnn.explanation.filters.exemplars.Exemplars",

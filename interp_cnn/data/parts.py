@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from interp_cnn.storage.brief import Brief
+
 
 class Draw(NamedTuple):
     """A random view of one image: the key that a training sampler hands to the data set."""
@@ -40,8 +42,8 @@ class Draw(NamedTuple):
         return torch.Generator().manual_seed(int(state) & 0x7FFFFFFFFFFFFFFF)
 
 
-@dataclass(frozen=True, eq=False)
-class PartSample:
+@dataclass(frozen=True, eq=False, repr=False)
+class PartSample(Brief):
     """One image with what is known about it.
 
     Attributes:
@@ -63,8 +65,8 @@ class PartSample:
     name: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class PartBatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class PartBatch(Brief):
     """B samples of one data set, stacked; the plural of every field of `PartSample`.
 
     Attributes:
@@ -131,8 +133,8 @@ class BatchAugmentation(Protocol):
     ) -> tuple[PartBatch, BatchChanges]: ...
 
 
-@dataclass(frozen=True, eq=False)
-class RawBatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class RawBatch(Brief):
     """A batch as it lies in memory: pixels as bytes, and the changes that a training makes to them still to come.
 
     It is a quarter of the size of the finished batch, and is finished where the images are needed, on a GPU for one.

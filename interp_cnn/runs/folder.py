@@ -34,6 +34,7 @@ from interp_cnn.runs.configuration import first_line, load_config
 from interp_cnn.runs.epochs import check_last, epochs_of
 from interp_cnn.runs.images import Seen, follow_images
 from interp_cnn.runs.normalisation import checked_statistics
+from interp_cnn.runs.notebook import run_html
 from interp_cnn.runs.places import only_run
 from interp_cnn.runs.pretrained import description_in, network_in
 from interp_cnn.storage.files import write_text
@@ -43,7 +44,7 @@ ALLOWED_TARGETS = "interp_cnn.data."  # the one list of what a configuration may
 CHECKPOINTS = ("last", "best")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A training, loaded.
 
@@ -62,6 +63,23 @@ class Run:
     data: PartDataModule
     filter_categories: dict[str, torch.Tensor]
     epochs: int
+
+    def __repr__(self) -> str:
+        return f"Run({', '.join(f'{name}: {text}' for name, text in self.facts.items())})"
+
+    def _repr_html_(self) -> str:
+        """What it is, and a validation image of each class, as a notebook shows it."""
+        return run_html(self.facts, self.data)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it is, in words."""
+        data, layers = self.data, ", ".join(self.layers)
+        return {
+            "folder": str(self.folder),
+            "network": f"{self.kind} {self.config.model.name}, {self.epochs} epochs, layers {layers}",
+            "data": f"{self.data_name}, {len(data.train_set):,} training and {len(data.val_set):,} validation images",
+        }
 
     @property
     def kind(self) -> str:

@@ -23,6 +23,7 @@ import torch
 from interp_cnn.evaluation.filters.baselines import Row, baselines, judged_row, shuffled_images
 from interp_cnn.evaluation.filters.measure_network import NetworkMeasures, measure_network
 from interp_cnn.evaluation.statistics import Estimate, paired_share_difference
+from interp_cnn.storage.brief import Brief
 from interp_cnn.storage.files import write_text
 
 __all__ = ["Comparison", "Difference", "Estimate", "NetworkMeasures", "compare", "measure_network"]
@@ -54,13 +55,26 @@ class Difference:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """Networks, baselines and paired differences."""
 
     networks: list[NetworkMeasures]
     baselines: dict[str, Row]
     differences: list[Difference]
+
+    def _repr_html_(self) -> str:
+        """A row for every measure, a column for every network and baseline, as a notebook shows it."""
+        from interp_cnn.figures.notebook import table_html
+
+        columns: dict[str, Mapping[str, Estimate]] = {one.name: one.summary for one in self.networks}
+        columns |= {name.replace("_", " "): row for name, row in self.baselines.items()}
+        measures = dict.fromkeys(name for row in columns.values() for name in row)
+        rows = [
+            [name.replace("_", " "), *(str(row[name]) if name in row else "" for row in columns.values())]
+            for name in measures
+        ]
+        return table_html(rows, ["", *columns])
 
     def table(self) -> pandas.DataFrame:
         """One row per network, then one per baseline; every measure with the ends of its interval and its

@@ -46,6 +46,7 @@ from interp_cnn.evaluation.statistics import (
     weighted_mean,
 )
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.storage.brief import Brief
 
 # Measures of filters that need nothing but what one pass over the images left; how they are read and where they are
 # shown stands in their records (`report.measures`).
@@ -54,8 +55,8 @@ OBSERVED: dict[str, Callable[[PassResult, Resampling], FilterFigure]] = {
 }
 
 
-@dataclass(frozen=True)
-class NetworkMeasures:
+@dataclass(frozen=True, repr=False)
+class NetworkMeasures(Brief):
     """Everything measured about one network.
 
     Attributes:
@@ -89,6 +90,13 @@ class NetworkMeasures:
     samples: dict[str, Sampled] = field(repr=False)
     mean_image: Tensor = field(repr=False)
     region_settings: pandas.DataFrame | None = field(repr=False, default=None)
+
+    def _repr_html_(self) -> str:
+        """Every measure with its interval, as a notebook shows it."""
+        from interp_cnn.figures.notebook import table_html
+
+        rows = [(name.replace("_", " "), str(it), str(it.n)) for name, it in self.summary.items()]
+        return table_html(rows, (f"{self.name}, {self.layer}", "value [95 % interval]", "n"))
 
 
 @chosen_precision()

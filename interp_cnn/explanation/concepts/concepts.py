@@ -23,12 +23,13 @@ from interp_cnn.explanation.concepts.patterns import Pattern
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.placement import device_of
+from interp_cnn.storage.brief import Brief
 
 FLOOR = 0.5  # a filter fires where it reaches this share of its exemplars' mean peak
 
 
-@dataclass(frozen=True, eq=False)
-class Concept:
+@dataclass(frozen=True, eq=False, repr=False)
+class Concept(Brief):
     """A set of channels with places.
 
     Attributes:

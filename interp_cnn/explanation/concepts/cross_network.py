@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.concepts.concepts import Concept, FiringRule
 from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
+from interp_cnn.storage.brief import Brief
 
 
-@dataclass(frozen=True, eq=False)
-class Witness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Witness(Brief):
     """Another network.
 
     Attributes:

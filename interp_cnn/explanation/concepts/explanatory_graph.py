@@ -27,13 +27,14 @@ from torch import Tensor
 from interp_cnn.explanation.concepts.graph_nodes import node_positions, node_sums
 from interp_cnn.explanation.concepts.transactions import channel_scale
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.storage.brief import Brief
 
 BATCH = 64  # images per expectation step
 PARENTS_EVERY = 5  # iterations between two choices of parents
 
 
-@dataclass(frozen=True, eq=False)
-class GraphLayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class GraphLayer(Brief):
     """Nodes of one layer: D filters, M nodes each, on N images.
 
     Attributes:

@@ -26,10 +26,11 @@ from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
 from interp_cnn.explanation.concepts.null_model import expected_sets
 from interp_cnn.explanation.concepts.occurrences import ItemBits, jaccard
 from interp_cnn.explanation.concepts.transactions import OFFSETS, Transactions, item_name
+from interp_cnn.storage.brief import Brief
 
 
-@dataclass(frozen=True, eq=False)
-class Pattern:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pattern(Brief):
     """A set of channels that speaks for a category; all figures from the judging half.
 
     Attributes:
@@ -62,8 +63,8 @@ class Pattern:
         return len(self.channels)
 
 
-@dataclass(frozen=True, eq=False)
-class MinedPatterns:
+@dataclass(frozen=True, eq=False, repr=False)
+class MinedPatterns(Brief):
     """What mining one layer gave.
 
     Attributes:

@@ -36,14 +36,15 @@ from interp_cnn.explanation.network.feature_maps import (
 )
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
+from interp_cnn.storage.brief import Brief
 
 MODES = ("window", "channels", "full", "ablate", "refine")
 REFINING_STEPS = 10
 REFINING_RATE = 0.05  # of Adam, in units of the pixels' range
 
 
-@dataclass(frozen=True, eq=False)
-class Verification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification(Brief):
     """M pictures of one mode, one per concept and occurrence, and what the network makes of them.
 
     Attributes:
@@ -78,8 +79,8 @@ class Verification:
         return float(values[self.concepts == concept].mean())
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstructor:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reconstructor(Brief):
     """Draws and verifies pictures of one layer of one network.
 
     Attributes:

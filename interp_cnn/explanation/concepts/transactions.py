@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.placement import device_of
+from interp_cnn.storage.brief import Brief
 
 OFFSETS = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 QUANTILE = 0.995
 SAMPLED_POSITIONS = 1 << 16  # of which the quantile is taken
 
 
-@dataclass(frozen=True, eq=False)
-class Transactions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transactions(Brief):
     """The items at every position of N images.
 
     Attributes:

@@ -19,6 +19,7 @@ from interp_cnn.explanation.decisions.head import Head
 from interp_cnn.explanation.network.feature_maps import evaluation_mode
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal
+from interp_cnn.storage.brief import Brief
 
 IN_TURN = ("exact", "deeplift", "lrp")
 PIXELS = (
@@ -56,8 +57,8 @@ def by_first_that_works(
     return filter_contributions(network, images, targets, layer=layer, method=methods[-1])
 
 
-@dataclass(frozen=True, eq=False)
-class ImageShares:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageShares(Brief):
     """What the filters of a layer bring to each of N images' own class.
 
     Attributes:
@@ -146,8 +147,8 @@ def image_shares(network: nn.Module, loader: Iterable[Any], *, layer: str) -> Im
     )
 
 
-@dataclass(frozen=True, eq=False)
-class ClassFilters:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassFilters(Brief):
     """What the filters of a layer bring to each of K classes, on images of that class.
 
     Attributes:

@@ -36,13 +36,14 @@ from interp_cnn.explanation.propagation.deeplift import baseline_values, multipl
 from interp_cnn.explanation.propagation.linear_layers import folded_norms
 from interp_cnn.explanation.propagation.lrp_walk import Walk, relevance_of_logits
 from interp_cnn.explanation.propagation.tape import Value, check_plain, record
+from interp_cnn.storage.brief import Brief
 
 METHODS = ("lrp", "deeplift", "exact", "integrated_gradients")
 COMPLETE = 1e-4  # of logit and shares without signs: what shares and rest may miss
 
 
-@dataclass(frozen=True, eq=False)
-class Contributions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Contributions(Brief):
     """What the filters of a layer bring to a logit.
 
     Attributes:

@@ -20,14 +20,15 @@ from interp_cnn.explanation.decisions.contributions import Contributions
 from interp_cnn.explanation.decisions.head import Head
 from interp_cnn.explanation.network.logits import check_images, checked_evaluation, seeded
 from interp_cnn.explanation.network.precision import precision
+from interp_cnn.storage.brief import Brief
 
 EVIDENCE = 0.9
 RANDOM_ORDERS = 4
 BYTES = 1 << 28  # of maps in one pass
 
 
-@dataclass(frozen=True, eq=False)
-class Removal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Removal(Brief):
     """What a network answers to one image while P times filters are switched off.
 
     Attributes:

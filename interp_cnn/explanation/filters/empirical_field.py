@@ -20,12 +20,13 @@ from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.occlusion.windows import pair, window_grid
+from interp_cnn.storage.brief import Brief
 
 HALF = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class EmpiricalField:
+@dataclass(frozen=True, eq=False, repr=False)
+class EmpiricalField(Brief):
     """Mean drops of D filters around their peaks.
 
     Attributes:

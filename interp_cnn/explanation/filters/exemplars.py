@@ -26,10 +26,13 @@ from interp_cnn.explanation.network.feature_maps import feature_maps, peaks
 from interp_cnn.explanation.network.layers import layer_name
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
+from interp_cnn.storage.brief import Brief
+
+SHOWN = 5  # filters, spread over the layer, in a notebook
 
 
-@dataclass(frozen=True, eq=False)
-class Exemplars:
+@dataclass(frozen=True, eq=False, repr=False)
+class Exemplars(Brief):
     """The strongest images of every filter of one layer; N exemplars per filter (fewer if there are fewer
     images).
 
@@ -66,6 +69,19 @@ class Exemplars:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def _repr_html_(self) -> str:
+        """The strongest images of a few filters, as a notebook shows them."""
+        from interp_cnn.figures.notebook import photograph, sheet_html
+
+        shown = torch.linspace(0, len(self) - 1, min(SHOWN, len(self))).long().tolist()
+        pictures, captions = [], []
+        for number in shown:
+            for rank, image in enumerate(self.image_numbers[number].tolist()):
+                picture = self.images[image] if image >= 0 else torch.full_like(self.mean_image, 0.5)
+                pictures.append(photograph(picture))
+                captions.append(f"filter {number}" if rank == 0 else f"{self.scores[number, rank]:.3g}")
+        return sheet_html(pictures, captions, columns=self.scores.shape[1])
 
     @property
     def boxes(self) -> Tensor:

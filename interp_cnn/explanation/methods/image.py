@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,29 @@ from interp_cnn.explanation.methods.run import ImageMap, asked
 from interp_cnn.explanation.network.logits import checked_evaluation
 
 
+class ImageMaps(dict[str, ImageMap]):
+    """The maps of one image by the names of their methods; in a notebook they stand beside the image.
+
+    Attributes:
+        image: (C, H, W).
+        target: the class that is explained.
+    """
+
+    def __init__(self, maps: Mapping[str, ImageMap], *, image: Tensor, target: int) -> None:
+        super().__init__(maps)
+        self.image, self.target = image, target
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.image.shape))
+        return f"ImageMaps({', '.join(self)}; class {self.target} of an image {size})"
+
+    def _repr_html_(self) -> str:
+        from interp_cnn.figures.notebook import maps_html
+
+        values = {name: found.values for name, found in self.items()}
+        return maps_html(self.image, values, [found.note for found in self.values()])
+
+
 def explain_image(
     network: nn.Module,
     image: Tensor,
@@ -20,7 +43,7 @@ def explain_image(
     *,
     methods: Sequence[str] | None = None,
     options: Options | None = None,
-) -> dict[str, ImageMap]:
+) -> ImageMaps:
     """What speaks for and against a class in one image, by several methods.
 
     Args:
@@ -32,7 +55,8 @@ def explain_image(
 
     Returns:
         method -> its map: `values` (H, W), colour channels added up, their `sum`, what it should be (`expected`, None
-        where the method promises nothing) and a `note` on how far it can be trusted.
+        where the method promises nothing) and a `note` on how far it can be trusted. A notebook shows all beside the
+        image.
 
     Raises:
         ValueError: not one image, an unknown method or class, or a method that cannot answer for this network.
@@ -51,7 +75,8 @@ def explain_image(
             target = int(network(images).argmax(1))
     targets = torch.tensor([target], device=images.device)
     options = options or Options()
-    return {
+    maps: dict[str, ImageMap] = {
         name: asked(name, network, images, targets, options)[0]  # type: ignore[misc]  # raises, never answers a text
         for name in methods_of(methods, [network])
     }
+    return ImageMaps(maps, image=images[0], target=int(target))

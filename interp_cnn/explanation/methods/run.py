@@ -20,14 +20,15 @@ from interp_cnn.explanation.network.logits import being_tried, checked_evaluatio
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.network.refusals import Refusal, is_full_memory
 from interp_cnn.hardware.memory import free_memory
+from interp_cnn.storage.brief import Brief
 
 SHARE_OF_MEMORY = 0.25
 MOST_BYTES = 2 << 30  # on a CPU larger batches are no faster
 KEPT = 4  # times what a forward pass writes: a backward pass, or a walk over every operation, keeps it all
 
 
-@dataclass(frozen=True)
-class Maps:
+@dataclass(frozen=True, repr=False)
+class Maps(Brief):
     """What one method says about a batch of images.
 
     Attributes:
@@ -47,8 +48,8 @@ class Maps:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ImageMap:
+@dataclass(frozen=True, repr=False)
+class ImageMap(Brief):
     """One method's map of one image.
 
     Attributes:
@@ -66,6 +67,12 @@ class ImageMap:
     seconds: float
     forward_passes: float
     note: str = ""
+
+    def _repr_png_(self) -> bytes:
+        """The map alone, as a notebook shows it."""
+        from interp_cnn.figures.notebook import map_png
+
+        return map_png(self.values)
 
 
 @chosen_precision()
