@@ -115,7 +115,7 @@ def _measured_runs(
         images[name] = _pixels(trained.data)
         log.info("%s: %s.ckpt of %s, epoch %d", name, config.checkpoint, path, trained.epochs)
         if config.untrained and before is None:
-            before = measured(untrained(trained))
+            before = measured(untrained(trained), name="untrained")
     return measures, before, seeds, images
 
 
