@@ -168,7 +168,7 @@ def _measured_network(
     measured = partial(measured, answers=matched_classes(names, data.classes, count))
     if config.untrained and config.weights is not None:
         torch.manual_seed(config.seed)
-        before = measured(load(num_classes=count).to(device))
+        before = measured(load(num_classes=count).to(device), name="untrained")
     return [measured(network)], before, {config.network: _pixels(data)}
 
 
