@@ -2,7 +2,7 @@
 
 import torch
 
-from interp_cnn.evaluation.filters.class_labels import class_purity, classes_of_strongest, label_agreement
+from interp_cnn.evaluation.filters.class_labels import class_purity, label_agreement
 
 
 def example():
@@ -14,16 +14,7 @@ def example():
     return scores, labels
 
 
-def test_counts_of_the_strongest_images_by_hand():
-    scores, labels = example()
-    counts = classes_of_strongest(scores, labels, 3)
-    assert (
-        counts[:, 0].tolist() == [0, 10, 0] and counts[:, 1].tolist() == [5, 0, 5] and not counts[:, 2].any()
-    )
-    assert classes_of_strongest(scores, labels, 3, strongest=3)[:, 1].tolist() == [1, 0, 2]
-
-
-def test_purity_and_agreement_follow_from_the_counts():
+def test_purity_and_agreement_by_hand():
     scores, labels = example()
     once = torch.ones(1, 30, dtype=torch.uint8)
     purity = class_purity(scores, labels, once, 3)[0]

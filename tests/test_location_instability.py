@@ -5,8 +5,6 @@ import reference_measures as reference
 import torch
 
 from interp_cnn.evaluation.filters.location_instability import (
-    instability_by_category,
-    instability_of_category,
     instability_replicates,
     location_instability,
     strongest_category,
@@ -116,23 +114,6 @@ def test_without_landmarks_there_is_no_number():
     assert location_instability(positions[:0], scores[:0], landmarks[:0], diagonal=DIAGONAL).isnan().all()
 
 
-def test_the_category_decides_by_the_rule_asked_for():
-    positions, scores, landmarks = observations(images=80)
-    labels = torch.arange(80) % 3
-    landmarks[labels == 2] = torch.nan  # the background has no parts
-    by_category = instability_by_category(
-        positions, scores, landmarks, labels, categories=3, diagonal=DIAGONAL
-    )
-    assert by_category.shape == (5, 3) and by_category[:, 2].isnan().all()
-    mine = labels == 1
-    alone = location_instability(positions[mine], scores[mine], landmarks[mine], diagonal=DIAGONAL)
-    assert torch.equal(by_category[:, 1], alone)
-    assert torch.equal(instability_of_category(by_category, rule="minimum"), by_category[:, :2].amin(dim=1))
-    chosen = instability_of_category(by_category, categories=torch.tensor([0, 1, 1, -1, 0]))
-    assert chosen[[0, 1, 2, 4]].tolist() == by_category[[0, 1, 2, 4], [0, 1, 1, 0]].tolist()
-    assert chosen[3].isnan()
-
-
 def test_the_strongest_category_is_the_highest_mean_and_never_the_background():
     labels = torch.tensor([0, 0, 1, 1, 2])
     scores = torch.tensor([[1.0, 9, 0], [3, 0, 0], [2, 2, 0], [3, 0, 0], [9, 9, 0]])
@@ -148,7 +129,3 @@ def test_wrong_shapes_and_numbers_are_named():
         location_instability(positions, scores, landmarks, diagonal=0)
     with pytest.raises(ValueError, match="top_images is 1"):
         location_instability(positions, scores, landmarks, diagonal=DIAGONAL, top_images=1)
-    with pytest.raises(ValueError, match="rule is 'best'"):
-        instability_of_category(torch.zeros(2, 2), rule="best")
-    with pytest.raises(ValueError, match="needs categories"):
-        instability_of_category(torch.zeros(2, 2))

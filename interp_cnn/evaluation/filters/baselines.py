@@ -22,7 +22,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
+from interp_cnn.evaluation.filters.judge import Judge, Judgement
 from interp_cnn.evaluation.filters.landmark_regression import (
     LandmarkErrors,
     images_to_learn_from,
@@ -31,10 +31,9 @@ from interp_cnn.evaluation.filters.landmark_regression import (
 from interp_cnn.evaluation.filters.location_instability import CHUNK
 from interp_cnn.evaluation.filters.part_windows import (
     PATCH,
-    best_presence,
-    consistency,
     part_purity,
     parts_inside,
+    presence_of_spots,
 )
 from interp_cnn.evaluation.filters.replicates import error_figure
 from interp_cnn.evaluation.statistics import Estimate, Resampling, Sampled, resampling
@@ -70,7 +69,7 @@ def baselines(judge: Judge, draws: Resampling, generator: torch.Generator) -> di
         fixed,
         instability=fixed.best_constant,
         part_instability=fixed.part_constant,
-        presence=fixed.spot_presence,
+        presence=_presence_of_spots(judge, categories, draws.rows),
     )
     rows = {
         "random_cell": judged_row(wandering, judge, draws),
@@ -245,17 +244,23 @@ def _judged(
 def judged_row(judgement: Judgement, judge: Judge, draws: Resampling) -> Row:
     """Means over filters of a `judgement` under the rows of `draws`, with intervals."""
     n = int(judge.landmarks.isfinite().all(dim=2).any(dim=1).sum())
-    measures = {
-        "location_instability": judgement.instability,
-        "tracking_gain": judgement.gain,
-        "part_gain": best_part(judgement.part_gain)[0],
-        "offset_gain": best_part(judgement.offset_gain)[0],
-        "consistency": consistency(judgement.presence),
-        "part_presence": best_presence(judgement.presence),
-    }
     return {
-        key: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate() for key, rows in measures.items()
+        measure: Sampled.from_rows(rows.nanmean(dim=1), draws, n).estimate()
+        for measure, rows in judgement.rows().items()
+        if measure != "best_constant"
     }
+
+
+def _presence_of_spots(judge: Judge, categories: list[int], weights: Tensor) -> Tensor:
+    """(P, R, D) for imaginary filters of every category, of which each answers the spot that is best for a part."""
+    columns = []
+    for category in categories:
+        images = judge.labels == category
+        presence = presence_of_spots(
+            judge.constants, judge.landmarks[images], weights[:, images], judge.image_size
+        )
+        columns.append(presence.unsqueeze(2).expand(-1, -1, ANSWERS))
+    return torch.cat(columns, dim=2)
 
 
 def _joined(judgements: list[Judgement]) -> Judgement:

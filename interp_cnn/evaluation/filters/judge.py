@@ -21,7 +21,7 @@ from interp_cnn.evaluation.filters.location_instability import (
     mean_over_parts,
 )
 from interp_cnn.evaluation.filters.observations import Observations
-from interp_cnn.evaluation.filters.part_windows import part_presence, presence_of_spots
+from interp_cnn.evaluation.filters.part_windows import best_presence, consistency, part_presence
 from interp_cnn.evaluation.filters.tracking import constant_spreads, gain_over, offset_spreads, smallest
 
 
@@ -38,7 +38,6 @@ class Judgement:
         landmark_spread: (P, R, D), spread of the landmark on the same images.
         presence: (P, R, D), share of the category's images that show the part with it in the window around the
             position (`part_windows`).
-        spot_presence: (P, R, D), the same of the cell that is best for this landmark.
     """
 
     instability: Tensor
@@ -48,7 +47,6 @@ class Judgement:
     offset_spread: Tensor
     landmark_spread: Tensor
     presence: Tensor
-    spot_presence: Tensor
 
     @property
     def gain(self) -> Tensor:
@@ -64,6 +62,18 @@ class Judgement:
     def offset_gain(self) -> Tensor:
         """(P, R, D) offset gain for every landmark alone: 0 for every constant."""
         return gain_over(self.offset_spread, self.landmark_spread)
+
+    def rows(self) -> dict[str, Tensor]:
+        """Measure to its value (R, D) for every filter, that for the filter's best landmark where there are several."""
+        return {
+            "location_instability": self.instability,
+            "best_constant": self.best_constant,
+            "tracking_gain": self.gain,
+            "part_gain": best_part(self.part_gain)[0],
+            "offset_gain": best_part(self.offset_gain)[0],
+            "consistency": consistency(self.presence),
+            "part_presence": best_presence(self.presence),
+        }
 
 
 @dataclass(frozen=True)
@@ -123,40 +133,23 @@ class Judge:
         parts, replicates = self.landmarks.shape[1], 1 if weights is None else len(weights)
         instability = torch.full((parts, replicates, len(categories)), torch.nan, dtype=torch.float64)
         constant = torch.full((replicates, len(categories)), torch.nan, dtype=torch.float64)
-        part_constant, offset, landmark, presence, spot = (instability.clone() for _ in range(5))
+        part_constant, offset, landmark, presence = (instability.clone() for _ in range(4))
+        options = {"diagonal": self.diagonal, "top_images": self.top_images}
         for category in categories[categories >= 0].unique().tolist():
             images, filters = self.labels == category, categories == category
-            observed = scores[images][:, filters], self.landmarks[images]
+            places, strengths, landmarks = (
+                positions[images][:, filters],
+                scores[images][:, filters],
+                self.landmarks[images],
+            )
             drawn = None if weights is None else weights[:, images]
-            instability[:, :, filters] = instability_per_part(
-                positions[images][:, filters],
-                *observed,
-                drawn,
-                diagonal=self.diagonal,
-                top_images=self.top_images,
-            )
-            offset[:, :, filters], landmark[:, :, filters] = offset_spreads(
-                positions[images][:, filters],
-                *observed,
-                drawn,
-                diagonal=self.diagonal,
-                top_images=self.top_images,
-            )
-            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*observed, drawn)
-            answers = positions[images][:, filters], scores[images][:, filters] > 0
-            presence[:, :, filters] = part_presence(*answers, observed[1], drawn, self.image_size)
-            spot[:, :, filters] = presence_of_spots(
-                self.constants, observed[1], drawn, self.image_size
-            ).unsqueeze(2)
+            answers = places, strengths, landmarks, drawn
+            instability[:, :, filters] = instability_per_part(*answers, **options)
+            offset[:, :, filters], landmark[:, :, filters] = offset_spreads(*answers, **options)
+            constant[:, filters], part_constant[:, :, filters] = self._best_constants(*answers[1:])
+            presence[:, :, filters] = part_presence(places, strengths > 0, landmarks, drawn, self.image_size)
         return Judgement(
-            mean_over_parts(instability),
-            constant,
-            instability,
-            part_constant,
-            offset,
-            landmark,
-            presence,
-            spot,
+            mean_over_parts(instability), constant, instability, part_constant, offset, landmark, presence
         )
 
     def measure_network(

@@ -8,8 +8,7 @@ code, `getStability`).
 
 With several categories a filter is judged on the images of one of them. Which one differs: the paper takes
 the category with the smallest instability (biased low for every network), the released code the one with the
-highest mean score; here it is the filter's assigned category, the others are options
-(`instability_of_category`).
+highest mean score; here it is the filter's assigned category (all three: `measure_network`).
 
 The measure alone is gameable: a filter that always answers "the image centre" beats published networks. Read
 it beside `tracking`, which compares it with the best fixed spot on the same images.
@@ -18,12 +17,9 @@ it beside `tracking`, which compares it with the best fixed spot on the same ima
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-Rule = Literal["assigned", "highest", "minimum"]
 
 # Elements of the largest temporary: 16 MB in float64.
 CHUNK = 2_000_000
@@ -107,55 +103,6 @@ def instability_per_part(
             [standard_deviation(distances.gather(0, chosen), counts) for counts, chosen in chunks]
         )
     return spreads
-
-
-def instability_by_category(
-    positions: Tensor,
-    scores: Tensor,
-    landmarks: Tensor,
-    labels: Tensor,
-    *,
-    categories: int,
-    diagonal: float,
-    top_images: int = 100,
-) -> Tensor:
-    """Location instability (D, K) of every filter on the images of every category alone; `labels` is (N,)."""
-    columns = []
-    for category in range(categories):
-        of_category = labels == category
-        columns.append(
-            location_instability(
-                positions[of_category],
-                scores[of_category],
-                landmarks[of_category],
-                diagonal=diagonal,
-                top_images=top_images,
-            )
-        )
-    return torch.stack(columns, dim=1)
-
-
-def instability_of_category(
-    by_category: Tensor, *, rule: Rule = "assigned", categories: Tensor | None = None
-) -> Tensor:
-    """One number per filter out of `by_category` (D, K), which has NaN where a category has no landmarks.
-
-    Args:
-        by_category: (D, K).
-        rule: "assigned" or "highest" takes the category in `categories` (the assigned one, or the one with
-            the highest mean score: `strongest_category`); "minimum" the smallest instability, as the paper
-            does.
-        categories: (D,) int64; -1 for a filter without one, which gets NaN.
-    """
-    if rule == "minimum":
-        smallest = by_category.nan_to_num(nan=torch.inf).amin(dim=1)
-        return smallest.where(smallest.isfinite(), torch.nan)
-    if rule not in ("assigned", "highest"):
-        raise ValueError(f"rule is {rule!r}; expected 'assigned', 'highest' or 'minimum'")
-    if categories is None or categories.shape != by_category.shape[:1]:
-        raise ValueError(f"rule {rule!r} needs categories of shape ({by_category.shape[0]},)")
-    chosen = by_category.gather(1, categories.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return chosen.where(categories >= 0, torch.nan)
 
 
 def strongest_category(

@@ -25,8 +25,8 @@ def noisy(images: Tensor, generator: torch.Generator, *, level: float = 0.05) ->
     return (images + level * noise).clamp(0, 1)
 
 
-class NoiseStability:
-    """Counts of stable images, per group of images and filter."""
+class StableImages:
+    """Counts of the images on which something stays under noise, per group of images and filter."""
 
     def __init__(self, categories: Tensor) -> None:
         self.categories = categories
@@ -34,18 +34,25 @@ class NoiseStability:
         self.images = torch.zeros_like(self.stable)
         self.seen = 0
 
-    def update(self, before: Tensor, after: Tensor, active: Tensor, labels: Tensor) -> None:
-        """Add a batch: cells before and after noise (B, D, 2), where the filter fires (B, D), labels (B,)."""
-        counted = active.cpu() & (labels.cpu().unsqueeze(1) == self.categories)
-        stays = ((before - after).abs() <= 1).all(dim=2).cpu()
+    def count(self, stays: Tensor, counted: Tensor, labels: Tensor) -> None:
+        """Add a batch: whether it stays and whether the image counts, (B, D) bool; those of other categories than the
+        filter's, by the labels (B,), never do.
+        """
+        counted = counted & (labels.unsqueeze(1) == self.categories)
         group = (self.seen + torch.arange(len(labels))) % GROUPS
         self.seen += len(labels)
         self.images.index_add_(0, group, counted.double())
         self.stable.index_add_(0, group, (stays & counted).double())
 
-    def shares(self, draws: Resampling | None = None) -> Tensor:
+    def shares(self, draws: Resampling) -> Tensor:
         """(R, D) share of stable images; NaN for a filter without images."""
-        stable, images = self.stable[: self.seen], self.images[: self.seen]
-        if draws is None:
-            return stable.sum(dim=0, keepdim=True) / images.sum(dim=0, keepdim=True)
-        return (draws.rows.double() @ stable) / (draws.rows.double() @ images)
+        weights = draws.rows.double()
+        return (weights @ self.stable[: self.seen]) / (weights @ self.images[: self.seen])
+
+
+class NoiseStability(StableImages):
+    """Images on which the peak stays."""
+
+    def update(self, before: Tensor, after: Tensor, active: Tensor, labels: Tensor) -> None:
+        """Add a batch: cells before and after noise (B, D, 2), where the filter fires (B, D), labels (B,)."""
+        self.count(((before - after).abs() <= 1).all(dim=2), active, labels)

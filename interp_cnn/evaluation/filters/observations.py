@@ -104,8 +104,16 @@ class Observations:
         return [torch.cat(column, dim=-1)[..., places] for column in zip(*pieces, strict=True)]
 
 
+def cells_and_scores(maps: Tensor, readout: Readout | None) -> tuple[Tensor, Tensor]:
+    """Where maps (B, D, h, w) say that their parts are, row-major cells (B, D), and the values (B, D) of their peaks;
+    without a `readout` a map's part is at its peak.
+    """
+    positions, scores = peaks(maps)
+    return positions[..., 0] * maps.shape[3] + positions[..., 1] if readout is None else readout(maps), scores
+
+
 class ObservationRecorder:
-    """Collects `Observations` batch by batch; without a `readout` a map's part is at its maximum."""
+    """Collects `Observations` batch by batch."""
 
     def __init__(self, field: ReceptiveField, readout: Readout | None = None) -> None:
         self.readout = readout
@@ -120,10 +128,8 @@ class ObservationRecorder:
             raise ValueError(
                 f"feature maps have the grid {tuple(maps.shape[2:])}; expected {self.field.grid}"
             )
-        positions, scores = peaks(maps)
-        cells = positions[..., 0] * maps.shape[3] + positions[..., 1]
         self.answers = self.answers or AnswerFile(maps.shape[1])
-        self.answers.append(cells if self.readout is None else self.readout(maps), scores)
+        self.answers.append(*cells_and_scores(maps, self.readout))
         record = (batch.landmarks, batch.labels, logits.argmax(dim=1))
         self.parts.append(tuple(tensor.cpu() for tensor in record))
         self.names.extend(batch.names)

@@ -18,14 +18,13 @@ A constant spot is perfectly stable, and consistent where a part hardly moves: r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from interp_cnn.evaluation.filters.location_instability import CHUNK, selections
-from interp_cnn.evaluation.filters.part_interpretability import GROUPS
-from interp_cnn.evaluation.statistics import Resampling
+from interp_cnn.evaluation.filters.noise import StableImages
 
 CONSISTENT = 0.8
 WINDOW = 72 / 224  # side, as a share of the image's
@@ -159,39 +158,43 @@ def part_purity(
     return share_of_strongest(of_kind, scores[annotated], weights[:, annotated])
 
 
-def share_of_strongest(
-    holds: Tensor, scores: Tensor, weights: Tensor, *, strongest: int = STRONGEST
-) -> Tensor:
-    """Share (R, D) of each filter's strongest images of which the most frequent kind holds.
-
-    The kind is chosen on the first row of `weights`, all images, and kept.
+def hits_of_strongest(holds: Tensor, scores: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of how many of each filter's strongest images every kind holds.
 
     Args:
         holds: (k, N, D) bool.
         scores: (N, D); images where they are 0 or less do not count.
-        weights: (R, N).
-        strongest: images a filter.
+        weights: (R, N) how often each image occurs in each resampling.
+
+    Yields:
+        For chunks of the resamplings the hits (k, r, D), and the number of images (r, D).
     """
     order = scores.argsort(dim=0, descending=True, stable=True)
     fires = scores > 0
-    shares, kind = [], None
-    for counts, chosen in selections(order, weights, strongest):
+    for counts, chosen in selections(order, weights, STRONGEST):
         counted = counts * fires.gather(0, chosen)  # (r, m, D)
-        hits = torch.stack([(counted * some.gather(0, chosen)).sum(dim=1) for some in holds])  # (k, r, D)
+        hits = [(counted * some.gather(0, chosen)).sum(dim=1) for some in holds]
+        yield torch.stack(hits), counted.sum(dim=1)
+
+
+def share_of_strongest(holds: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
+    """Share (R, D) of each filter's strongest images of which the most frequent kind holds, see `hits_of_strongest`.
+
+    The kind is chosen on the first row of `weights`, all images, and kept.
+    """
+    shares, kind = [], None
+    for hits, images in hits_of_strongest(holds, scores, weights):
         kind = hits[:, 0].argmax(dim=0) if kind is None else kind  # (D,)
-        best = hits.gather(0, kind.expand(1, *hits.shape[1:])).squeeze(0)
-        shares.append(best / counted.sum(dim=1))
+        shares.append(hits.gather(0, kind.expand(1, *hits.shape[1:])).squeeze(0) / images)
     return torch.cat(shares)
 
 
-class PartStability:
-    """Counts of images whose parts inside the window stay the same, per group of images and filter."""
+class PartStability(StableImages):
+    """Images whose parts inside the window stay the same."""
 
     def __init__(self, categories: Tensor, image_size: tuple[int, int]) -> None:
-        self.categories, self.image_size = categories, image_size
-        self.stable = torch.zeros(GROUPS, len(categories), dtype=torch.float64)
-        self.images = torch.zeros_like(self.stable)
-        self.seen = 0
+        super().__init__(categories)
+        self.image_size = image_size
 
     def update(
         self,
@@ -204,18 +207,8 @@ class PartStability:
         (B, P, 2), labels (B,). Images without a landmark are left out.
         """
         known = landmarks.isfinite().all(dim=2).any(dim=1)
-        counted = before[1] & (labels.unsqueeze(1) == self.categories) & known.unsqueeze(1)
         clean, noisy = (
             parts_inside(places, landmarks, self.image_size) & fires.unsqueeze(2)
             for places, fires in (before, after)
         )
-        stays = (clean == noisy).all(dim=2)
-        group = (self.seen + torch.arange(len(labels))) % GROUPS
-        self.seen += len(labels)
-        self.images.index_add_(0, group, counted.double())
-        self.stable.index_add_(0, group, (stays & counted).double())
-
-    def shares(self, draws: Resampling) -> Tensor:
-        """(R, D) share of stable images; NaN for a filter without images."""
-        weights = draws.rows.double()
-        return (weights @ self.stable[: self.seen]) / (weights @ self.images[: self.seen])
+        self.count((clean == noisy).all(dim=2), before[1] & known.unsqueeze(1), labels)

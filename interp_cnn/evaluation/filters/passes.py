@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.dissection import NetworkDissection
 from interp_cnn.evaluation.filters.noise import noisy
-from interp_cnn.evaluation.filters.observations import ObservationRecorder, Observations, Readout
+from interp_cnn.evaluation.filters.observations import (
+    ObservationRecorder,
+    Observations,
+    Readout,
+    cells_and_scores,
+)
 from interp_cnn.evaluation.filters.part_interpretability import GROUPS, PartInterpretability
 from interp_cnn.evaluation.filters.peak_on_part import PeakOnPart
 from interp_cnn.evaluation.filters.region_settings import TAILS, RegionSettings
@@ -27,7 +32,7 @@ from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.filters.selectivity import concentration
 from interp_cnn.evaluation.filters.threshold import StreamingThreshold
 from interp_cnn.evaluation.filters.translation import ShiftedView, random_views
-from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits, peaks
+from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.precision import chosen_precision
 from interp_cnn.explanation.receptive_field.field import ReceptiveField, receptive_field
@@ -107,13 +112,6 @@ class Reader:
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return feature_maps_and_logits(self.network, images, self.layer)
 
-    def cells(self, maps: Tensor) -> Tensor:
-        """(B, D) row-major cells where the maps say that their parts are."""
-        if self.readout is not None:
-            return self.readout(maps)
-        positions, _ = peaks(maps)
-        return positions[..., 0] * maps.shape[3] + positions[..., 1]
-
     def field(self, channels: int) -> ReceptiveField:
         if self._field is None:
             self._field = receptive_field(self.network, self.layer, self.image_size, channels)
@@ -165,12 +163,13 @@ def first_pass(reader: Reader, *, probes: bool, seed: int, rule: RegionRule | No
     )
     observed = recorders[0].result()
     viewed, disturbed = (recorder.result() for recorder in recorders[1:]) if probes else (None, None)
-    if threshold is not None and rule.threshold == "exact":
-        for _, images in reader.batches():
-            threshold.refine(reader.answers(images)[0])
-    thresholds = None if threshold is None else threshold.thresholds()
-    curve = threshold is not None and rule.settings
-    thresholds_of = {tail: threshold.thresholds(tail) for tail in TAILS} if threshold and curve else {}
+    thresholds, thresholds_of = None, {}
+    if threshold is not None:
+        if rule.threshold == "exact":
+            for _, images in reader.batches():
+                threshold.refine(reader.answers(images)[0])
+        thresholds = threshold.thresholds()
+        thresholds_of = {tail: threshold.thresholds(tail) for tail in TAILS} if rule.settings else {}
     shares = (near[:seen].cpu(), active[:seen].cpu())
     mean_image = (total / seen).float().cpu()
     return PassResult(
@@ -196,8 +195,8 @@ def mask_pass(
             raise ValueError("part_masks is None in the second pass; expected those of the first")
         interpretability.update(maps, batch.labels, batch.part_masks)
         dissection.update(maps, batch.part_masks)
-        fires = maps.flatten(2).amax(dim=2) > 0
-        peaks_on.update(reader.cells(maps).cpu(), fires.cpu(), batch.labels, batch.part_masks)
+        cells, scores = cells_and_scores(maps, reader.readout)
+        peaks_on.update(cells.cpu(), scores.cpu() > 0, batch.labels, batch.part_masks)
         if settings is not None:
             settings.update(maps, batch.labels, batch.part_masks)
     if interpretability.seen != len(seen.images.labels):

@@ -16,7 +16,7 @@ from interp_cnn.evaluation.filters.judge import Judge, Judgement, best_part
 from interp_cnn.evaluation.filters.landmark_regression import FEWEST, images_to_learn_from, landmark_errors
 from interp_cnn.evaluation.filters.noise import NoiseStability
 from interp_cnn.evaluation.filters.observations import Block, Observations
-from interp_cnn.evaluation.filters.part_windows import PartStability, best_presence, consistency, part_purity
+from interp_cnn.evaluation.filters.part_windows import PartStability, part_purity
 from interp_cnn.evaluation.filters.passes import MaskResult, PassResult
 from interp_cnn.evaluation.filters.selectivity import (
     category_means,
@@ -109,16 +109,7 @@ def concentration_figure(seen: PassResult, draws: Resampling) -> FilterFigure:
 
 def tracking_figures(judgement: Judgement, draws: Resampling, n: int) -> dict[str, FilterFigure]:
     """Instability and gains on the filters' own images."""
-    rows = {
-        "location_instability": judgement.instability,
-        "best_constant": judgement.best_constant,
-        "tracking_gain": judgement.gain,
-        "part_gain": best_part(judgement.part_gain)[0],
-        "offset_gain": best_part(judgement.offset_gain)[0],
-        "consistency": consistency(judgement.presence),
-        "part_presence": best_presence(judgement.presence),
-    }
-    return {measure: FilterFigure.from_rows(values, draws, n) for measure, values in rows.items()}
+    return {measure: FilterFigure.from_rows(values, draws, n) for measure, values in judgement.rows().items()}
 
 
 def tracks_a_part(figure: FilterFigure, parts: int, *, rate: float = 0.05) -> Tensor:

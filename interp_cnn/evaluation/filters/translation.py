@@ -120,16 +120,12 @@ class TranslationTest:
         ):
             sums.index_add_(0, group, values.where(counted, 0.0))
 
-    def following(self, draws: Resampling | None = None) -> Tensor:
+    def following(self, draws: Resampling) -> Tensor:
         """(R, D) slope of the observed on the expected displacement; NaN for a filter without images."""
-        along, expected = (self._weighted(sums, draws) for sums in (self.along, self.expected))
-        return along / expected
+        weights = draws.rows.double()
+        return (weights @ self.along[: self.seen]) / (weights @ self.expected[: self.seen])
 
-    def gain(self, draws: Resampling | None = None) -> Tensor:
+    def gain(self, draws: Resampling) -> Tensor:
         """(R, D) translation gain."""
-        missed, expected = (self._weighted(sums, draws) for sums in (self.missed, self.expected))
-        return 1 - (missed / expected).sqrt()
-
-    def _weighted(self, sums: Tensor, draws: Resampling | None) -> Tensor:
-        sums = sums[: self.seen]
-        return sums.sum(dim=0, keepdim=True) if draws is None else draws.rows.double() @ sums
+        weights = draws.rows.double()
+        return 1 - ((weights @ self.missed[: self.seen]) / (weights @ self.expected[: self.seen])).sqrt()
