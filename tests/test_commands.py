@@ -385,7 +385,10 @@ def training_settings():
         ("training.patience=0", "training.patience is 0"),
         ("data.workers=-1", "data.workers is -1"),
         ("data.batch_size=0", "data.batch_size is 0"),
-        ("trainer.logger=false", "trainer.logger is False, but a training sets it itself; leave it out"),
+        (
+            "trainer.logger=false",
+            "trainer.logger is False, but a training sets it itself; set logger=tensorboard",
+        ),
         ("trainer.fast_dev_run=true", "trainer.fast_dev_run is True"),
         ("trainer.precision=bf16-true", "trainer.precision is bf16-true; expected auto, 32-true, bf16-mixed"),
         ("trainer.precision=64-true", "trainer.precision is 64-true"),

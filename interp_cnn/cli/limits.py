@@ -44,7 +44,7 @@ FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number el
 OURS = {
     "max_epochs": "training.epochs",
     "gradient_clip_val": "training.gradient_clip",
-    "logger": None,
+    "logger": "logger=tensorboard, csv, wandb or mlflow",
     "callbacks": None,
     "plugins": None,
     "enable_checkpointing": None,

@@ -40,6 +40,7 @@ from interp_cnn.training.confusion_board import Answers
 from interp_cnn.training.devices import trainer_arguments
 from interp_cnn.training.finetuning import FineTuning, Freezing
 from interp_cnn.training.fit import fit
+from interp_cnn.training.loggers import check_logger
 from interp_cnn.training.mask_board import Dashboard
 from interp_cnn.training.trunk_maps import TrunkMaps
 
@@ -98,6 +99,8 @@ def train(
     resolved = with_full_paths(choose_network(OmegaConf.create(plain(config))))
     arguments = trainer_arguments(plain(resolved.trainer), training_device(resolved.get("device", "auto")))
     resolved.trainer = arguments
+    logger = plain(resolved.logger) if resolved.get("logger") else None
+    check_logger(logger or {"kind": "tensorboard"})
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None or resume:
         checkpoint = sound_checkpoint(Path(checkpoint) if checkpoint else folder / "checkpoints" / LAST)
@@ -154,6 +157,7 @@ def train(
             *([] if training.get("average") is None else [MovingAverage(network, training.average)]),
         ],
         trainer=arguments,
+        logger=logger,
     )
     if trainer.is_global_zero:
         seconds = time.time() - started

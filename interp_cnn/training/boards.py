@@ -2,31 +2,25 @@
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from interp_cnn.training.loggers import PictureBoard
+
 log = logging.getLogger(__name__)
 
 
-class EpochBoard(TensorBoardLogger):
-    """TensorBoard by finished epochs: curves, pictures and final measures have one axis, and "epoch" is no curve."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Quantities of an epoch, which they name, at the number of epochs that are then finished."""
-        named = dict(metrics)
-        epoch = named.pop("epoch", None)
-        if named:
-            super().log_metrics(named, step if epoch is None else int(epoch) + 1)
-
-
 def board_of(trainer: Trainer) -> Any:
-    """TensorBoard's writer of a training."""
-    if not isinstance(trainer.logger, TensorBoardLogger):
-        raise ValueError(f"logger is {type(trainer.logger).__name__}; expected TensorBoardLogger")
-    return trainer.logger.experiment
+    """What a dashboard of a training draws for: TensorBoard's writer, or with another logger its pictures alone."""
+    if isinstance(trainer.logger, TensorBoardLogger):
+        return trainer.logger.experiment
+    if trainer.logger is None:
+        raise ValueError("the training has no logger; expected one of conf/logger")
+    return PictureBoard(trainer.logger, Path(trainer.default_root_dir))
 
 
 def data_of(trainer: Trainer) -> Any:

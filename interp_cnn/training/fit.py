@@ -18,10 +18,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from interp_cnn.storage.files import replacing
-from interp_cnn.training.boards import EpochBoard
 from interp_cnn.training.checkpoints import BEST, BestEpoch, LastEpoch, Patience, WholeCheckpoints
 from interp_cnn.training.devices import cudnn_as_it_was
 from interp_cnn.training.divergence import FiniteLoss
+from interp_cnn.training.loggers import close, logger_of
 from interp_cnn.training.progress import EpochProgress
 from interp_cnn.training.throughput import Throughput
 
@@ -44,6 +44,7 @@ def fit(
     label: str = "training",
     callbacks: Sequence[Callback] = (),
     trainer: dict | None = None,
+    logger: dict | None = None,
 ) -> Trainer:
     """Trains a module and leaves its checkpoints and logs in `folder`.
 
@@ -60,6 +61,7 @@ def fit(
         label: what the progress bar says.
         callbacks: further callbacks, such as the dashboard.
         trainer: arguments of Lightning's Trainer (accelerator, devices, precision, ...).
+        logger: see `loggers.logger_of`; None: TensorBoard.
 
     Raises:
         ValueError: epochs or patience below 1, or a loss that became NaN or infinite.
@@ -83,11 +85,11 @@ def fit(
         every.append(Patience(monitor, patience=patience))
     if ckpt_path is not None and rank_zero_only.rank == 0:
         _keep_best(ckpt_path, checkpoints)
-    logger = EpochBoard(folder, name=None, version="", default_hp_metric=False)
+    curves = logger_of(logger or {"kind": "tensorboard"}, folder, label)
     options = {"use_distributed_sampler": False, "enable_model_summary": False, **(trainer or {})}
     fitting = Trainer(
         max_epochs=epochs,
-        logger=logger,
+        logger=curves,
         callbacks=every,
         gradient_clip_val=gradient_clip,
         num_sanity_val_steps=0,
@@ -103,7 +105,10 @@ def fit(
             ".*in eval mode at the start of training.*",  # a decoder's network, on purpose
         ):
             warnings.filterwarnings("ignore", message)
-        fitting.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        try:
+            fitting.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        finally:
+            close(curves)
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()  # or what comes next would see a share of the images only

@@ -158,7 +158,12 @@ class Dashboard(Callback):
 
 
 def add_measures(folder: Path, measures: Mapping[str, float], *, step: int, verdict: str = "") -> None:
-    """What was measured after the training, into the same run's hyperparameter table; a verdict in words as a card."""
+    """What was measured after the training, into the same run's hyperparameter table; a verdict in words as a card.
+
+    Of a run whose logger was not TensorBoard nothing is written.
+    """
+    if not any(folder.glob("events.out.tfevents.*")):
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as board:
