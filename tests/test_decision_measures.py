@@ -10,7 +10,6 @@ from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.decisions import (
     decision_figures,
     on_object,
-    rank_correlation,
     weighted_median,
 )
 from interp_cnn.evaluation.filters.passes import Reader
@@ -107,13 +106,6 @@ def test_a_weighted_median_is_that_of_the_values_repeated():
         repeated = values.double().repeat_interleave(row)
         repeated = repeated[repeated.isfinite()].sort().values
         assert found == repeated[(len(repeated) - 1) // 2]
-
-
-def test_a_correlation_of_nothing_is_not_known():
-    assert rank_correlation(torch.ones(4), torch.arange(4.0)) != rank_correlation(
-        torch.ones(4), torch.arange(4.0)
-    )
-    assert rank_correlation(torch.arange(4.0), -torch.arange(4.0)) == pytest.approx(-1)
 
 
 def test_evidence_on_the_object_is_that_of_plain_loops():

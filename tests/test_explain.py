@@ -30,6 +30,7 @@ from interp_cnn.cli import config_text, errors
 from interp_cnn.cli import main as cli
 from interp_cnn.commands import explain as command
 from interp_cnn.commands.train import classification
+from interp_cnn.data.photographs import photographs
 from interp_cnn.explanation.methods import run as asking
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.methods.run import ImageMap, explain_images
@@ -288,7 +289,7 @@ def test_photographs_of_every_kind_keep_their_proportions_and_a_broken_one_is_qu
         inside = np.asarray(drawn) > 127
         height, width = inside.any(1).sum() / len(inside), inside.any(0).sum() / len(inside)
         assert abs(height - width) < 0.07 and height == pytest.approx(60 / 90, abs=0.07), file
-    [squeezed] = folder_pictures("mixed/wide.png", [], size=(33, 33), channels=1, crop=False)
+    [squeezed] = folder_pictures(photographs("mixed/wide.png"), [], size=(33, 33), channels=1, crop=False)
     inside = squeezed.pixels()[0] > 0.5
     assert inside.any(1).sum() / 33 == pytest.approx(60 / 90, abs=0.07)
     assert inside.any(0).sum() / 33 == pytest.approx(60 / 140, abs=0.07)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from quantus_pixel_flipping import RECORD, STEP, example
-from scipy.stats import spearmanr
 from torch import nn
 
-from interp_cnn.evaluation.maps.agreement import rank_correlation, structural_similarity
+from interp_cnn.evaluation.maps.agreement import structural_similarity
 from interp_cnn.evaluation.maps.completeness import (
     completeness,
     infidelity,
@@ -38,7 +37,7 @@ from interp_cnn.evaluation.maps.randomisation import depends_on_the_network, ran
 from interp_cnn.explanation.gradients.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
 from interp_cnn.explanation.network.logits import being_tried
 from interp_cnn.explanation.occlusion import fills
-from interp_cnn.explanation.occlusion.maps import occlusion_map, rank_agreement
+from interp_cnn.explanation.occlusion.maps import occlusion_map
 from interp_cnn.explanation.propagation.deeplift import deeplift
 from interp_cnn.explanation.propagation.lrp import lrp
 
@@ -300,22 +299,6 @@ def test_ranks_and_masses_by_hand():
 def test_masks_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"masks must be bool and as large as the maps \(1, 2, 2\)"):
         pointing_game(torch.ones(1, 2, 2), torch.ones(1, 3, 3, dtype=torch.bool))
-
-
-def test_rank_correlation_is_scipys_with_ties(generator):
-    first = torch.randint(0, 5, (3, 6, 7), generator=generator).float()
-    second = first + torch.rand(3, 6, 7, generator=generator)
-    expected = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)]
-    assert np.allclose(rank_correlation(first, second), expected)
-    assert rank_correlation(torch.ones(1, 6, 7), second[:1]).isnan().all()
-
-
-def test_agreement_of_occlusion_maps_is_scipys_rank_correlation_with_ties(generator):
-    rough, exact = torch.randint(0, 4, (2, 2, 3, 5, 4), generator=generator).float()
-    found = rank_agreement(rough, exact)
-    for i, k in np.ndindex(2, 3):
-        expected = spearmanr(rough[i, k].flatten(), exact[i, k].flatten()).statistic
-        assert found[i, k].item() == pytest.approx(expected)
 
 
 def test_structural_similarity_is_the_papers_formula_at_every_place(generator):

@@ -12,12 +12,12 @@ from interp_cnn.evaluation.statistics import (
     bca_interval,
     bca_p_value,
     benjamini_hochberg,
-    bootstrap_estimate,
     jackknife_error,
     over_seeds,
     paired_permutation_p_value,
     paired_share_difference,
     percentile_interval,
+    rank_correlation,
     resampling,
     weighted_mean,
 )
@@ -29,10 +29,8 @@ def coverage(draw, statistic, truth, trials, images, resamples=300):
     for trial in range(trials):
         generator = torch.Generator().manual_seed(trial)
         sample = draw(images, generator)
-        estimate = bootstrap_estimate(
-            lambda weights, sample=sample: statistic(sample, weights),
-            resampling(images, resamples=resamples, seed=1000 + trial),
-        )
+        draws = resampling(images, resamples=resamples, seed=1000 + trial)
+        estimate = Sampled.from_rows(statistic(sample, draws.rows), draws).estimate()
         held += estimate.low <= truth <= estimate.high
     return held / trials
 
@@ -57,7 +55,8 @@ def instability(sample, weights):
 
 def test_bca_agrees_with_scipy():
     sample = exponential(80, torch.Generator().manual_seed(5))
-    ours = bootstrap_estimate(lambda w: weighted_mean(sample, w), resampling(80, resamples=20000, seed=2))
+    draws = resampling(80, resamples=20000, seed=2)
+    ours = Sampled.from_rows(weighted_mean(sample, draws.rows), draws).estimate()
     theirs = scipy.stats.bootstrap(
         (sample.numpy(),), np.mean, n_resamples=20000, method="BCa", rng=np.random.default_rng(0)
     ).confidence_interval
@@ -138,13 +137,23 @@ def test_resamplings_are_drawn_within_strata_and_repeat_with_the_seed():
         resampling(1)
 
 
+def test_ranks_are_compared_row_by_row_and_a_constant_row_has_no_order():
+    """Of four places 1, 2.5, 2.5, 4 and 1, 2, 3, 4 the correlation of ranks is 4.5 / sqrt(4.5 * 5)."""
+    first = torch.tensor([[[0.0, 3.0], [3.0, 9.0]], [[1.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    second = torch.tensor([[[5.0, 6.0], [7.0, 8.0]], [[1.0, 2.0], [3.0, 4.0]], [[9.0, 8.0], [7.0, -6.0]]])
+    tied, constant, opposite = rank_correlation(first, second)
+    assert tied.item() == pytest.approx(4.5**0.5 / 5**0.5) and constant.isnan()
+    assert opposite.item() == pytest.approx(-1)
+
+
 def test_a_mean_leaves_out_images_without_a_value():
     values = torch.tensor([1.0, torch.nan, 4.0])
     assert weighted_mean(values, torch.tensor([[1.0, 5, 1], [3, 0, 1]])).tolist() == [2.5, 1.75]
 
 
 def test_degenerate_samples_give_no_nonsense():
-    constant = bootstrap_estimate(lambda w: weighted_mean(torch.full((9,), 2.0), w), resampling(9))
+    draws = resampling(9)
+    constant = Sampled.from_rows(weighted_mean(torch.full((9,), 2.0), draws.rows), draws).estimate()
     assert (constant.value, constant.low, constant.high) == (2.0, 2.0, 2.0)
     assert all(math.isnan(end) for end in bca_interval(math.nan, torch.rand(9), torch.rand(9)))
     assert bca_interval(5.0, torch.rand(100), torch.rand(9))[1] <= 1.0

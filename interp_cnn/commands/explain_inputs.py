@@ -58,11 +58,11 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
     networks = [with_classes(subject, size, weights=weights, file=config.classes) for subject in networks]
     if config.images is not None:
         classes = {name: None for subject in networks for name in subject.classes}
+        shown = photographs(str(config.images))
         pictures = folder_pictures(
-            str(config.images), list(classes), size=size, channels=first.channels, crop=_crops(config, data)
+            shown, list(classes), size=size, channels=first.channels, crop=_crops(config, data)
         )
         if first.channels == 1:
-            shown = photographs(str(config.images))
             say_colour(first.name, [photograph.pixels(size) for photograph in shown[:LOOKED_AT]], len(shown))
         return pictures, networks
     assert data is not None  # refused above

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp_cnn.data.file_set import checked_root
 from interp_cnn.data.image_files import ImageFiles, skips
 from interp_cnn.data.images import square
 from interp_cnn.data.parts import PartSample, PartSet
@@ -61,13 +62,7 @@ class AnimalParts(PartSet):
         on_error: str = "raise",
         cache: str = "auto",
     ) -> None:
-        if split not in ("train", "val"):
-            raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(
-                f"root={root}: no such folder; it should hold annotations.csv and the images"
-            )
+        root = checked_root(root, split, holds="annotations.csv and the images")
         csv = root / "annotations.csv"
         table = read_table(csv, ["file", "wnid", "name", "label", "split_by_photo"])
         if held_out not in ("split", "parts"):

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from interp_cnn.data.file_set import checked_root
 from interp_cnn.data.image_files import ImageFiles, content_of, good, skips
 from interp_cnn.data.images import read_ids, square
 from interp_cnn.data.parts import PartSample, PartSet
@@ -63,13 +64,7 @@ class CarParts(PartSet):
         on_error: str = "raise",
         cache: str = "auto",
     ) -> None:
-        if split not in ("train", "val"):
-            raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(
-                f"root={root}: no such folder; it should hold parts.csv, images and masks"
-            )
+        root = checked_root(root, split, holds="parts.csv, images and masks")
         csv = root / "parts.csv"
         table = _table(csv)
         self.parts, identifiers = _numbering(table, csv)

@@ -31,15 +31,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from interp_cnn.data.file_set import FileSet, checked_root
 from interp_cnn.data.image_files import ImageFiles, good, skips
 from interp_cnn.data.images import Box, image_size, square
-from interp_cnn.data.parts import PartSample, PartSet
 from interp_cnn.data.tables import file_below
 
 SIDES = ("left ", "right ")
 
 
-class Cub200(PartSet):
+class Cub200(FileSet):
     """One side of the official split; see the module.
 
     Args:
@@ -57,8 +57,6 @@ class Cub200(PartSet):
         ValueError: a line that is none of the layout (named with its file), or an option that does not fit.
     """
 
-    channels = 3
-
     def __init__(
         self,
         split: str = "train",
@@ -71,13 +69,7 @@ class Cub200(PartSet):
         on_error: str = "raise",
         cache: str = "auto",
     ) -> None:
-        if split not in ("train", "val"):
-            raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(
-                f"root={root}: no such folder; it should hold images.txt and the other files of CUB-200-2011"
-            )
+        root = checked_root(root, split, holds="images.txt and the other files of CUB-200-2011")
         self.image_size = square(image_size)
         species = {
             number: _readable(record.fields[0])
@@ -129,23 +121,6 @@ class Cub200(PartSet):
                 for part, points in points_of_parts.items():
                     if len(points) == 1:
                         self.landmarks[at, part] = self._in_cut(points[0], cuts[at])
-
-    def view(self, index: int, generator: torch.Generator | None) -> PartSample:
-        """Photograph `index`; random views differ by augmentation only."""
-        return PartSample(
-            image=self.images[index],
-            label=int(self.labels[index]),
-            landmarks=self.landmarks[index].clone(),
-            name=self.names[index],
-        )
-
-    def contents(self) -> list[str]:
-        """A hash of every image file."""
-        return self.images.contents()
-
-    def shown(self) -> list[str]:
-        """A hash of every image's pixels, where they lie in memory."""
-        return self.images.shown
 
     def _in_cut(self, point: tuple[float, float], cut: Box) -> Tensor:
         """Where (x, y) of the file lies in the resized cut, (row, column); NaN outside it."""

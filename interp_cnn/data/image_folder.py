@@ -26,10 +26,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import torch
 
+from interp_cnn.data.file_set import FileSet, checked_root
 from interp_cnn.data.folders import pictures_in, say_left_out, subfolders
 from interp_cnn.data.image_files import ImageFiles, content_of, skips
 from interp_cnn.data.images import SUFFIXES, image_size, square
-from interp_cnn.data.parts import PartSample, PartSet
 from interp_cnn.data.split import hashed_sides
 from interp_cnn.data.tables import file_below, numbers, read_table
 from interp_cnn.storage.names import printable
@@ -39,7 +39,7 @@ FITS = ("crop", "squeeze")
 SIDE_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
 
 
-class ImageFolderParts(PartSet):
+class ImageFolderParts(FileSet):
     """One side of the split; see the module.
 
     Args:
@@ -54,8 +54,6 @@ class ImageFolderParts(PartSet):
         cache: "memory", "none" or "auto"; see `ImageFiles`.
     """
 
-    channels = 3
-
     def __init__(
         self,
         split: str = "train",
@@ -69,9 +67,7 @@ class ImageFolderParts(PartSet):
         on_error: str = "raise",
         cache: str = "auto",
     ) -> None:
-        if split not in ("train", "val"):
-            raise ValueError(f"split={split!r}: expected 'train' or 'val'")
-        root = Path(root).expanduser()
+        root = checked_root(root, split, holds="a folder of images per class")
         if fit not in FITS:
             raise ValueError(f"data.fit={fit}: expected {' or '.join(FITS)}")
         self.image_size, self.crop = square(image_size), fit == "crop"
@@ -100,23 +96,6 @@ class ImageFolderParts(PartSet):
         self.landmarks = torch.full((len(chosen), len(self.parts), 2), torch.nan)
         if table is not None and csv is not None:
             self._place_landmarks(table, csv)
-
-    def view(self, index: int, generator: torch.Generator | None) -> PartSample:
-        """Image `index`; random views differ by augmentation only."""
-        return PartSample(
-            image=self.images[index],
-            label=int(self.labels[index]),
-            landmarks=self.landmarks[index].clone(),
-            name=self.names[index],
-        )
-
-    def contents(self) -> list[str]:
-        """A hash of every image file."""
-        return self.images.contents()
-
-    def shown(self) -> list[str]:
-        """A hash of every image's pixels, where they lie in memory."""
-        return self.images.shown
 
     def looks(self) -> list[str]:
         """Every image's coarse look, where its pixels lie in memory."""
@@ -185,8 +164,6 @@ class _File:
 
 def _files(root: Path, *, aloud: bool) -> list[_File]:
     """Every image below the root, in the order of their names; `aloud`, one line on files that are left out."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"root={root}: no such folder; it should hold a folder of images per class")
     files: list[_File] = []
     labels: dict[str | None, set[str]] = defaultdict(set)
     others: list[Path] = []

@@ -13,11 +13,11 @@ cannot contradict each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest, false_discovery_control, norm, t
+from scipy.stats import ConstantInputWarning, binomtest, false_discovery_control, norm, spearmanr, t
 from torch import Tensor
 
 JACKKNIFE_GROUPS = 100
@@ -159,11 +159,13 @@ def jackknife_error(values: Tensor) -> Tensor:
     return (deviations.square().sum(dim=0) * (groups - 1) / groups).sqrt()
 
 
-def bootstrap_estimate(
-    statistic: Callable[[Tensor], Tensor], draws: Resampling, *, level: float = 0.95
-) -> Estimate:
-    """Estimate of `statistic`, which takes weights (R, N) and gives (R,) figures, with its BCa interval."""
-    return Sampled.from_rows(statistic(draws.rows), draws).estimate(level)
+def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Spearman's correlation of every two rows, (B, ...) and (B, ...) -> (B,) float64; NaN where one is constant."""
+    rows = zip(first.flatten(1).double().cpu(), second.flatten(1).double().cpu(), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        correlations = [float(spearmanr(*pair).statistic) for pair in rows]
+    return torch.tensor(correlations, dtype=torch.float64, device=first.device)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

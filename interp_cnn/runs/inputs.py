@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.photographs import photographs
+from interp_cnn.data.photographs import Photograph
 from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.explanation.network.refusals import Refusal, refusing
 from interp_cnn.model.outputs import Output, described, hint
@@ -173,16 +173,21 @@ def with_classes(
 
 
 def folder_pictures(
-    place: str, classes: Sequence[str], *, size: tuple[int, int] | None, channels: int, crop: bool = False
+    files: Sequence[Photograph],
+    classes: Sequence[str],
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    crop: bool = False,
 ) -> list[InputPicture]:
-    """The pictures of a folder, labelled where their folder has the name of a class; see `Photograph.pixels`."""
+    """The pictures of files, labelled where their folder has the name of a class; see `Photograph.pixels`."""
     return [
         InputPicture(
             photograph.name,
             photograph.label(classes) or "",
             lambda photograph=photograph: photograph.pixels(size, channels=channels, crop=crop),
         )
-        for photograph in photographs(place)
+        for photograph in files
     ]
 
 

@@ -15,11 +15,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from interp_cnn import figures
 from interp_cnn.data.parts import PartBatch
-from interp_cnn.evaluation.maps.agreement import mean_ranks
 from interp_cnn.evaluation.maps.pixel_flipping import (
     Regions,
     most_relevant_first,
@@ -258,7 +258,10 @@ class DistortionStudy(ImageStudy):
         ranks = {}
         for word, name in (("LRP", self.lrp), ("SA", "sensitivity_analysis")):
             maps = map_of(name, network, images, targets, Options()).maps
-            ranks[word] = mean_ranks(regions.means(maps)) / (regions.count - 1)
+            places = (
+                torch.from_numpy(rankdata(regions.means(maps).cpu(), axis=1)) - 1
+            )  # from 0, ties share theirs
+            ranks[word] = places.to(maps.device) / (regions.count - 1)
         sides = {
             (word, side): rank if side == "high" else 1 - rank
             for word, rank in ranks.items()

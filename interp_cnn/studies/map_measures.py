@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from interp_cnn.evaluation.maps.agreement import rank_correlation, structural_similarity
+from interp_cnn.evaluation.maps.agreement import structural_similarity
 from interp_cnn.evaluation.maps.completeness import (
     Completeness,
     infidelity,
@@ -34,6 +34,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
     symmetric_relevance_gain,
 )
 from interp_cnn.evaluation.maps.randomisation import layers_from_the_top, randomisation_check
+from interp_cnn.evaluation.statistics import rank_correlation
 from interp_cnn.explanation.methods.options import Options
 from interp_cnn.explanation.network.logits import being_tried, checked_evaluation
 from interp_cnn.studies.shared import answers, map_of, paper

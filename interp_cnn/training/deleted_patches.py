@@ -13,12 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PATCHES = 4
+PATCHES = 4  # along each side: H // 4 rows and W // 4 columns each; what is left over is never deleted
 
 
-def delete_patches(
-    images: Tensor, share: float, mean: Sequence[float], generator: torch.Generator, *, patches: int = PATCHES
-) -> Tensor:
+def delete_patches(images: Tensor, share: float, mean: Sequence[float], generator: torch.Generator) -> Tensor:
     """Images of which some have lost a patch.
 
     Args:
@@ -26,8 +24,6 @@ def delete_patches(
         share: probability that an image loses one.
         mean: what takes its place, one value a channel.
         generator: on the CPU; draws two numbers an image, whatever the share.
-        patches: along each side, H // patches rows and W // patches columns each; what is left over at the lower and
-            right border is never deleted.
 
     Example:
         >>> images = delete_patches(torch.ones(8, 1, 8, 8), 1.0, [0.0], torch.Generator())
@@ -35,9 +31,9 @@ def delete_patches(
         [60.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0]
     """
     loses = torch.rand(len(images), generator=generator) < share
-    patch = torch.randint(patches**2, (len(images),), generator=generator)
-    rows, columns = (torch.arange(length) // max(1, length // patches) for length in images.shape[2:])
-    deleted = (rows == (patch // patches)[:, None])[:, :, None] & (columns == (patch % patches)[:, None])[
+    patch = torch.randint(PATCHES**2, (len(images),), generator=generator)
+    rows, columns = (torch.arange(length) // max(1, length // PATCHES) for length in images.shape[2:])
+    deleted = (rows == (patch // PATCHES)[:, None])[:, :, None] & (columns == (patch % PATCHES)[:, None])[
         :, None
     ]
     deleted &= loses[:, None, None]  # (B, H, W)

@@ -27,8 +27,9 @@ import torch
 from captum.attr import Occlusion
 from torch import Tensor, nn
 
+from interp_cnn.evaluation.statistics import rank_correlation
 from interp_cnn.explanation.occlusion.job import OcclusionJob
-from interp_cnn.explanation.occlusion.maps import occlusion_drops, rank_agreement
+from interp_cnn.explanation.occlusion.maps import occlusion_drops
 
 BATCHES = (8, 16, 32, 64)
 
@@ -207,7 +208,7 @@ def row(case: Case, repeats: int, device: str, number: int) -> str:
     best, batch = min((statistics.median(times), batch) for batch, times in captum.items())
     plainest = min(statistics.median(times) for times in plain.values())
     fast, faster = statistics.median(ours), statistics.median(rough)
-    ranks = rank_agreement(rough_drops, drops).mean()
+    ranks = rank_correlation(rough_drops.flatten(0, 1), drops.flatten(0, 1)).mean()
     return (
         f"| {case.name} | {case.size} | {case.window}/{case.stride} | {cost.windows} | {best:.3g} s ({batch}) "
         f"| {bound:.1f}x | {best / plainest:.2f}x | **{best / fast:.1f}x** | {best / faster:.1f}x "

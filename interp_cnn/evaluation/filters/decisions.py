@@ -17,15 +17,12 @@ A fixed spot or a random cell has no shares: there is nothing to compare with bu
 
 from __future__ import annotations
 
-import warnings
-
 import torch
-from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.passes import Reader
-from interp_cnn.evaluation.statistics import Resampling, Sampled, weighted_mean
+from interp_cnn.evaluation.statistics import Resampling, Sampled, rank_correlation, weighted_mean
 from interp_cnn.explanation.decisions.class_filters import by_first_that_works, pieces
 from interp_cnn.explanation.decisions.removal import filters_for, removal
 from interp_cnn.explanation.network.refusals import Refusal
@@ -84,7 +81,7 @@ def decision_figures(
                     )
                     gaps.append(without.area)
                     shares = contributions.shares[place][without.tried.to(contributions.shares.device)]
-                    fidelities.append(rank_correlation(shares, without.drops))
+                    fidelities.append(float(rank_correlation(shares[None], without.drops[None])))
             seen += len(contributions.targets)
     if not needed:  # images that can be read once only
         return {}
@@ -160,10 +157,3 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
     ordered, drawn = values[known][order].double(), weights[:, known][:, order].double().cumsum(1)
     half = drawn[:, -1:] / 2
     return torch.where(half[:, 0] > 0, ordered[(drawn >= half).to(torch.int8).argmax(1)], torch.nan)
-
-
-def rank_correlation(shares: Tensor, drops: Tensor) -> float:
-    """Spearman's correlation; NaN where one of them is the same for all filters."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        return float(spearmanr(shares.double().cpu(), drops.double().cpu()).statistic)

@@ -1,4 +1,4 @@
-"""How alike two relevance maps are: by rank (Spearman) and by structure (SSIM).
+"""How alike two relevance maps are by structure (SSIM); by rank, `statistics.rank_correlation` says it.
 
 SSIM: Z. Wang et al., IEEE TIP 2004, with its Gaussian window of 11 x 11 pixels (sigma 1.5), on maps that are brought to
 [-1, 1] by their largest value, since maps of different methods have different units.
@@ -9,22 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA, RANGE = 11, 1.5, 2.0
-
-
-def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's correlation over the pixels, two (B, H, W) -> (B,); NaN where a map is constant."""
-    ranks = [mean_ranks(maps.flatten(1)) for maps in (first, second)]
-    a, b = (rank - rank.mean(1, keepdim=True) for rank in ranks)
-    norms = a.norm(dim=1) * b.norm(dim=1)
-    return torch.where(norms > 0, (a * b).sum(1) / norms, torch.nan)
-
-
-def mean_ranks(values: Tensor) -> Tensor:
-    """Ranks from 0 along the last axis, equal values sharing the mean of their places: (B, N) -> (B, N)."""
-    ordered, order = values.sort(dim=1, stable=True)
-    low = torch.searchsorted(ordered, ordered, side="left")
-    high = torch.searchsorted(ordered, ordered, side="right")
-    return torch.empty_like(values, dtype=torch.float64).scatter_(1, order, (low + high - 1).double() / 2)
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:

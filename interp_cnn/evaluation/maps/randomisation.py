@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.evaluation.maps.agreement import rank_correlation, structural_similarity
+from interp_cnn.evaluation.maps.agreement import structural_similarity
+from interp_cnn.evaluation.statistics import rank_correlation
 
 Relevance = Callable[[nn.Module, Tensor, Tensor], Tensor]  # network, images, targets -> (B, H, W)
 STILL_ALIKE = 0.5  # rank correlation above which a map has not noticed that the network was shuffled

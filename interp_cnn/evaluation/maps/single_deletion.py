@@ -16,53 +16,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.evaluation.maps.agreement import rank_correlation
+from interp_cnn.evaluation.statistics import rank_correlation
 from interp_cnn.explanation.network.logits import check_question
 from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.maps import occlusion_drops
 
-PATCHES = 4  # along each side
+PATCHES = (
+    4  # along each side, as in `training.deleted_patches`: tests/test_single_deletion.py holds them together
+)
 
 
-def patch_size(size: tuple[int, int], patches: int = PATCHES) -> tuple[int, int]:
+def patch_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a patch of an image (H, W); what is left over at the lower and right border is in none.
 
     Raises:
         ValueError: an image of less than a pixel a patch.
     """
-    if min(size) < patches:
+    if min(size) < PATCHES:
         raise ValueError(
-            f"images are {size[0]} x {size[1]} pixels; expected {patches} or more for as many patches"
+            f"images are {size[0]} x {size[1]} pixels; expected {PATCHES} or more for as many patches"
         )
-    return size[0] // patches, size[1] // patches
+    return size[0] // PATCHES, size[1] // PATCHES
 
 
-def patch_drops(
-    network: nn.Module, images: Tensor, targets: Tensor, *, fill: Fill, patches: int = PATCHES
-) -> Tensor:
-    """How far the target's logit falls when each patch is deleted, (B, patches^2), row by row.
+def patch_drops(network: nn.Module, images: Tensor, targets: Tensor, *, fill: Fill) -> Tensor:
+    """How far the target's logit falls when each patch is deleted, (B, PATCHES^2), row by row.
 
     Args:
         network: images (B, C, H, W) -> logits (B, K).
         images: (B, C, H, W).
         targets: (B,) classes.
         fill: what takes the patch's place.
-        patches: along each side.
     """
     images, targets = check_question(images, targets)
-    side = patch_size((images.shape[2], images.shape[3]), patches)
+    side = patch_size((images.shape[2], images.shape[3]))
     drops = occlusion_drops(network, images, window=side, stride=side, fill=fill)
     target_drops = drops[
-        torch.arange(len(images), device=drops.device), targets.to(drops.device), :patches, :patches
+        torch.arange(len(images), device=drops.device), targets.to(drops.device), :PATCHES, :PATCHES
     ]
     return target_drops.flatten(1).double().cpu()
 
 
-def patch_sums(maps: Tensor, patches: int = PATCHES) -> Tensor:
-    """The relevance in each patch, (B, H, W) -> (B, patches^2), float64."""
-    height, width = patch_size((maps.shape[1], maps.shape[2]), patches)
-    inside = maps[:, : patches * height, : patches * width].double()
-    return inside.reshape(len(maps), patches, height, patches, width).sum((2, 4)).flatten(1)
+def patch_sums(maps: Tensor) -> Tensor:
+    """The relevance in each patch, (B, H, W) -> (B, PATCHES^2), float64."""
+    height, width = patch_size((maps.shape[1], maps.shape[2]))
+    inside = maps[:, : PATCHES * height, : PATCHES * width].double()
+    return inside.reshape(len(maps), PATCHES, height, PATCHES, width).sum((2, 4)).flatten(1)
 
 
 def single_deletion(maps: Tensor, drops: Tensor) -> Tensor:
@@ -70,7 +69,7 @@ def single_deletion(maps: Tensor, drops: Tensor) -> Tensor:
 
     Args:
         maps: (B, H, W), signed where the method is.
-        drops: (B, n * n), see `patch_drops`.
+        drops: (B, PATCHES^2), see `patch_drops`.
 
     Returns:
         (B,) from -1 to 1, float64; 0 where the map says the same of all patches, NaN where all drops are equal.
@@ -80,9 +79,8 @@ def single_deletion(maps: Tensor, drops: Tensor) -> Tensor:
         >>> single_deletion(maps, maps.flatten(1)).item()
         1.0
     """
-    patches = round(drops.shape[1] ** 0.5)
-    sums = patch_sums(maps, patches).to(drops.device)
-    correlation = rank_correlation(sums[:, None], drops[:, None].double())
+    sums = patch_sums(maps).to(drops.device)
+    correlation = rank_correlation(sums, drops)
     even = (sums == sums[:, :1]).all(1)
     varied = (drops != drops[:, :1]).any(1)
     return torch.where(varied, torch.where(even, 0.0, correlation), torch.nan)

@@ -59,7 +59,7 @@ def occlusion_drops(
         overhang: "none" (windows fully inside the image), "end" or "both", see `windows`.
         precision: of the windows' passes: "float32" (the images' own type), "tf32" (float32 whose products are
             rounded to 10 bits of mantissa on a GPU) or "bfloat16" (differences only, not the dense engine). The last
-            two keep ranks, not digits: measure with `rank_agreement`.
+            two keep ranks, not digits (`evaluation.statistics.rank_correlation`).
         progress: called after every batch.
 
     Returns:
@@ -186,19 +186,3 @@ def target_map(
 def becomes_class(logits: Tensor, drops: Tensor) -> Tensor:
     """Which class the image becomes when a window is hidden: (B, K), (B, K, rows, columns) -> (B, rows, columns)."""
     return (logits[:, :, None, None] - drops).argmax(1)
-
-
-def rank_agreement(drops: Tensor, reference: Tensor) -> Tensor:
-    """Spearman's rank correlation over the windows, per image and class: two (B, K, rows, columns) -> (B, K).
-
-    Windows of equal drop share the mean of their ranks.
-    """
-    from scipy.stats import rankdata  # slow to import, and the maps themselves do not need it
-
-    def centred_ranks(values: Tensor) -> Tensor:
-        ranks = torch.from_numpy(rankdata(values.detach().flatten(2).double().cpu().numpy(), axis=2))
-        return ranks - ranks.mean(2, keepdim=True)
-
-    first, second = centred_ranks(drops), centred_ranks(reference)
-    norms = first.square().sum(2) * second.square().sum(2)
-    return (first * second).sum(2) / norms.sqrt().clamp(min=1e-12)
