@@ -44,6 +44,7 @@ FLOORS = {
     },
     "report": {"evaluation", "explanation", "figures", "storage"},
     "studies": {"data", "evaluation", "explanation", "figures", "storage"},
+    "bridges": {"explanation"},
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
     "decisions": {"data", "evaluation", "explanation", "report", "runs", "storage"},
     "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},

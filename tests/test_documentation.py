@@ -20,6 +20,7 @@ PAGES = (
     "README.md",
     "docs/api.md",
     "docs/trained_networks.md",
+    "docs/bridges.md",
     *(f"docs/contributing/{page.name}" for page in sorted((ROOT / "docs/contributing").glob("*.md"))),
 )
 BLOCKS = [
