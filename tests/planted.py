@@ -11,6 +11,14 @@ from interp_cnn.data.parts import PartBatch
 
 SIZE = 24
 CENTRE = (11, 11)
+SETTINGS = {  # what `measure_network` is told about them
+    "layer": "maps",
+    "kind": "plain",
+    "classes": ("nothing", "red", "orange"),
+    "image_size": (SIZE, SIZE),
+    "background": 0,
+    "resamples": 20,
+}
 
 
 class PlantedNetwork(nn.Module):

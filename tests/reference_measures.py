@@ -251,3 +251,9 @@ def single_deletion(network: nn.Module, image: Tensor, target: int, map_: Tensor
                 relevance.append(float(map_[rows, columns].double().sum()))
                 drops.append(whole - float(network(without[None])[0, target]))
     return float(spearmanr(relevance, drops).statistic)
+
+
+def exact_quantile(values, tail=0.005):
+    """T_f from all `values` (D, n) at once: the smallest value, or zero, that at most a share `tail` exceeds."""
+    budget = int(tail * values.shape[1])
+    return values.sort(dim=1, descending=True).values[:, budget].clamp(min=0)

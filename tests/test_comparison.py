@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pandas
 import pytest
 import torch
-from planted import SIZE, PlantedNetwork, planted_batches, planted_images
+from planted import SETTINGS, SIZE, PlantedNetwork, planted_batches, planted_images
 
 from interp_cnn.evaluation.filters import observations
 from interp_cnn.evaluation.filters.comparison import compare, measure_network
@@ -14,14 +14,7 @@ from interp_cnn.evaluation.filters.regions import RegionRule
 from interp_cnn.evaluation.statistics import paired_share_difference, share_of_hits
 from interp_cnn.explanation.receptive_field.field import receptive_field
 
-OPTIONS = {
-    "layer": "maps",
-    "kind": "plain",
-    "classes": ("nothing", "red", "orange"),
-    "image_size": (SIZE, SIZE),
-    "background": 0,
-    "resamples": 60,
-}
+OPTIONS = SETTINGS | {"resamples": 60}
 CATEGORIES = torch.tensor([1, 1, 2, 2])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import SIZE, PlantedNetwork, planted_batches
+from planted import SETTINGS, SIZE, PlantedNetwork, planted_batches
 
 import interp_cnn
 from interp_cnn.evaluation.filters.comparison import compare
@@ -70,18 +70,8 @@ def test_a_measure_is_added_as_its_page_says(monkeypatch):
     for registry in (OBSERVED, MEASURES):
         monkeypatch.setitem(registry, "border_peaks", None)  # so that it is gone afterwards
     exec(compile(block.split("try:")[0], "docs/contributing/measure.md", "exec"), {})
-    measured = measure_network(
-        PlantedNetwork(),
-        planted_batches(),
-        layer="maps",
-        name="net",
-        kind="plain",
-        classes=("nothing", "red", "orange"),
-        parts=("head", "tail"),
-        image_size=(SIZE, SIZE),
-        background=0,
-        resamples=20,
-    )
+    parts = ("head", "tail")
+    measured = measure_network(PlantedNetwork(), planted_batches(), **SETTINGS, name="net", parts=parts)
     cells = torch.cat(
         [
             (batch.images[:, 2] == batch.images[:, 2].amax((1, 2), True)).nonzero()

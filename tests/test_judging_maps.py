@@ -17,13 +17,10 @@ from interp_cnn.evaluation.maps.completeness import (
     random_squares,
     removals,
     sensitivity_n,
-    slope_infidelity,
 )
-from interp_cnn.evaluation.maps.localisation import mass_accuracy, pointing_game, rank_accuracy, shares
+from interp_cnn.evaluation.maps.localisation import pointing_game, rank_accuracy, shares
 from interp_cnn.evaluation.maps.pixel_flipping import (
     Regions,
-    abpc,
-    aopc,
     area_under,
     deletion,
     insertion,
@@ -33,7 +30,7 @@ from interp_cnn.evaluation.maps.pixel_flipping import (
     score_curves,
     symmetric_relevance_gain,
 )
-from interp_cnn.evaluation.maps.randomisation import depends_on_the_network, randomisation_check
+from interp_cnn.evaluation.maps.randomisation import STILL_ALIKE, randomisation_check
 from interp_cnn.explanation.gradients.gradients import gradient_x_input, guided_backprop, sensitivity_analysis
 from interp_cnn.explanation.network.logits import being_tried
 from interp_cnn.explanation.occlusion import fills
@@ -74,13 +71,6 @@ def test_a_linear_networks_contributions_have_sensitivity_one_and_infidelity_zer
         assert infidelity(maps, found).max() < 1e-20
         assert infidelity(2 * maps, found).min() > 1e-3
         assert infidelity(2 * maps, found, scaled=True).max() < 1e-20
-
-
-def test_a_linear_networks_slopes_have_infidelity_zero(linear):
-    network, images, targets = linear
-    slopes = network[1].weight[targets].view_as(images).detach()
-    assert slope_infidelity(network, images, targets, slopes).max() < 1e-20
-    assert slope_infidelity(network, images, targets, 2 * slopes).min() > 1e-3
 
 
 def test_a_map_without_variation_has_no_sensitivity(linear, generator):
@@ -130,8 +120,6 @@ def test_the_curves_of_a_known_image_are_those_by_hand():
     )
     assert most.tolist() == [[10, 6, 3, 1, 0]]
     assert least.tolist() == [[10, 9, 7, 4, 0]]
-    assert aopc(most).item() == (0 + 4 + 7 + 9 + 10) / 5
-    assert abpc(least, most).item() == (3 + 4 + 3) / 5
     assert area_under(most).item() == (5 + 6 + 3 + 1) / 4
     assert symmetric_relevance_gain(least, most).item() == (3 + 4 + 3) / 4
 
@@ -273,7 +261,7 @@ def test_a_map_on_the_object_wins_and_one_beside_it_loses():
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, 1:3, 1:3] = True
     inside, outside = mask.float(), (~mask).float() - 2 * mask.float()
-    for measure in (pointing_game, mass_accuracy, rank_accuracy):
+    for measure in (pointing_game, rank_accuracy):
         assert measure(inside, mask).item() == 1
         assert measure(outside, mask).item() == 0
         assert math.isclose(measure(torch.ones(1, 4, 4), mask).item(), 4 / 16)
@@ -282,7 +270,7 @@ def test_a_map_on_the_object_wins_and_one_beside_it_loses():
 def test_an_empty_mask_has_no_answer():
     maps, masks = torch.rand(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
     masks[1, 0, 0] = True
-    for measure in (pointing_game, mass_accuracy, rank_accuracy):
+    for measure in (pointing_game, rank_accuracy):
         assert measure(maps, masks).isnan().tolist() == [True, False]
 
 
@@ -290,10 +278,9 @@ def test_ranks_and_masses_by_hand():
     maps = torch.tensor([[[4.0, 3.0], [2.0, -9.0]]])
     masks = torch.tensor([[[True, False], [True, False]]])
     assert rank_accuracy(maps, masks).item() == 0.5
-    assert math.isclose(mass_accuracy(maps, masks).item(), 6 / 9)
     found = shares(maps, torch.stack([masks, ~masks], 1))
     assert np.allclose(found, [[6 / 9, 3 / 9]])
-    assert mass_accuracy(-maps.abs(), masks).isnan().all()
+    assert shares(-maps.abs(), masks[:, None]).isnan().all()
 
 
 def test_masks_of_another_size_are_refused():
@@ -354,7 +341,7 @@ def test_maps_of_a_method_that_asks_the_network_change_with_its_weights(network,
     for cascading in (True, False):
         found = randomisation_check(network, images, targets, MAPS[name], cascading=cascading)
         assert [one.layer for one in found] == ["5", "2", "0"]
-        assert depends_on_the_network(found)
+        assert found[-1].rank.mean() < STILL_ALIKE
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
@@ -362,7 +349,6 @@ def test_an_edge_detector_fails_the_randomisation_check(network, generator):
     images, targets = torch.randn(4, 1, 12, 12, generator=generator), torch.tensor([0, 1, 2, 0])
     for cascading in (True, False):
         found = randomisation_check(network, images, targets, edge_detector, cascading=cascading)
-        assert not depends_on_the_network(found)
         assert all(torch.allclose(one.rank, torch.ones(4).double()) for one in found)
         assert all(torch.allclose(one.structure, torch.ones(4).double()) for one in found)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from planted import CENTRE, SIZE, PlantedNetwork, planted_batches
+from planted import CENTRE, SETTINGS, SIZE, PlantedNetwork, planted_batches
 from rich.console import Console
 
 from interp_cnn.cli.main import main
@@ -23,18 +23,8 @@ from interp_cnn.report.evaluation.tables import coverage_line, markdown, positio
 @pytest.fixture(scope="module")
 def comparison():
     def measured(name, network):
-        return measure_network(
-            network,
-            planted_batches(masks=True),
-            layer="maps",
-            name=name,
-            kind="plain",
-            classes=("nothing", "red", "orange"),
-            parts=("head", "tail"),
-            image_size=(SIZE, SIZE),
-            background=0,
-            resamples=20,
-        )
+        batches = planted_batches(masks=True)
+        return measure_network(network, batches, **SETTINGS, name=name, parts=("head", "tail"))
 
     blind = PlantedNetwork()
     with torch.no_grad():
@@ -122,18 +112,8 @@ def test_ranked_filters_show_the_best_and_the_worst_where_they_look(comparison):
 
 
 def test_without_parts_there_is_no_part_bar(tmp_path):
-    measures = measure_network(
-        PlantedNetwork(),
-        planted_batches(parts=0),
-        layer="maps",
-        name="plain",
-        kind="plain",
-        classes=("nothing", "red", "orange"),
-        parts=(),
-        image_size=(SIZE, SIZE),
-        resamples=20,
-        probes=False,
-    )
+    batches = planted_batches(parts=0)
+    measures = measure_network(PlantedNetwork(), batches, **SETTINGS, name="plain", parts=(), probes=False)
     assert math.isnan(measures.summary["tracking_gain"].value)
     write_measures(compare([measures]), tmp_path)
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"positions-plain.png"}

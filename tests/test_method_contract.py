@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.methods.method import Found
+from interp_cnn.explanation.methods.method import MethodResult
 from interp_cnn.explanation.methods.options import OcclusionOptions, Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.model.backbones import build_network
@@ -75,7 +75,7 @@ def images_for(network: nn.Module) -> Tensor:
 
 def ask(
     name: str, network: nn.Module, images: Tensor, targets: Tensor = TARGETS, batch_size: int = 2
-) -> Found:
+) -> MethodResult:
     options = Options(window=4, stride=4, batch_size=batch_size, seed=3, occlusion=OCCLUSION)
     return METHODS[name].maps(network, images, targets, options)
 

@@ -10,7 +10,7 @@ from interp_cnn.explanation.methods import run as asking
 from interp_cnn.explanation.methods.image import explain_image
 from interp_cnn.explanation.methods.names import NAMES
 from interp_cnn.explanation.methods.options import Options, occluder_of, window_of
-from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Found, Method, methods_of
+from interp_cnn.explanation.methods.registry import METHODS, STANDARD, Method, MethodResult, methods_of
 from interp_cnn.explanation.methods.run import ImageMap, asked, explain_images, fitting_batch
 from interp_cnn.explanation.network.contrast import LogitDifferences
 from interp_cnn.explanation.network.refusals import Refusal
@@ -164,16 +164,16 @@ def test_differences_are_those_of_the_logits_and_their_maps_those_of_the_maps(ne
     torch.testing.assert_close(relevance.sums.float(), wanted[outputs, outputs], rtol=1e-3, atol=1e-5)
 
 
-def bright(network, images, targets, options) -> Found:
+def bright(network, images, targets, options) -> MethodResult:
     if (images.mean((1, 2, 3)) > 0.6).any():
         raise ValueError("too bright\nto see")
-    return Found(images.sum(1), images.sum((1, 2, 3)))
+    return MethodResult(images.sum(1), images.sum((1, 2, 3)))
 
 
-def greedy(network, images, targets, options) -> Found:
+def greedy(network, images, targets, options) -> MethodResult:
     if len(images) > 2:
         raise torch.OutOfMemoryError("out of memory")
-    return Found(images.sum(1), images.sum((1, 2, 3)))
+    return MethodResult(images.sum(1), images.sum((1, 2, 3)))
 
 
 def test_a_tolerant_question_gives_maps_to_the_others_where_one_image_is_refused(network, monkeypatch):

@@ -8,7 +8,6 @@ from interp_cnn.evaluation.filters.dissection import NetworkDissection, Overlaps
 from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability, intersection_over_union
 from interp_cnn.evaluation.filters.regions import Boxes, Discs, Interpolation, round_radius
 from interp_cnn.evaluation.filters.squares import Squares
-from interp_cnn.evaluation.filters.threshold import exact_quantile
 from interp_cnn.evaluation.statistics import Sampled, resampling
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.receptive_field.field import ReceptiveField
@@ -31,7 +30,7 @@ def random_maps(images=24, filters=4, parts=3, seed=0):
 
 
 def thresholds_of(maps, tail):
-    return exact_quantile(maps.transpose(0, 1).flatten(1), tail)
+    return reference.exact_quantile(maps.transpose(0, 1).flatten(1), tail)
 
 
 @pytest.mark.parametrize(("tail", "radius"), [(0.02, 5.0), (0.1, 3.0)])

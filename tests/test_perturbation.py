@@ -1,4 +1,4 @@
-"""Single-pixel changes against loops and captum, finite differences against the gradient; for and against."""
+"""Single-pixel changes against loops and captum, finite differences against the gradient."""
 
 from functools import partial
 
@@ -8,14 +8,7 @@ from relevance_networks import Functional, images_and_targets, prepared
 from torch import nn
 
 from interp_cnn.explanation.gradients import gradients
-from interp_cnn.explanation.gradients.finite_differences import (
-    finite_differences,
-    sensitivity_check,
-    single_pixel,
-)
-from interp_cnn.explanation.network.contrast import for_and_against
-from interp_cnn.explanation.propagation.deeplift import deeplift
-from interp_cnn.explanation.propagation.lrp import lrp
+from interp_cnn.explanation.gradients.finite_differences import sensitivity_check, single_pixel
 
 
 def test_single_pixel_equals_one_image_at_a_time():
@@ -59,9 +52,9 @@ def test_finite_differences_equal_the_gradient_and_check_sensitivity_analysis():
     network, (images, targets) = prepared(Functional(), size=8).double(), images_and_targets(2, 8)
     images = images.double()
     expected = gradients._gradient(network, images, targets)
-    result = finite_differences(network, images, targets, step=1e-6)
-    torch.testing.assert_close(result, expected, atol=1e-7, rtol=1e-5)
     check = sensitivity_check(network, images, targets, entries=40, step=1e-6)
+    slopes = expected.flatten(1)[:, check.entries]
+    torch.testing.assert_close(check.finite, slopes.square(), atol=1e-7, rtol=1e-5)
     assert check.sensitivity.shape == (2, 40) and len(check.entries.unique()) == 40 and check.error < 1e-5
     wrong = type(check)(check.entries, check.sensitivity * 1.5, check.finite)
     assert wrong.error > 0.3
@@ -69,41 +62,17 @@ def test_finite_differences_equal_the_gradient_and_check_sensitivity_analysis():
     assert single.error < 0.02
 
 
-def test_for_and_against_is_the_map_of_the_difference():
-    network, (images, targets) = prepared(Functional()), images_and_targets()
-    logits = network(images).detach()
-    rivals = torch.tensor(
-        [
-            int(max((k for k in range(5) if k != t), key=lambda k: row[k]))
-            for row, t in zip(logits, targets, strict=True)
-        ]
-    )
-    for method in (gradients.gradient_x_input, deeplift, partial(lrp, biases="contributions")):
-        result = for_and_against(network, images, targets, method=method)
-        expected = method(network, images, targets) - method(network, images, rivals)
-        torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-3)
-    sums = for_and_against(network, images, targets, method=lrp).sum((1, 2, 3))
-    difference = logits.gather(1, targets[:, None]) - logits.gather(1, rivals[:, None])
-    torch.testing.assert_close(sums, difference[:, 0], atol=0, rtol=1e-3)
-    other = (targets + 1) % 5
-    one = for_and_against(network, images, targets, against=other, method=gradients.gradient_x_input)
-    two = for_and_against(network, images, other, against=targets, method=gradients.gradient_x_input)
-    torch.testing.assert_close(one, -two)
-
-
 def test_questions_without_an_answer_are_refused():
     network, (images, targets) = prepared(Functional(), size=8), images_and_targets(2, 8)
     for ask, words in (
         (partial(single_pixel, step=0.0), "step"),
         (partial(single_pixel, colours="some"), "colours"),
-        (partial(finite_differences, step=-1.0), "step"),
+        (partial(sensitivity_check, step=-1.0), "step"),
         (partial(sensitivity_check, entries=0), "entries"),
-        (partial(for_and_against, method=lrp, against=targets), "another class"),
-        (partial(for_and_against, method=lrp, against=targets + 9), r"0\.\.4"),
     ):
         with pytest.raises(ValueError, match=words):
             ask(network, images, targets)
-    for ask in (single_pixel, finite_differences, sensitivity_check, partial(for_and_against, method=lrp)):
+    for ask in (single_pixel, sensitivity_check):
         with pytest.raises(ValueError, match="final softmax"):
             ask(nn.Sequential(network, nn.Softmax(1)), images, targets)
         with pytest.raises(ValueError, match=r"0\.\.4"):
@@ -112,5 +81,3 @@ def test_questions_without_an_answer_are_refused():
         ask(network, images, targets)
         assert network.training and network.norm1.training
         network.eval()
-    with pytest.raises(ValueError, match="no rival"):
-        for_and_against(nn.Sequential(network, nn.Linear(5, 1)), images, targets * 0, method=lrp)

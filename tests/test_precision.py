@@ -13,15 +13,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from interp_cnn.evaluation.maps.completeness import random_squares, removals, slope_infidelity
+from interp_cnn.evaluation.maps.completeness import random_squares, removals
 from interp_cnn.evaluation.maps.pixel_flipping import Regions, random_order, replaced_shares, score_curves
 from interp_cnn.evaluation.maps.randomisation import randomisation_check
-from interp_cnn.explanation.gradients.finite_differences import finite_differences, sensitivity_check
+from interp_cnn.explanation.gradients.finite_differences import sensitivity_check
 from interp_cnn.explanation.gradients.gradients import saliency
 from interp_cnn.explanation.methods.options import OcclusionOptions, Options
 from interp_cnn.explanation.methods.registry import METHODS
 from interp_cnn.explanation.methods.run import explain_images
-from interp_cnn.explanation.network.contrast import for_and_against
 from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.explanation.network.precision import PRECISIONS, chosen_precision, precision, rounding
 from interp_cnn.explanation.occlusion.fills import blur
@@ -158,11 +157,9 @@ METHOD_CALLS = {
 CALLS = METHOD_CALLS | {
     "method alone": lambda n, x: METHODS["lrp"].maps(n, x, TARGETS, OPTIONS).maps,
     "conservation": lambda n, x: torch.stack([one.propagated for one in lrp_conservation(n, x, TARGETS)]),
-    "finite differences": lambda n, x: finite_differences(n, x[:, :, :8, :8], TARGETS),
     "sensitivity check": lambda n, x: torch.tensor(
         sensitivity_check(n, x, TARGETS, generator=_generator()).error
     ),
-    "contrast": lambda n, x: for_and_against(n, x, TARGETS, method=saliency),
     "shapley": lambda n, x: shapley_estimate(n, x, TARGETS, features=8).values,
     "drops": lambda n, x: occlusion_drops(n, x, window=4, stride=2, engine="incremental"),
     "dense drops": lambda n, x: occlusion_drops(n, x, window=4, stride=4, engine="dense"),
@@ -184,7 +181,6 @@ CALLS = METHOD_CALLS | {
     "removals": lambda n, x: (
         removals(n, x, TARGETS, random_squares((16, 16), 5, _generator()), fill=blur()).drops
     ),
-    "slope": lambda n, x: slope_infidelity(n, x, TARGETS, saliency(n, x, TARGETS), samples=2),
     "randomisation": lambda n, x: torch.stack(
         [one.rank for one in randomisation_check(n, x, TARGETS, _summed, generator=_generator())]
     ),

@@ -7,7 +7,7 @@ import pandas
 import pytest
 import reference_measures as reference
 import torch
-from planted import SIZE, PlantedNetwork, planted_batches
+from planted import SETTINGS, SIZE, PlantedNetwork, planted_batches
 from test_part_interpretability import FIELD, planted_maps, random_maps, thresholds_of
 
 from interp_cnn.evaluation.filters.comparison import compare, measure_network
@@ -103,14 +103,9 @@ def test_evaluate_writes_the_settings_where_they_are_asked_for(tmp_path):
     measured = measure_network(
         PlantedNetwork(),
         planted_batches(masks=True),
-        layer="maps",
+        **SETTINGS,
         name="net",
-        kind="plain",
-        classes=("nothing", "red", "orange"),
         parts=("head", "tail"),
-        image_size=(SIZE, SIZE),
-        background=0,
-        resamples=20,
         regions=RegionRule(settings=True),
     )
     assert measured.region_settings is not None

@@ -68,10 +68,6 @@ class StreamingThreshold:
             edge = _as_float((bins << 16) + low)
         return edge.where(bins >= 0, 0.0)
 
-    def share_above(self) -> Tensor:
-        """(D,) float64 share of cells above `thresholds()` after the first pass, exact."""
-        return self._above(self.counts, self._bins()).double() / self.cells
-
     def _budget(self, tail: float | None = None) -> int:
         if self.cells == 0:
             raise ValueError("no activation was counted; expected at least one map")
@@ -90,14 +86,6 @@ class StreamingThreshold:
         after = counts.flip(1).cumsum(dim=1, dtype=torch.int64).flip(1)  # from each bin on
         padded = torch.cat((after, after.new_zeros(len(after), 1)), dim=1)
         return padded.gather(1, (bins + 1).unsqueeze(1)).squeeze(1)
-
-
-def exact_quantile(values: Tensor, tail: float = 0.005) -> Tensor:
-    """The same threshold from all `values` (D, n) at once: the smallest value, or zero, that at most a share
-    exceeds.
-    """
-    budget = int(tail * values.shape[1])
-    return values.sort(dim=1, descending=True).values[:, budget].clamp(min=0)
 
 
 def _first_within(counts: Tensor, budget: Tensor) -> Tensor:

@@ -133,27 +133,3 @@ def infidelity(maps: Tensor, removals_of_images: Removals, *, scaled: bool = Fal
         factor = (relevance * removals_of_images.drops).sum(1, keepdim=True) / power
         relevance = relevance * torch.where(power > 0, factor, 0.0)
     return (relevance - removals_of_images.drops).square().mean(1)
-
-
-@torch.no_grad()
-def slope_infidelity(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    slopes: Tensor,
-    *,
-    sigma: float = 0.2,
-    samples: int = 32,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Infidelity of slopes (B, C, H, W) under Gaussian noise I: mean (I . slopes - (f(x) - f(x - I)))^2, (B,)."""
-    images, targets = check_question(images, targets)
-    generator = generator or torch.Generator().manual_seed(0)
-    error = images.new_zeros(len(images), dtype=torch.float64)
-    with checked_evaluation(network, images, alone=True):
-        whole = scores(network, images, targets).double()
-        for _ in range(samples):
-            noise = sigma * torch.randn(images.shape[1:], generator=generator, dtype=torch.float64).to(images)
-            drop = whole - scores(network, images - noise, targets).double()
-            error += ((slopes * noise).flatten(1).double().sum(1) - drop).square() / samples
-    return error

@@ -1,8 +1,9 @@
 """Does relevance lie where the object is? Maps against masks; an image with an empty mask has no answer, NaN.
 
 Pointing game: is the maximum inside (J. Zhang et al., IJCV 2018)? Relevance mass accuracy: the share of the positive
-relevance that lies inside. Relevance rank accuracy: of the K most relevant pixels, K the size of the mask, the share
-inside (L. Arras et al., Information Fusion 2022). A random map scores the mask's share of the image in all three.
+relevance that lies inside (`shares`). Relevance rank accuracy: of the K most relevant pixels, K the size of the mask,
+the share inside (L. Arras et al., Information Fusion 2022). A random map scores the mask's share of the image in all
+three.
 
 Pixels that are equally relevant share their places: where the maximum, or the K-th place, is shared, the share of the
 mask among those pixels counts.
@@ -17,13 +18,6 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     values, inside = _flat(maps, masks)
     highest = values == values.amax(1, keepdim=True)
     return _known(inside, (highest & inside).double().sum(1) / highest.double().sum(1))
-
-
-def mass_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share of positive relevance inside, (B,); NaN also where nothing is positive."""
-    values, inside = _flat(maps, masks)
-    positive = values.clamp(min=0)
-    return _known(inside, (positive * inside).sum(1) / positive.sum(1))
 
 
 def rank_accuracy(maps: Tensor, masks: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 Regions r_1 ... r_L are replaced one after another, the most relevant first (MoRF), the least relevant first (LeRF), or
 in random order. A map that knows what matters makes MoRF fall fast and LeRF late:
 
-    AOPC = 1/(L+1) sum_k f(x) - f(x_k)        ABPC = 1/(L+1) sum_k f(x_k, LeRF) - f(x_k, MoRF)
-    SRG  = area under LeRF - area under MoRF, over the share of the image that is replaced (trapezoids)
+    SRG = area under LeRF - area under MoRF, over the share of the image that is replaced (trapezoids)
 
-Pixel flipping: Bach et al., PLOS ONE 2015. AOPC: Samek et al., IEEE TNNLS 2017. SRG: Bluecher et al., TMLR 2024, who
+Pixel flipping: Bach et al., PLOS ONE 2015. SRG: Bluecher et al., TMLR 2024, who
 show that one curve ranks methods differently for every replacement, the difference of both does not. Deletion and
 insertion: Petsiuk et al., BMVC 2018.
 
@@ -172,16 +171,6 @@ def _over_orders(values: Tensor, new: Tensor) -> Tensor:
     each = values.new_zeros(new.shape)
     each[new] = values
     return each.where(new, each[:1]).mean(0)
-
-
-def aopc(curve: Tensor) -> Tensor:
-    """Area over the perturbation curve, (B, S + 1) -> (B,)."""
-    return (curve[:, :1] - curve).mean(1)
-
-
-def abpc(least_first: Tensor, most_first: Tensor) -> Tensor:
-    """Area between the perturbation curves, two (B, S + 1) -> (B,)."""
-    return (least_first - most_first).mean(1)
 
 
 def area_under(curve: Tensor) -> Tensor:

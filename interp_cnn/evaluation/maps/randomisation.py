@@ -81,11 +81,3 @@ def randomisation_check(
             Similarity(name, rank_correlation(before, after), structural_similarity(before, after))
         )
     return similarities
-
-
-def depends_on_the_network(similarities: list[Similarity], *, most: float = STILL_ALIKE) -> bool:
-    """Whether the maps of the last, most shuffled network rank the pixels differently (mean over the images).
-
-    A map that became constant ranks nothing: it counts as changed.
-    """
-    return bool(similarities[-1].rank.nan_to_num(0.0).mean() < most)

@@ -95,12 +95,6 @@ class Exemplars(Brief):
         """(D,) True for a filter that fires on no image."""
         return self.image_numbers[:, 0] < 0
 
-    @property
-    def top_mean_map(self) -> Tensor:
-        """(D, h, w), the mean of a filter's maps over its exemplars."""
-        counts = (self.image_numbers >= 0).sum(dim=1).clamp(min=1)
-        return self.maps.sum(dim=1) / counts[:, None, None]
-
     def patches(self, filter_number: int) -> Tensor:
         """What one filter saw: (n, C, height, width) uint8 of its n <= N exemplars, the receptive field cut
         out.

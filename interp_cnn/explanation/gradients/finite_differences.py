@@ -1,10 +1,9 @@
 """What happens when one pixel is changed a little: the plainest question, and a check of the gradient methods.
 
-    single_pixel            f(x + step at one entry) - f(x)                one forward pass an entry
-    finite_differences      (f(x + h) - f(x - h)) / 2h at one entry        two forward passes an entry
+    single_pixel            f(x + step at one entry) - f(x)                     one forward pass an entry
+    sensitivity_check       ((f(x + h) - f(x - h)) / 2h)^2 at some entries      two forward passes an entry
 
-The squared finite difference is what `gradients.sensitivity_analysis` must be as h becomes small;
-`sensitivity_check` measures it at some entries.
+The latter is what `gradients.sensitivity_analysis` must be as h becomes small.
 """
 
 from dataclasses import dataclass
@@ -86,18 +85,6 @@ def single_pixel(
         score = target_logits(logits, classes)
         moved = _moved_scores(network, images, classes, entries, step, parts, batch_size)
     return (moved - score[:, None]).reshape(B, parts, H, W)
-
-
-@torch.inference_mode(False)
-@precision("float32")
-def finite_differences(
-    network: nn.Module, images: Tensor, targets: Tensor, *, step: float = 1e-3, batch_size: int = 64
-) -> Tensor:
-    """Central differences of the target logit at every entry, (B, C, H, W): the gradient without back-propagation."""
-    check_positive(step=step)
-    images, targets = check_question(images, targets)
-    entries = torch.arange(images[0].numel(), device=images.device)
-    return _slopes(network, images, targets, entries, step, batch_size).reshape(images.shape)
 
 
 @torch.inference_mode(False)

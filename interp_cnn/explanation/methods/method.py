@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interp_cnn.explanation.methods.options import Options
 
 
-class Found(NamedTuple):
+class MethodResult(NamedTuple):
     """What a method's function finds.
 
     Attributes:
@@ -44,7 +44,7 @@ class Method:
         work: time of one of these passes in plain forward passes; more than 1 where the way back is taken too.
     """
 
-    maps: Callable[[nn.Module, Tensor, Tensor, Options], Found]
+    maps: Callable[[nn.Module, Tensor, Tensor, Options], MethodResult]
     meaning: str
     unit: str
     signed: bool = True
@@ -56,6 +56,6 @@ class Method:
     work: float = 1.0
 
 
-def with_sums(maps: Tensor, notes: tuple[str, ...] = (), passes: float | None = None) -> Found:
+def with_sums(maps: Tensor, notes: tuple[str, ...] = (), passes: float | None = None) -> MethodResult:
     """Maps that sum to what their values add up to."""
-    return Found(maps, maps.double().sum((1, 2)), passes, notes)
+    return MethodResult(maps, maps.double().sum((1, 2)), passes, notes)

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from interp_cnn.explanation.methods.method import Found, Method, with_sums
+from interp_cnn.explanation.methods.method import Method, MethodResult, with_sums
 from interp_cnn.explanation.methods.options import Options, each_window, occluder_of, window_of
 from interp_cnn.explanation.network.contrast import LogitDifferences
 from interp_cnn.explanation.occlusion.job import OcclusionJob
@@ -53,7 +53,7 @@ def occlusion_job(network: nn.Module, images: Tensor, options: Options) -> Occlu
     )
 
 
-def occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     """Maps of every window size, averaged; their sums are those of the drops per pixel of the window."""
     maps, sums, passes = [], [], 0.0
     for window_options in each_window(options):
@@ -62,7 +62,7 @@ def occlusion(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
         maps.append(map_of_drops(job.grid, target_drops, unit_of(options)))
         sums.append(map_of_drops(job.grid, target_drops, "contribution").double().sum((1, 2)))
         passes += _passes(job)
-    return Found(torch.stack(maps).mean(0), torch.stack(sums).mean(0), passes)
+    return MethodResult(torch.stack(maps).mean(0), torch.stack(sums).mean(0), passes)
 
 
 def unit_of(options: Options) -> str:
@@ -106,7 +106,7 @@ def windows_of(size: tuple[int, int], options: Options) -> float:
     )
 
 
-def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     size, window_options, how = (images.shape[2], images.shape[3]), each_window(options)[0], options.occlusion
     window, stride = window_of(window_options, size)
     refined = refined_drops(
@@ -133,7 +133,7 @@ def _refined(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
     return with_sums(map_of_drops(grid, refined.drops), tuple(notes), passes)
 
 
-def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     """Numbers of the classes that the mean logits of the windows over each pixel make the image."""
     if isinstance(network, LogitDifferences):
         raise ValueError("occlusion_class shows which class wins, not a difference of two; leave out against")
@@ -147,7 +147,7 @@ def _becomes(network: nn.Module, images: Tensor, targets: Tensor, options: Optio
     return with_sums(torch.stack(maps).to(images), passes=_passes(job))
 
 
-def _pairs(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _pairs(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     """Interaction with the window whose drop is largest; windows that overlap it share pixels and are left at 0."""
     job = _done(occlusion_job(network, images, each_window(options)[0]))
     target_drops, grid = _own(job.drops, targets), job.grid
@@ -176,7 +176,7 @@ def _pairs(network: nn.Module, images: Tensor, targets: Tensor, options: Options
 
 def _sampled(
     network: nn.Module, images: Tensor, targets: Tensor, options: Options, masks: MaskSource
-) -> Found:
+) -> MethodResult:
     how = options.occlusion
     job = SampledOcclusion(
         network,
@@ -196,14 +196,14 @@ def _sampled(
     return with_sums(job.map(), tuple(notes))
 
 
-def _random(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _random(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     size = (images.shape[2], images.shape[3])
     window, _ = window_of(each_window(options)[0], size)
     masks = random_windows(size, window=window, number=options.occlusion.occluders)
     return _sampled(network, images, targets, options, masks)
 
 
-def _rise(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _rise(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     how = options.occlusion
     masks = rise_masks((images.shape[2], images.shape[3]), cells=how.cells, shown=how.shown)
     return _sampled(network, images, targets, options, masks)

@@ -6,7 +6,7 @@ A map adds up the colour channels. Some methods promise what their map sums to (
 the methods with a baseline the logit's change from baseline to image. What the map really sums to is reported beside
 it. Occlusion is complete in another unit, the drop divided by the window's area, and is summed in that.
 
-What speaks for one class rather than another is asked of `differences.LogitDifferences`.
+What speaks for one class rather than another is asked of `network.contrast.LogitDifferences`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from interp_cnn.explanation.baselines import reference_images
 from interp_cnn.explanation.gradients import gradients
 from interp_cnn.explanation.gradients.finite_differences import single_pixel
 from interp_cnn.explanation.gradients.integrated import PathIntegral
-from interp_cnn.explanation.methods.method import Found, Method, with_sums
+from interp_cnn.explanation.methods.method import Method, MethodResult, with_sums
 from interp_cnn.explanation.methods.names import check_names, window_of_name
 from interp_cnn.explanation.methods.occlusion import (
     MEANINGS,
@@ -47,20 +47,22 @@ def _added_up(method: Callable, **names: str) -> Callable:
         names: its argument -> the attribute of `Options` that it gets.
     """
 
-    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
         given = {argument: getattr(options, attribute) for argument, attribute in names.items()}
         return with_sums(method(network, images, targets, **given).sum(1))
 
     return maps
 
 
-def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _smooth_grad(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     generator = torch.Generator().manual_seed(options.seed)
     more = {"generator": generator, "batch_size": _gradient_batch(images, options)}
     return with_sums(gradients.smooth_grad(network, images, targets, **more).sum(1))
 
 
-def _integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _integrated_gradients(
+    network: nn.Module, images: Tensor, targets: Tensor, options: Options
+) -> MethodResult:
     integral = _path_integral(network, images, targets, options)
     notes = [
         f"{pieces} pieces of the line; what each of them misses adds up to {missing:.2%} of the logit's change"
@@ -97,13 +99,13 @@ def _gradient_batch(images: Tensor, options: Options) -> int:
     return min(options.batch_size, gradients.gradient_batch(images))
 
 
-def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _shapley_values(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     generator = torch.Generator().manual_seed(options.seed)
     more = {"generator": generator, "batch_size": options.batch_size, "baseline": options.baseline}
     return with_sums(shapley_values(network, images, targets, **more).sum(1))
 
 
-def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     layer = options.layer
     if layer is not None:
         names = [name for name, _ in network.named_modules() if name]
@@ -116,7 +118,7 @@ def _grad_cam(network: nn.Module, images: Tensor, targets: Tensor, options: Opti
 
 
 def _lrp(rule: str) -> Callable:
-    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+    def maps(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
         result = lrp_with_missing(network, images, targets, rule=rule)
         notes = (
             f"{share:.2%} of the logit is missing from the map" if share > WORTH_SAYING else ""
@@ -127,7 +129,7 @@ def _lrp(rule: str) -> Callable:
     return maps
 
 
-def _deeplift(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> Found:
+def _deeplift(network: nn.Module, images: Tensor, targets: Tensor, options: Options) -> MethodResult:
     result = deeplift_with_doubts(network, images, targets, baseline=options.baseline)
     doubt = "the logit changes by no more than the rounding of its parts: the map's sum says nothing"
     notes = tuple(doubt if doubted else "" for doubted in result.only_rounding.tolist())

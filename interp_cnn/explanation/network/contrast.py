@@ -5,13 +5,11 @@ difference f_target - f_rival shows what decides between the two: above zero it 
 for the rival, near zero it does not matter. Any method can be asked, since the difference is a network's logit too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
-
-from interp_cnn.explanation.network.logits import check_question, checked_evaluation, target_logits
 
 
 class LogitDifferences(nn.Module):
@@ -43,43 +41,3 @@ class LogitDifferences(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to one difference per pair (B, pairs)."""
         return self.differences(self.network(images))
-
-
-def for_and_against(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    against: Tensor | None = None,
-    method: Callable[[nn.Module, Tensor, Tensor], Tensor],
-) -> Tensor:
-    """The map of the target's logit minus the rival's.
-
-    Args:
-        network: images (B, C, H, W) -> logits (B, K).
-        images: (B, C, H, W).
-        targets: (B,) classes.
-        against: (B,) rivals; by default the class with the largest logit besides the target.
-        method: (network, images, targets) -> (B, C, H, W); options by `functools.partial`.
-
-    Returns:
-        (B, C, H, W): above zero for the target, below zero for the rival.
-    """
-    images, targets = check_question(images, targets)
-    with checked_evaluation(network), torch.no_grad():
-        logits = network(images)
-        target_logits(logits, targets)
-    against = rivals(logits, targets) if against is None else check_question(images, against)[1]
-    target_logits(logits, against)
-    if (against == targets).any():
-        raise ValueError("against must be another class than the target in every image")
-    pairs, which = torch.unique(torch.stack([targets, against], 1), dim=0, return_inverse=True)
-    differences = LogitDifferences(network, [tuple(pair) for pair in pairs.tolist()], logits.shape[1])
-    return method(differences, images, which)
-
-
-def rivals(logits: Tensor, targets: Tensor) -> Tensor:
-    """The class with the largest logit besides the target, (B,)."""
-    if logits.shape[1] < 2:
-        raise ValueError("a network with one class has no rival class")
-    return logits.scatter(1, targets[:, None], float("-inf")).argmax(1)

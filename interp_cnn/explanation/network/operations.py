@@ -44,83 +44,34 @@ def spelled(name: str) -> str:
     return _NAMES.get(name, name.rstrip("_"))
 
 
-RECTIFIERS = frozenset(
-    {"relu", "relu6", "leaky_relu", "rrelu", "prelu", "threshold", "elu", "selu", "celu", "softplus"}
-    | {"gelu", "silu", "hardswish", "mish"}
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+RECTIFIERS = _words(
+    "relu relu6 leaky_relu rrelu prelu threshold elu selu celu softplus gelu silu hardswish mish"
 )
-ELEMENTWISE = RECTIFIERS | {
-    *("sigmoid", "tanh", "hardsigmoid", "hardtanh", "logsigmoid", "softsign", "tanhshrink", "hardshrink"),
-    *("softshrink", "erf", "expit", "clamp", "clamp_min", "clamp_max", "abs", "exp", "expm1", "log", "log1p"),
-    *("sqrt", "rsqrt", "square", "reciprocal", "pow", "neg", "sin", "cos", "atan", "positive"),
-}
-JUMPS = frozenset(
-    {"sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "frac", "fmod", "remainder", "mod", "floordiv"}
-    | {"floor_divide", "heaviside", "hardshrink", "threshold", "bernoulli"}
+ELEMENTWISE = RECTIFIERS | _words(
+    "sigmoid tanh hardsigmoid hardtanh logsigmoid softsign tanhshrink hardshrink softshrink erf expit clamp "
+    "clamp_min clamp_max abs exp expm1 log log1p sqrt rsqrt square reciprocal pow neg sin cos atan positive"
 )
-MOVES = {
-    *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "permute", "transpose"),
-    *("swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT", "squeeze", "unsqueeze", "expand"),
-    *(
-        "expand_as",
-        "broadcast_to",
-        "repeat",
-        "tile",
-        "repeat_interleave",
-        "contiguous",
-        "clone",
-        "to",
-        "type",
-    ),
-    *("type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "getitem", "narrow", "select"),
-    *(
-        "index_select",
-        "gather",
-        "chunk",
-        "split",
-        "tensor_split",
-        "unbind",
-        "cat",
-        "stack",
-        "hstack",
-        "vstack",
-    ),
-    *(
-        "dstack",
-        "flip",
-        "roll",
-        "rot90",
-        "pad",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "where",
-        "masked_fill",
-    ),
-    *("unfold", "atleast_2d", "diagonal"),
-}
-WINNERS = {
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "amax",
-    "max",
-}
-AVERAGES = {
-    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "sum"),
-    *("interpolate", "upsample"),
-}
-SUMS = AVERAGES | {"fold", "matmul", "mm", "bmm", "einsum", "tensordot", "mv"}
-BINARY = {"add", "sub", "rsub", "mul", "div", "rdiv", "maximum", "minimum", "fmax", "fmin"}
-WEIGHTED = {
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "linear",
-}
-NORMALISERS = {"layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize"}
-GATES = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softmax", "softsign", "clamp"}
+JUMPS = _words(
+    "sign sgn round floor ceil trunc fix frac fmod remainder mod floordiv floor_divide heaviside hardshrink "
+    "threshold bernoulli"
+)
+MOVES = _words(
+    "view view_as reshape reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim "
+    "moveaxis t T mT squeeze unsqueeze expand expand_as broadcast_to repeat tile repeat_interleave contiguous "
+    "clone to type type_as float double half bfloat16 cpu cuda getitem narrow select index_select gather "
+    "chunk split tensor_split unbind cat stack hstack vstack dstack flip roll rot90 pad pixel_shuffle "
+    "pixel_unshuffle channel_shuffle where masked_fill unfold atleast_2d diagonal"
+)
+WINNERS = _words("max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d amax max")
+AVERAGES = _words(
+    "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d mean sum interpolate upsample"
+)
+SUMS = AVERAGES | _words("fold matmul mm bmm einsum tensordot mv")
+BINARY = _words("add sub rsub mul div rdiv maximum minimum fmax fmin")
+WEIGHTED = _words("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear")
+NORMALISERS = _words("layer_norm group_norm instance_norm rms_norm local_response_norm normalize")
+GATES = _words("sigmoid hardsigmoid tanh hardtanh softmax softsign clamp")
