@@ -213,7 +213,7 @@ def all_charts(theme):
     measure = {"interpretable": [0.08, 0.09, 0.1, float("nan")], "plain": [0.12] * 200}
     lines = {"random cell": 0.15, "constant centre": 0.07, "best fixed spot": 0.0695}
     return {
-        "heat_map": figures.heat_map(map_, unit="activation", title="$a", theme=theme),
+        "one map": figures.side_by_side([map_], ["$a"], unit="activation", theme=theme),
         "side_by_side": figures.side_by_side(
             [map_, -map_], ["a", "b"], unit="logits", images=[image, image], colours="green-red", theme=theme
         ),
@@ -250,7 +250,7 @@ def test_charts_survive_nothing_constant_values_and_one_epoch():
     assert figures.distributions({"a": [1.0, 1.0]}, label="measure", baselines={"x": float("nan")}).size
     assert figures.bars({"a": {"head": 0}}, label="filters").size
     assert figures.training_curves(curves().query("epoch == 0")).size
-    assert figures.heat_map(np.zeros((3, 5)), unit="activation").size
+    assert figures.side_by_side([np.zeros((3, 5))], [""], unit="activation").size
 
 
 def test_a_chart_without_data_or_with_too_few_titles_is_refused():

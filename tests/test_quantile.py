@@ -65,16 +65,6 @@ def test_negative_activations_lie_below_every_threshold():
     assert accumulator.thresholds().tolist() == [0, 0]
 
 
-def test_parts_of_the_data_can_be_counted_apart():
-    maps = activations()
-    whole, one, two = (StreamingThreshold(5) for _ in range(3))
-    for index, batch in enumerate(maps):
-        whole.update(batch)
-        (one if index % 2 else two).update(batch)
-    one.merge(two)
-    assert torch.equal(one.counts, whole.counts) and torch.equal(one.thresholds(), whole.thresholds())
-
-
 def test_memory_does_not_grow_with_the_images():
     accumulator = StreamingThreshold(3)
     sizes = set()

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
-from interp_cnn.evaluation.filters.location_instability import instability_replicates
+from interp_cnn.evaluation.filters.location_instability import instability_per_part
 from interp_cnn.evaluation.statistics import (
     Sampled,
     bca_interval,
@@ -50,7 +50,7 @@ def noisy_filter(images, generator):
 
 
 def instability(sample, weights):
-    return instability_replicates(*sample, weights, diagonal=100, top_images=10**6).mean(dim=1)
+    return instability_per_part(*sample, weights, diagonal=100, top_images=10**6).nanmean(dim=0).mean(dim=1)
 
 
 def test_bca_agrees_with_scipy():

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from torchvision's files, with the distractor strokes and parts of `canvas.py`.
+"""MNIST and Fashion-MNIST from torchvision's files, with the distractor strokes and parts of `strokes.py`.
 
 The compressed files are read as they are: nothing is unpacked, so the folder may be read-only. The validation
 side is the collection's own test set. By default a scan fills its 28x28 canvas with its own grey values; a

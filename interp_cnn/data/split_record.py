@@ -330,8 +330,8 @@ def _stem(name: str, content: str, shown: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if name else ""
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _check(columns: Iterable[object], kind: type) -> None:

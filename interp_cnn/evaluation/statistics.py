@@ -21,6 +21,7 @@ from scipy.stats import ConstantInputWarning, binomtest, false_discovery_control
 from torch import Tensor
 
 JACKKNIFE_GROUPS = 100
+LEVEL = 0.95  # of every interval
 
 # Weights in double precision at a time: 16 MB.
 CHUNK = 2_000_000
@@ -120,17 +121,17 @@ class Sampled:
         ends = 1 + draws.resamples
         return cls(float(values[0]), values[1:ends], values[ends:], draws.images if n is None else n)
 
-    def estimate(self, level: float = 0.95) -> Estimate:
+    def estimate(self) -> Estimate:
         """With the BCa interval, or the jackknife's."""
         if len(self.bootstrap):
-            low, high = bca_interval(self.value, self.bootstrap, self.jackknife, level=level)
+            low, high = bca_interval(self.value, self.bootstrap, self.jackknife)
         else:
-            half = float(norm.ppf((1 + level) / 2)) * float(jackknife_error(self.jackknife))
+            half = float(norm.ppf((1 + LEVEL) / 2)) * float(jackknife_error(self.jackknife))
             low, high = max(self.value - half, self.limits[0]), min(self.value + half, self.limits[1])
         return Estimate(self.value, low, high, self.n)
 
     def p_value(self) -> float:
-        """Two-sided, against zero: below 1 - level where the interval of that level leaves out zero."""
+        """Two-sided, against zero: below 1 - `LEVEL` where the interval leaves out zero."""
         if len(self.bootstrap):
             return bca_p_value(self.value, self.bootstrap, self.jackknife)
         error = float(jackknife_error(self.jackknife))
@@ -179,7 +180,7 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def bca_interval(
-    value: float, replicates: Tensor, jackknife: Tensor, *, level: float = 0.95
+    value: float, replicates: Tensor, jackknife: Tensor, *, level: float = LEVEL
 ) -> tuple[float, float]:
     """BCa interval from bootstrap `replicates` (R,) and leave-a-group-out values `jackknife` (G,); NaN are
     left out.
@@ -243,7 +244,7 @@ def _share_up_to(ordered: Tensor, bound: float) -> float:
     return (count - 1 + (bound - low) / (high - low)) / (len(ordered) - 1)
 
 
-def share_of_hits(hits: Tensor, *, level: float = 0.95) -> Estimate:
+def share_of_hits(hits: Tensor) -> Estimate:
     """Share of hits in `hits` (N,), bool or 0 and 1, with Wilson's interval, which has a width also where all or none
     are; NaN, where nobody knows, is left out.
     """
@@ -251,11 +252,11 @@ def share_of_hits(hits: Tensor, *, level: float = 0.95) -> Estimate:
     count, images = int(hits.sum()), len(hits)
     if images == 0:
         return Estimate(math.nan)
-    ends = binomtest(count, images).proportion_ci(level, method="wilson")
+    ends = binomtest(count, images).proportion_ci(LEVEL, method="wilson")
     return Estimate(count / images, float(ends.low), float(ends.high), images)
 
 
-def paired_share_difference(first: Tensor, second: Tensor, *, level: float = 0.95) -> tuple[Estimate, float]:
+def paired_share_difference(first: Tensor, second: Tensor) -> tuple[Estimate, float]:
     """Difference of two shares on the same N images, exact, with its p-value.
 
     Only the images on which the two differ tell: of m such images `first` hits some, a binomial share that is 1/2
@@ -265,7 +266,6 @@ def paired_share_difference(first: Tensor, second: Tensor, *, level: float = 0.9
     Args:
         first: (N,) bool.
         second: (N,) bool.
-        level: of the interval.
     """
     if len(first) == 0:
         return Estimate(math.nan), math.nan
@@ -273,16 +273,16 @@ def paired_share_difference(first: Tensor, second: Tensor, *, level: float = 0.9
     if differ == 0:
         return Estimate(0.0, 0.0, 0.0, images), 1.0
     test = binomtest(only_first, differ)
-    ends = test.proportion_ci(level, method="exact")
+    ends = test.proportion_ci(LEVEL, method="exact")
     value, low, high = (
         (2 * share - 1) * differ / images for share in (only_first / differ, ends.low, ends.high)
     )
     return Estimate(value, float(low), float(high), images), float(test.pvalue)
 
 
-def percentile_interval(replicates: Tensor, *, level: float = 0.95) -> tuple[Tensor, Tensor]:
+def percentile_interval(replicates: Tensor) -> tuple[Tensor, Tensor]:
     """Percentile interval along the first axis of `replicates` (R, ...)."""
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=replicates.dtype)
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=replicates.dtype)
     low, high = torch.nanquantile(replicates, tails, dim=0)
     return low, high
 
@@ -307,7 +307,7 @@ def paired_permutation_p_value(differences: Tensor, *, permutations: int = 9999,
     return (reached + 1) / (permutations + 1)
 
 
-def over_seeds(values: list[float], *, level: float = 0.95) -> Estimate:
+def over_seeds(values: list[float]) -> Estimate:
     """Mean over training seeds with Student's t interval; differences of pairs go in as differences."""
     known = [value for value in values if math.isfinite(value)]
     n = len(known)
@@ -317,7 +317,7 @@ def over_seeds(values: list[float], *, level: float = 0.95) -> Estimate:
     if n == 1:
         return Estimate(mean, n=1)
     error = math.sqrt(sum((value - mean) ** 2 for value in known) / (n - 1) / n)
-    half = float(t.ppf((1 + level) / 2, n - 1)) * error
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return Estimate(mean, mean - half, mean + half, n)
 
 

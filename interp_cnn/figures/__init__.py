@@ -10,13 +10,13 @@ only, never `pyplot`). The same pictures serve the report, TensorBoard and the e
 `charts`    distributions over filters with baselines, bars, training curves
 `confusion` who is mistaken for whom
 `matrices`  how alike things are, pair by pair
-`canvas`    the paper that charts and panels are drawn on
+`style`     the paper that charts and panels are drawn on
 """
 
 from interp_cnn.figures.charts import bars, distributions, training_curves
 from interp_cnn.figures.colours import COLOUR_MAPS, DARK, LIGHT, Theme, colour_of, common_limits
 from interp_cnn.figures.confusion import confusion_matrix
-from interp_cnn.figures.panels import contact_sheet, heat_map, side_by_side
+from interp_cnn.figures.panels import contact_sheet, side_by_side
 from interp_cnn.figures.pictures import (
     crop_around,
     draw_boxes,
@@ -47,7 +47,6 @@ __all__ = [
     "draw_boxes",
     "draw_positions",
     "enlarge",
-    "heat_map",
     "lit",
     "montage",
     "outline",

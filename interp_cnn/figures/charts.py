@@ -68,7 +68,6 @@ def bars(
     *,
     label: str,
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
-    width: int = 760,
     theme: Theme = LIGHT,
 ) -> Rgb:
     """Horizontal bars from zero, each with its number: a row per name, in it one bar per series.
@@ -77,7 +76,6 @@ def bars(
         values: series -> name -> value; rows in the order of the names' largest values.
         label: of the axis.
         intervals: series -> name -> (low, high), drawn as lines; the number then stands beyond the line.
-        width: in display pixels.
         theme: light or dark.
     """
     intervals = intervals or {}
@@ -91,7 +89,7 @@ def bars(
     ends += [end for pairs in intervals.values() for pair in pairs.values() for end in pair]
     low, high = min(ends), max(ends) or (1.0 if min(ends) == 0 else 0.0)
     room = 0.08 * (high - low or 1)
-    figure = new_figure(width, len(names) * (14 * len(values) + 10) + 22 * len(values) + 62, theme)
+    figure = new_figure(760, len(names) * (14 * len(values) + 10) + 22 * len(values) + 62, theme)
     axes = style(figure.add_subplot(), theme)
     axes.set(xlim=(low - room if low < 0 else 0, high + room), ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)

@@ -12,20 +12,17 @@ from interp_cnn.figures.style import new_figure, plain, rgb_of, style
 LETTERS = 22
 
 
-def matrix(
-    values: ArrayLike, names: Sequence[str], *, label: str, width: int = 760, theme: Theme = LIGHT
-) -> Rgb:
+def matrix(values: ArrayLike, names: Sequence[str], *, label: str, theme: Theme = LIGHT) -> Rgb:
     """Likeness of N things, (N, N) in [-1, 1]: dark blue to light orange, and in every cell its number.
 
     Args:
         values: (N, N).
         names: of rows and columns.
         label: what a cell says.
-        width: in display pixels.
         theme: light or dark.
     """
     values, names = as_array(values), [plain(name, LETTERS) for name in names]
-    figure = new_figure(width, 32 * len(names) + 150, theme)
+    figure = new_figure(760, 32 * len(names) + 150, theme)
     axes = style(figure.add_subplot(), theme)
     colours = colour_of(values, limits=(-1, 1), colours="orange-blue")
     axes.imshow(colours, aspect="auto", interpolation="nearest")

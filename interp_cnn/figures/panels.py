@@ -17,25 +17,6 @@ from interp_cnn.figures.style import DOTS, new_figure, plain, rgb_of, style
 LETTER = 6.3  # pixels of a caption's letter, on average
 
 
-def heat_map(
-    values: ArrayLike,
-    *,
-    unit: str,
-    title: str = "",
-    limits: tuple[float, float] | None = None,
-    colours: str = "heat",
-    image: Rgb | None = None,
-    theme: Theme = LIGHT,
-) -> Rgb:
-    """A map (h, w) with its colour bar, alone or laid over an image; `unit` names what the colours
-    measure.
-    """
-    images = None if image is None else [image]
-    return side_by_side(
-        [values], [title], unit=unit, limits=limits, colours=colours, images=images, width=330, theme=theme
-    )
-
-
 def side_by_side(
     maps: Sequence[ArrayLike],
     titles: Sequence[str],

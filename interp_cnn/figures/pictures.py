@@ -125,13 +125,9 @@ def spotlight(image: Rgb, box: ArrayLike, *, scale: float = 1, keep: float = 0.5
     return faded
 
 
-def outline(
-    image: Rgb, mask: ArrayLike, *, colour: Colour = ACCENT, thickness: int = 1, scale: int = 1
-) -> Rgb:
-    """The inner border of a mask (H, W) on a copy of an image, which was enlarged by the whole number
-    `scale`.
-    """
-    mask = as_array(mask).astype(bool).repeat(scale, axis=0).repeat(scale, axis=1)
+def outline(image: Rgb, mask: ArrayLike, *, colour: Colour = ACCENT, thickness: int = 1) -> Rgb:
+    """The inner border of a mask (H, W) on a copy of an image."""
+    mask = as_array(mask).astype(bool)
     if mask.shape != image.shape[:2]:
         raise ValueError(f"mask: shape {mask.shape} does not fit the image {image.shape[:2]}")
     inner = mask
@@ -148,7 +144,6 @@ def draw_positions(
     positions: ArrayLike,
     *,
     counts: ArrayLike | None = None,
-    colour: Colour = ACCENT,
     radius: float = 4.0,
     scale: float = 1,
 ) -> Rgb:
@@ -169,7 +164,7 @@ def draw_positions(
         window = canvas[top : max(0, int(row + size + 3)), left : max(0, int(column + size + 3))]
         rows, columns = np.mgrid[: window.shape[0], : window.shape[1]]
         distance = np.hypot(rows + top - row, columns + left - column)
-        for grown, ink, strength in ((1.0, (0, 0, 0), 0.45), (0.0, colour, 0.8)):
+        for grown, ink, strength in ((1.0, (0, 0, 0), 0.45), (0.0, ACCENT, 0.8)):
             share = strength * np.clip(size + grown - distance + 0.5, 0, 1)[..., None]
             window[:] = (1 - share) * window + share * np.array(ink, dtype=float)
     return np.round(canvas).astype(np.uint8)

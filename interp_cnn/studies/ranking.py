@@ -45,12 +45,11 @@ class Ranking:
         sure = self.differences[self.differences.q < SURE] if self.pair else self.differences
         return [list(sure[sure.difference * sign > 0].method) if self.pair else [] for sign in (1, -1)]  # pyright: ignore
 
-    def shown(self, controls: Mapping[str, str], form: str = "{:.3f}") -> pd.DataFrame:
+    def shown(self, controls: Mapping[str, str]) -> pd.DataFrame:
         """A row a method and control, a column a network, in words.
 
         Args:
             controls: name -> what stands in its row under every network.
-            form: of the numbers.
         """
         rows = []
         entries = {(row.network, row.method): row for row in rows_of(self.table)}
@@ -59,11 +58,11 @@ class Ranking:
             row = {"method": method}
             for network in self.networks:
                 entry = entries[network, method]
-                row[network] = bracketed(entry.value, entry.low, entry.high, form)
+                row[network] = bracketed(entry.value, entry.low, entry.high, "{:.3f}")
             if self.pair:
-                difference, signed = apart[method], form.replace("{:", "{:+z")
+                difference = apart[method]
                 row[f"{self.pair[0]} - {self.pair[1]}"] = bracketed(
-                    difference.difference, difference.low, difference.high, signed
+                    difference.difference, difference.low, difference.high, "{:+z.3f}"
                 )
                 row["q"] = "< 0.0001" if difference.q < 1e-4 else number(difference.q, "{:.4f}")
             rows.append(row)

@@ -51,11 +51,11 @@ class Overlaps:
         return inside / union.clamp(min=1)
 
 
-def unique_detectors(ious: Tensor, *, least: float = DETECTOR) -> Tensor:
+def unique_detectors(ious: Tensor) -> Tensor:
     """(R,) number of different parts that have a detector, from `ious` (R, D, P)."""
     best = ious.max(dim=2)
     parts = torch.nn.functional.one_hot(best.indices, ious.shape[2]).bool()
-    return (parts & (best.values > least).unsqueeze(2)).any(dim=1).sum(dim=1)
+    return (parts & (best.values > DETECTOR).unsqueeze(2)).any(dim=1).sum(dim=1)
 
 
 class NetworkDissection:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from interp_cnn.evaluation.filters.location_instability import (
     instability_per_part,
-    instability_replicates,
     location_instability,
     mean_over_parts,
 )
@@ -186,8 +185,8 @@ class Judge:
             images, filters = self.labels == category, categories == category
             answers = (positions[images][:, filters], scores[images][:, filters], self.landmarks[images])
             drawn = None if weights is None else weights[:, images]
-            rows[:, filters] = instability_replicates(
-                *answers, drawn, diagonal=self.diagonal, top_images=self.top_images
+            rows[:, filters] = mean_over_parts(
+                instability_per_part(*answers, drawn, diagonal=self.diagonal, top_images=self.top_images)
             )
         return rows
 
@@ -195,27 +194,21 @@ class Judge:
         self, scores: Tensor, landmarks: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """(R, D) for the mean over landmarks, and (P, R, D) for every landmark alone."""
-        constants = self.constants
-        spreads = constant_spreads(
-            scores, landmarks, constants, diagonal=self.diagonal, top_images=self.top_images
-        )  # (P, D, M)
+        constants, options = self.constants, {"diagonal": self.diagonal, "top_images": self.top_images}
+        spreads = constant_spreads(scores, landmarks, constants, **options)  # (P, D, M)
         best, cell = smallest(mean_over_parts(spreads))
         part_best, part_cell = smallest(spreads)
         if weights is None:
             return best.unsqueeze(0), part_best.unsqueeze(1)
         images, filters = scores.shape
-        answers = constants[cell].expand(images, filters, 2)
-        rows = instability_replicates(
-            answers, scores, landmarks, weights, diagonal=self.diagonal, top_images=self.top_images
-        )
-        part_rows = torch.zeros(len(spreads), len(weights), filters, dtype=torch.float64)
-        for part, cells in enumerate(part_cell):
+
+        def spread_of(cells: Tensor, places: Tensor) -> Tensor:
             answers = constants[cells].expand(images, filters, 2)
-            alone = landmarks[:, part : part + 1]
-            part_rows[part] = instability_replicates(
-                answers, scores, alone, weights, diagonal=self.diagonal, top_images=self.top_images
-            )
-        return rows, part_rows
+            return instability_per_part(answers, scores, places, weights, **options)
+
+        alone = [spread_of(cells, landmarks[:, [part]])[0] for part, cells in enumerate(part_cell)]
+        nothing = torch.zeros(0, len(weights), filters, dtype=torch.float64)
+        return mean_over_parts(spread_of(cell, landmarks)), torch.stack(alone) if alone else nothing
 
     def steadiest_category(self, positions: Tensor, scores: Tensor) -> Tensor:
         """(D,) the category with the smallest instability: the paper's rule, biased low for every network; -1

@@ -47,28 +47,10 @@ def location_instability(
         >>> location_instability(positions, torch.ones(3, 1), landmarks, diagonal=10.0).round(decimals=6)
         tensor([0.], dtype=torch.float64)
     """
-    return instability_replicates(
+    per_part = instability_per_part(
         positions, scores, landmarks, None, diagonal=diagonal, top_images=top_images
-    ).squeeze(0)
-
-
-def instability_replicates(
-    positions: Tensor,
-    scores: Tensor,
-    landmarks: Tensor,
-    weights: Tensor | None,
-    *,
-    diagonal: float,
-    top_images: int = 100,
-) -> Tensor:
-    """Location instability (R, D) under resamplings of the images.
-
-    The arguments are those of `location_instability`, and `weights` (R, N) says how often each image occurs
-    in each resampling; None stands for every image once (R = 1).
-    """
-    return mean_over_parts(
-        instability_per_part(positions, scores, landmarks, weights, diagonal=diagonal, top_images=top_images)
     )
+    return mean_over_parts(per_part).squeeze(0)
 
 
 def instability_per_part(
@@ -80,7 +62,11 @@ def instability_per_part(
     diagonal: float,
     top_images: int = 100,
 ) -> Tensor:
-    """The s_fk (P, R, D) whose mean over landmarks is `instability_replicates`, with the same arguments."""
+    """The s_fk (P, R, D) whose mean over landmarks is the instability, under resamplings of the images.
+
+    The arguments are those of `location_instability`, and `weights` (R, N) says how often each image occurs
+    in each resampling; None stands for every image once (R = 1).
+    """
     check_observations(positions, scores, landmarks, diagonal, top_images)
     replicates = 1 if weights is None else len(weights)
     spreads = positions.new_zeros(landmarks.shape[1], replicates, scores.shape[1], dtype=torch.float64)

@@ -21,7 +21,7 @@ LOWER = 1 << 16
 
 
 class StreamingThreshold:
-    """Mergeable counts of D filters' activations, where the maps lie: 128 KiB per filter, and 256 KiB more for the
+    """Counts of D filters' activations, where the maps lie: 128 KiB per filter, and 256 KiB more for the
     exact second pass.
     """
 
@@ -47,11 +47,6 @@ class StreamingThreshold:
         bits, owners = _positive_bits(maps)
         inside = (bits >> 16) == self._bins()[owners]
         _count(self.inner, owners[inside], bits[inside] & (LOWER - 1))
-
-    def merge(self, other: StreamingThreshold) -> None:
-        """Add the first-pass counts of another part of the data."""
-        self.cells += other.cells
-        self.counts += other.counts.to(self.counts.device)
 
     def thresholds(self, tail: float | None = None) -> Tensor:
         """(D,) float32 T_f: the smallest bound that at most a share `tail` of the cells exceeds.

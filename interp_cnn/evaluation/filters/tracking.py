@@ -130,7 +130,7 @@ def offset_spreads(
 ) -> tuple[Tensor, Tensor]:
     """Spread of offsets and of landmarks, both (P, R, D), over each filter's strongest images.
 
-    The arguments are those of `instability_replicates`.
+    The arguments are those of `instability_per_part`.
     """
     check_observations(positions, scores, landmarks, diagonal, top_images)
     if weights is None:

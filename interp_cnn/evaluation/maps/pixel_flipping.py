@@ -97,12 +97,10 @@ def random_order(images: int, regions: int, generator: torch.Generator) -> Tenso
     return torch.rand(images, regions, generator=generator, dtype=torch.float64).argsort(dim=1)
 
 
-def replaced_shares(steps: int, *, most: float = 1.0) -> Tensor:
-    """Shares of the regions that are replaced after 0, 1, ... `steps` steps: (steps + 1,) up to `most`."""
+def replaced_shares(steps: int) -> Tensor:
+    """Shares of the regions that are replaced after 0, 1, ... `steps` steps: (steps + 1,) up to 1."""
     check_count(steps=steps)
-    if not 0 < most <= 1:
-        raise ValueError(f"most must be a share of the regions, above 0 and at most 1, got {most}")
-    return torch.linspace(0, most, steps + 1, dtype=torch.float64)
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
 
 @torch.no_grad()

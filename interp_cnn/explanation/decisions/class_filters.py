@@ -168,10 +168,10 @@ class ClassFilters(Brief):
         """(K, D) int64, for each class the filters that bring most to it first."""
         return self.shares.nan_to_num().argsort(dim=1, descending=True, stable=True)
 
-    def shared_with(self, class_number: int, filter_number: int, part: float = 0.5) -> list[int]:
-        """Other classes to which a filter brings at least this part of what it brings to a class."""
+    def shared_with(self, class_number: int, filter_number: int) -> list[int]:
+        """Other classes to which a filter brings at least half of what it brings to a class."""
         share = float(self.shares[class_number, filter_number])
-        brings = self.shares[:, filter_number].nan_to_num() >= part * share
+        brings = self.shares[:, filter_number].nan_to_num() >= share / 2
         return [k for k in brings.nonzero().flatten().tolist() if k != class_number] if share > 0 else []
 
 

@@ -144,14 +144,9 @@ class OneBatchOcclusion:
         kept = {name: last[name].to(images.dtype) for name in layout.values}
         return CleanImages(logits, maps, kept)
 
-    def capacity(self, device: torch.device, budget: int | None = None) -> int:
-        """Windows that go together.
-
-        Args:
-            device: where they are computed.
-            budget: bytes; a share of the free memory if not given.
-        """
-        budget = int(free_memory(device) * MEMORY_SHARE) if budget is None else budget
+    def capacity(self, device: torch.device) -> int:
+        """Windows that go together in a share of the free memory of a device."""
+        budget = int(free_memory(device) * MEMORY_SHARE)
         item = max(torch.empty(0, dtype=self.dtype).element_size(), 4 if self.program.frontier else 1)
         most = self.program.numbers_per_window
         return max(1, min(budget // (most * item), LARGEST // most))
