@@ -912,6 +912,7 @@ def test_the_filter_nearest_to_the_middle_of_those_that_can_be_compared_is_shown
     middle = middle_filters([first, second])
     assert middle.ranking == "part_interpretability"  # what the headline says
     assert (middle.category, middle.rows) == (1, (1, 3))  # 2 is nearer, but no filter of the second shows it
+    # class 0 lies two places from the middle in both, class 1 one place in the first and none in the second
     assert [(it.value, it.rank, it.count) for it in middle.standings] == [(0.8, 2, 5), (0.3, 3, 5)]
 
 

@@ -1,8 +1,7 @@
 """The first picture of a comparison: one filter of each network on the same images.
 
-Neither is chosen by its pictures. They are ranked by the measure of the headline; the first network's filter is the one
-nearest to the middle of its ranking whose class some filter of the second shows as well, the second's the one nearest
-to the middle of its own ranking among those that show this class.
+Neither is chosen by its pictures. They are ranked by the measure of the headline; of all pairs whose strongest images
+show the same class it is the one nearest to the middle of both rankings.
 """
 
 from __future__ import annotations
@@ -68,13 +67,11 @@ def middle_filters(networks: Sequence[Network]) -> Middle | None:
         _Ranking(network, table[name].to_numpy(), measure(name).better)
         for network, table in zip(networks[:2], tables, strict=True)
     )
-    shared = {second.classes[row] for row in second.rows}
-    chosen = first.nearest_to_the_middle([row for row in first.rows if first.classes[row] in shared])
-    if chosen is None:
+    shared = sorted({first.classes[row] for row in first.rows} & {second.classes[row] for row in second.rows})
+    if not shared:
         return None
-    category = first.classes[chosen]
-    other = second.nearest_to_the_middle([row for row in second.rows if second.classes[row] == category])
-    assert other is not None
+    pairs = [(category, first.middling(category), second.middling(category)) for category in shared]
+    category, chosen, other = min(pairs, key=lambda pair: first.distance(pair[1]) + second.distance(pair[2]))
     return Middle(category, (chosen, other), (first.standing(chosen), second.standing(other)), name)
 
 
@@ -120,10 +117,14 @@ class _Ranking:
         self.rows = sorted(known, key=lambda row: (sign * values[row], row))
         self.classes = _classes_shown(network)
 
-    def nearest_to_the_middle(self, candidates: Sequence[int]) -> int | None:
-        """Of some rows, the one whose place is nearest to the middle; the better one of two as near."""
-        middle = (len(self.rows) - 1) / 2
-        return min(candidates, key=lambda row: abs(self.rows.index(row) - middle), default=None)
+    def middling(self, category: int) -> int:
+        """Of the rows that show a class, the one nearest to the middle; the better one of two as near."""
+        candidates = (row for row in self.rows if self.classes[row] == category)
+        return min(candidates, key=self.distance)
+
+    def distance(self, row: int) -> float:
+        """Of a row's place from the middle, as a share of all places."""
+        return abs(self.rows.index(row) - (len(self.rows) - 1) / 2) / len(self.rows)
 
     def standing(self, row: int) -> Standing:
         return Standing(float(self.values[row]), self.rows.index(row) + 1, len(self.rows))
