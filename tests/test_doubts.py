@@ -57,7 +57,9 @@ def test_explain_tells_a_grey_run_that_photographs_are_in_colour(tmp_path, monke
 
     pixels = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "fox.png")
-    subject = SimpleNamespace(name="digits", classes=("0",), channels=1, image_size=(16, 16), data=None)
+    subject = SimpleNamespace(
+        name="digits", classes=("0",), channels=1, image_size=(16, 16), data=None, crop=False
+    )
     monkeypatch.setattr(explain_inputs, "run_subjects", lambda *a, **k: [subject])
     monkeypatch.setattr(explain_inputs, "run_folders", lambda runs: runs)
     monkeypatch.setattr(explain_inputs, "moved_root", lambda *a: None)

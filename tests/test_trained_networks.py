@@ -4,15 +4,17 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import interp_cnn
 from interp_cnn.cli import main as cli
 from interp_cnn.evaluation.statistics import Estimate
-from interp_cnn.exports.pretrained import _without_places, pretrained_files
+from interp_cnn.exports.pretrained import _without_places, description_of, pretrained_files
 from interp_cnn.model.backbones import build_network
 from interp_cnn.pretrained.shipped import shipped_folder, shipped_names
 from interp_cnn.runs.folder import load_run
@@ -158,6 +160,37 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(tmp_path, monkeyp
         assert "did you mean digits-plain" in (said := capsys.readouterr().err)
         assert "with the package come digits-interpretable, digits-plain" in said
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_a_network_whose_images_stayed_elsewhere_answers_about_other_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        for number in range(8):
+            (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    words = ["data=image_folder", "data.root=images", "data.image_size=16", "data.batch_size=4"]
+    small = [
+        "model.name=small_cnn",
+        "model.widths=[4,4,8,8,8]",
+        "training.epochs=1",
+        "trainer=cpu",
+        "logger=csv",
+    ]
+    assert cli.main(["train", *words, *small, "hydra.run.dir=run"]) == 0
+    about = description_of(load_run("run"), {})
+    assert about["training"]["data"]["root"] is None and str(tmp_path) not in json.dumps(about)
+    interp_cnn.save_pretrained("run", "saved")
+    with pytest.raises(ValueError, match="does not say where its images lie: give root=DIR"):
+        load_run("saved")
+    assert load_run("saved", root="images").data.val_set.names == load_run("run").data.val_set.names
+    explain = ["explain", "saved", "limit=1", "methods=lrp", "draw=false"]
+    assert cli.main([*explain, "images=images", "hydra.run.dir=a"]) == 0
+    assert cli.main([*explain, "data=image_folder", "data.root=images", "hydra.run.dir=b"]) == 0
+    capsys.readouterr()
+    assert cli.main(explain) == 2
+    assert "nothing to show to interpretable: give images=DIR, or data=..." in capsys.readouterr().err
 
 
 # The Hugging Face Hub: asked only where it is named, and never in a test

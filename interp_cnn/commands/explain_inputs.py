@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 from omegaconf import DictConfig, ListConfig
 
-from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.photographs import photographs
 from interp_cnn.runs.doubts import LOOKED_AT, say_colour
 from interp_cnn.runs.inputs import (
@@ -60,7 +59,7 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
         classes = {name: None for subject in networks for name in subject.classes}
         shown = photographs(str(config.images))
         pictures = folder_pictures(
-            shown, list(classes), size=size, channels=first.channels, crop=_crops(config, data)
+            shown, list(classes), size=size, channels=first.channels, crop=_crops(config, first)
         )
         if first.channels == 1:
             say_colour(first.name, [photograph.pixels(size) for photograph in shown[:LOOKED_AT]], len(shown))
@@ -69,11 +68,11 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
     return set_pictures(data), networks
 
 
-def _crops(config: DictConfig, data: PartDataModule | None) -> bool:
+def _crops(config: DictConfig, subject: Subject) -> bool:
     """Whether photographs keep their proportions."""
     if config.fit not in (None, "crop", "squeeze"):
         raise ValueError(f"fit={config.fit}: expected crop or squeeze, or null")
-    as_trained = config.run is None or (data is not None and getattr(data.train_set, "crop", False))
+    as_trained = config.run is None or subject.crop
     return config.fit == "crop" or (config.fit is None and as_trained)
 
 

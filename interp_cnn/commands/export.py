@@ -205,6 +205,7 @@ def _model(trained: Run, config: DictConfig, folder: Path) -> Files:
     yield from pretrained.pretrained_files(
         trained.network, pretrained.first_images(trained), about, list(config.model_formats), place="model"
     )
+    yield from pretrained.record_files(trained, place="model")
 
 
 def _strongest(trained: Run, layer: str, count: int) -> Exemplars:

@@ -88,9 +88,8 @@ def save_pretrained(
         size = (SEVERAL, about["network"]["channels"], *about["network"]["image_size"])
         images = torch.rand(size, generator=torch.Generator().manual_seed(0))
     files = dict(pretrained_files(network, images, about, ["safetensors"], place=place.name))
-    record = trained.folder / IMAGES if isinstance(trained, Run) else None
-    if record is not None and record.is_file():
-        files[f"{place.name}/{IMAGES}"] = record.read_bytes()
+    if isinstance(trained, Run):
+        files |= record_files(trained, place=place.name)
     for name in sorted(files, key=lambda name: name.endswith(CONFIG)):  # last: a folder without it is none
         write_bytes(place.parent / name, files[name])
     return place
@@ -105,6 +104,12 @@ def pretrained_files(
     errors = errors_in(dict(files)[f"{place}/{CONFIG}"])
     card = markdown(_card(about, sum(it.numel() for it in network.parameters()), errors, place))
     return [*files, (f"{place}/{CARD}", card.encode("utf-8"))]
+
+
+def record_files(trained: Run, *, place: str) -> list[tuple[str, bytes]]:
+    """The list of images that a run was trained on and judged by, where it keeps one."""
+    record = trained.folder / IMAGES
+    return [(f"{place}/{IMAGES}", record.read_bytes())] if record.is_file() else []
 
 
 def first_images(trained: Run) -> Tensor:

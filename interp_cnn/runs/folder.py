@@ -36,7 +36,7 @@ from interp_cnn.runs.images import Seen, follow_images
 from interp_cnn.runs.normalisation import checked_statistics
 from interp_cnn.runs.notebook import run_html
 from interp_cnn.runs.places import only_run
-from interp_cnn.runs.pretrained import description_in, network_in
+from interp_cnn.runs.pretrained import description_in, lacks_images, network_in
 from interp_cnn.storage.files import write_text
 from interp_cnn.storage.tensors import read_tensors
 
@@ -135,6 +135,11 @@ def load_run(folder: Path | str, *, checkpoint: str = "last", root: Path | str |
         raise ValueError(f"{folder} holds a decoder, no classifier; give the run that it was trained for")
     if root is not None:
         config.data.root = str(root)
+    elif lacks_images(folder):
+        raise ValueError(
+            f"{folder} does not say where its images lie: give root=DIR, in a command data=... data.root=DIR; "
+            "from_pretrained loads the network alone"
+        )
     data = build_data(config.data, images_of=folder)
     if is_pretrained(folder):
         return _pretrained_run(folder, config, data, checkpoint)

@@ -25,6 +25,7 @@ from interp_cnn.runs.images import Seen, leave_out_trained_on, same_dataset
 from interp_cnn.runs.networks import class_names, image_channels, load_network, told_apart
 from interp_cnn.runs.normalisation import Statistics, say_doubt
 from interp_cnn.runs.places import run_folders
+from interp_cnn.runs.pretrained import description_in, lacks_images, network_in
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Subject:
         data: of a run.
         seen: what a run was trained on and judged by.
         folder: of a run.
+        crop: whether its photographs keep their proportions and lose what is over, as in its training.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Subject:
     data: PartDataModule | None = None
     seen: Seen | None = None
     folder: Path | None = None
+    crop: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,15 @@ def run_subjects(runs: Sequence[str], *, checkpoint: str = "last", root: str | N
         raise ValueError(f"checkpoint={checkpoint}: a run keeps last and best")
     subjects: list[Subject] = []
     for folder in run_folders(runs):
-        run = load_run(folder, checkpoint=checkpoint, root=root)
-        names = [subject.name for subject in subjects]
-        name = run.kind if run.kind not in names else f"{run.kind} ({folder.name})"
+        if root is None and lacks_images(folder):
+            subject = saved_subject(folder)
+        else:
+            subject = run_subject(load_run(folder, checkpoint=checkpoint, root=root))
+        names, kind = [subject.name for subject in subjects], subject.name
+        name = kind if kind not in names else f"{kind} ({folder.name})"
         while name in names:
             name += "'"
-        subjects.append(replace(run_subject(run), name=name))
+        subjects.append(replace(subject, name=name))
     first = subjects[0]
     for subject in subjects[1:]:
         if (subject.channels, subject.image_size) != (first.channels, first.image_size):
@@ -101,6 +107,22 @@ def run_subject(run: Run) -> Subject:
         data,
         run.seen,
         run.folder,
+        bool(getattr(data.train_set, "crop", False)),
+    )
+
+
+def saved_subject(folder: Path) -> Subject:
+    """A network of `save_pretrained` whose images are not here: it can be asked about others."""
+    network, about = network_in(folder), description_in(folder)
+    built, data = about["network"], (about.get("training") or {}).get("data") or {}
+    return Subject(
+        about.get("kind") or folder.name,
+        network,
+        tuple(about["classes"]),
+        built["channels"],
+        tuple(built["image_size"]),
+        folder=folder,
+        crop=data.get("fit") == "crop",
     )
 
 

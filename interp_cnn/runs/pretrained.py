@@ -131,6 +131,14 @@ def description_in(folder: Path) -> dict[str, Any]:
     return description
 
 
+def lacks_images(folder: Path) -> bool:
+    """Whether a folder of `save_pretrained` does not tell where the images of its training lie."""
+    if not is_pretrained(folder):
+        return False
+    data = (description_in(folder).get("training") or {}).get("data") or {}
+    return "root" in data and data["root"] is None
+
+
 def built(description: dict[str, Any]) -> nn.Module:
     """A network as its description says, with new weights."""
     arguments = dict(description["network"])
