@@ -80,21 +80,20 @@ def same_weights(one, two) -> bool:
 
 
 @pytest.mark.parametrize(
-    "filter_loss",
+    "options",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"gradient": "target_template", "assignment": "sum"},
+        {"filter_loss": {"gradient": "target_template", "assignment": "sum"}, "presence": 1.0},
     ],
+    ids=["defaults", "labels"],
 )
-def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, filter_loss):
-    whole = trained(tmp_path / "whole", data(), module={"filter_loss": filter_loss})
-    broken = module_for(data(), filter_loss=filter_loss)
+def test_a_training_broken_off_within_an_epoch_goes_on_bit_for_bit(tmp_path, options):
+    whole = trained(tmp_path / "whole", data(), module={**options})
+    broken = module_for(data(), **options)
     with pytest.raises(RuntimeError, match="killed"):
         fit(broken, data(), folder=tmp_path / "broken", epochs=3, seed=0, trainer=FEW, callbacks=[Stop()])
     last = tmp_path / "broken" / "checkpoints" / "last.ckpt"
-    resumed = trained(
-        tmp_path / "broken", data(), ckpt_path=last, module={"seed": 9, "filter_loss": filter_loss}
-    )
+    resumed = trained(tmp_path / "broken", data(), ckpt_path=last, module={"seed": 9, **options})
     assert same_weights(whole, resumed)
     tables = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "broken")]
     assert tables[0]["epoch"].tolist() == [0, 1, 2]
@@ -191,6 +190,17 @@ def test_masks_grow_from_nothing_to_full_strength_by_the_given_part_of_the_steps
 
     trained(tmp_path, data(), module={"mask_growth": 0.5}, callbacks=[Watch()])
     assert seen == pytest.approx([min(1.0, step / (len(seen) / 2)) for step in range(len(seen))])
+
+
+@pytest.mark.slow
+def test_with_presence_filters_fire_more_for_the_classes_that_they_are_dealt(tmp_path):
+    losses = []
+    for weight in (1e-9, 1.0):
+        folder, module = tmp_path / str(weight), module_for(data(), presence=weight)
+        fit(module, data(), folder=folder, epochs=4, seed=0, trainer={**FEW, "limit_train_batches": 60})
+        losses.append(pd.read_csv(folder / "metrics.csv")["train/presence_loss"].tolist())
+    assert all(math.isnan(column[0]) for column in losses)  # nothing is known of the filters yet
+    assert losses[1][-1] < losses[1][1] - 0.1 and losses[1][-1] < losses[0][-1] - 0.1
 
 
 def test_every_parameter_is_optimised_once():

@@ -266,6 +266,7 @@ def classification(network: torch.nn.Module, config: DictConfig, data) -> Classi
         loss_weight=plain(config.model.loss_weight),
         equivariance=config.model.equivariance,
         diversity=config.model.diversity,
+        presence=config.model.get("presence", 0.0),
         views=training.views,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,

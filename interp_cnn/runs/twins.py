@@ -16,6 +16,7 @@ def twins(config: DictConfig) -> dict[str, DictConfig]:
             "loss_weight": {"ratio": 0.0},
             "equivariance": 0.0,
             "diversity": 0.0,
+            "presence": 0.0,
         },
     )
     if kind == "plain":

@@ -9,11 +9,9 @@ of the masks and in the ratio of the filter loss:
     loss_only        off    > 0
     plain            off    0
 
-With `deleted_patches` some of the images of a step lose one of their 4 x 4 patches (`deleted_patches`).
-
-With two views the second is a random view of the first (`equivariance`): another image for the task, for every
-model alike, and with a weight for the position of each filter.
-
+With `deleted_patches` some of the images of a step lose one of their 4 x 4 patches (`deleted_patches`). With two views
+the second is a random view of the first (`equivariance`): another image for the task, for every model alike, and with
+a weight for the position of each filter. With `presence` filters are dealt out evenly among the classes (`presence`).
 Tags are `<split>/<quantity>`, the same for all, so that runs overlay in TensorBoard.
 """
 
@@ -21,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,6 +34,8 @@ from interp_cnn.training.deleted_patches import delete_patches
 from interp_cnn.training.equivariance import View, crowding_loss, equivariance_loss, random_view
 from interp_cnn.training.finetuning import FineTuning
 from interp_cnn.training.loss_weight import LossWeight
+from interp_cnn.training.presence import dealt_evenly, presence_loss
+from interp_cnn.training.ranks import over_ranks, own_images
 from interp_cnn.training.schedule import one_cycle_schedule
 from interp_cnn.training.trunk_maps import TrunkMaps, own_generators
 
@@ -57,6 +57,7 @@ class Classification(LightningModule):
         loss_weight: arguments of `LossWeight`.
         equivariance: weight of the equivariance loss after its first epoch, in which it rises; no effect with one view.
         diversity: weight of the crowding loss, likewise.
+        presence: weight of the presence loss, from the second epoch on.
         views: 1, or 2: every image and a random view of it in each step.
         learning_rate: peak of AdamW's one-cycle schedule.
         weight_decay: of the weights of convolutions and linear layers; biases and norms have none.
@@ -85,6 +86,7 @@ class Classification(LightningModule):
         loss_weight: dict | None = None,
         equivariance: float = 0.0,
         diversity: float = 0.0,
+        presence: float = 0.0,
         views: int = 1,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.05,
@@ -104,7 +106,11 @@ class Classification(LightningModule):
             raise ValueError(f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if views not in (1, 2):
             raise ValueError(f"views is {views}; expected 1 or 2")
-        for name, weight in (("equivariance", equivariance), ("diversity", diversity)):
+        for name, weight in (
+            ("equivariance", equivariance),
+            ("diversity", diversity),
+            ("presence", presence),
+        ):
             if not weight >= 0:
                 raise ValueError(f"{name} is {weight}; expected 0 (off) or more")
         if not 0 <= mask_growth <= 1:
@@ -115,7 +121,7 @@ class Classification(LightningModule):
             )
         self.deleted_patches, self.mean = deleted_patches, tuple(mean)
         self.equivariance = equivariance
-        self.diversity = diversity
+        self.diversity, self.presence = diversity, presence
         self.views = views
         self.network = network
         self.num_classes = num_classes
@@ -138,6 +144,7 @@ class Classification(LightningModule):
             self.filter_losses[_key(name)] = FilterLoss(
                 filters, (rows, columns), num_classes=num_classes, background=background, **options
             )
+        self._classes_dealt: dict[str, Tensor] = {}  # of the filters of each layer, anew before every epoch
         self._pulls: dict[str, tuple[AuxiliaryLoss, int]] = {}
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
@@ -152,6 +159,14 @@ class Classification(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K)."""
         return self.network(images)
+
+    def on_train_epoch_start(self) -> None:
+        """The filters are dealt out among the classes by all that is known of them so far."""
+        if self.presence > 0 and self.current_epoch > 0:
+            known = {name: self.filter_loss(name).categories for name in self.masks}
+            self._classes_dealt = {
+                name: dealt_evenly(it.response, it.background) for name, it in known.items()
+            }
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         """Loss of the task and of the positions on one batch; the filter losses join in the backward pass."""
@@ -172,6 +187,8 @@ class Classification(LightningModule):
                 self._pull(name, mask, maps[name], labels)
                 if view is not None and self.equivariance + self.diversity > 0:
                     total = total + self._position_loss(name, mask, maps[name], view)
+                if name in self._classes_dealt:
+                    total = total + self._presence_loss(name, maps[name], labels)
         self._log_task("train", task_loss, logits, labels)
         return total
 
@@ -287,6 +304,12 @@ class Classification(LightningModule):
             total = total + self.diversity * crowding
         return min(1.0, self._epoch) * total
 
+    def _presence_loss(self, name: str, maps: Tensor, labels: Tensor) -> Tensor:
+        heights = maps.float().amax((2, 3)) / self.filter_loss(name).scale
+        loss = presence_loss(heights, labels, self._classes_dealt[name], self.num_classes)
+        self._log(f"train/presence_loss{self._suffix(name)}", loss.detach(), len(maps))
+        return self.presence * loss
+
     @property
     def _epoch(self) -> float:
         """Epochs so far, with a fraction."""
@@ -310,24 +333,6 @@ class Classification(LightningModule):
 
     def _suffix(self, name: str) -> str:
         return "" if len(self.masks) == 1 else f"_{name}"
-
-
-def over_ranks(images: int) -> dict:
-    """Arguments of `log` for a mean over the images of all processes.
-
-    Lightning takes the mean of the processes' numbers of images in whole numbers; times their count it is exact.
-    """
-    return {"batch_size": images * world_size(), "sync_dist": world_size() > 1}
-
-
-def own_images(trainer: Trainer, batch, batch_index: int) -> int:
-    """How many images of a validation batch are this process's; those behind them are repeated."""
-    loader = trainer.val_dataloaders
-    count = getattr(getattr(loader, "sampler", None), "own", None)  # of the data module's sampler
-    size = getattr(loader, "batch_size", None)
-    return (
-        len(batch) if count is None or size is None else max(0, min(count - batch_index * size, len(batch)))
-    )
 
 
 def _key(layer: str) -> str:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from interp_cnn.model.distributed import world_size
 from interp_cnn.model.shared_norms import share_batch_norms
 from interp_cnn.model.upconvolution import Upconvolution, random_masks
-from interp_cnn.training.classification import over_ranks, own_images
+from interp_cnn.training.ranks import over_ranks, own_images
 from interp_cnn.training.schedule import one_cycle_schedule
 
 BEYOND = 0.1  # weight of pixels that are further than a cell from all kept ones
