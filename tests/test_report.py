@@ -214,7 +214,8 @@ def test_hostile_texts_everywhere_stay_words(tmp_path):
         assert not any("onerror" in it for _, it in page.elements)
 
 
-def test_the_first_page_names_the_commands_that_show_more(tmp_path, contents):
+def test_the_first_page_names_the_commands_that_show_more(tmp_path):
+    contents = example_contents(filters=2, samples=0)
     more = {"Maps of every image": "interp-cnn explain 'a folder & more'"}
     page = Page(write_report(tmp_path / "further", replace(contents, further=more)))
     assert "Maps of every image:" in page.text and more["Maps of every image"] in page.text
