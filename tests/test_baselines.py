@@ -59,6 +59,7 @@ def test_with_one_part_the_oracle_is_perfect_and_there_is_no_other_part():
     assert "oracle_other_part" not in rows
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_baselines():
     landmarks, labels = annotated()
     one, two, three = (

@@ -34,6 +34,7 @@ def reading(asked, digits):
     return found
 
 
+@pytest.mark.slow
 def test_a_class_sheet_adds_up_to_the_mean_logit_of_its_images(reading, asked, digits):
     assert [one.target for one in reading.sheets] == list(digits.classes)
     three = reading.sheets[3]
@@ -116,6 +117,7 @@ def test_tables_have_every_filter_of_every_class_and_every_weight(reading):
     assert not list(class_tables([]))
 
 
+@pytest.mark.slow
 def test_a_report_has_the_sheets_of_a_class_on_its_page_and_the_curve_on_the_page_of_classes(
     reading, tmp_path
 ):

@@ -127,6 +127,7 @@ def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
         measure_network(PlantedNetwork(), iter(batches), **options)
 
 
+@pytest.mark.slow
 def test_threshold_and_receptive_field_are_settings():
     torch.manual_seed(0)
     network = torch.nn.Sequential(
@@ -317,6 +318,7 @@ def test_the_position_is_the_receptive_field_centre_of_the_peak():
     )
 
 
+@pytest.mark.slow
 def test_filters_that_are_judged_one_at_a_time_get_the_same_figures(monkeypatch):
     batches = planted_batches(parts=2, masks=True)
     found = []

@@ -201,6 +201,7 @@ def test_the_map_of_one_filter_equals_plain_loops():
         assert (found[0, 0] - of_pixels).abs().max() <= 1e-5 * network(x)[0, 2].abs()
 
 
+@pytest.mark.slow
 @each_network
 @pytest.mark.parametrize("rule", ["epsilon", "epsilon-plus"])
 def test_the_maps_of_filters_sum_to_their_shares_and_together_to_the_map_of_the_layer(name, rule):

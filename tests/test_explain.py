@@ -405,6 +405,7 @@ def test_called_again_it_asks_nothing_twice(place, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["seed=1", "target=fox", "fill=mean", "against=runner_up", "classes=null", "image_size=18"]
 )
@@ -436,6 +437,7 @@ def test_maps_of_other_code_are_made_again(place, monkeypatch):
     assert sum(count for _, count in asked) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", range(6))
 def test_interrupted_work_goes_on_and_ends_as_if_it_had_never_stopped(stop, place, monkeypatch):
     words = (MINE, *PHOTOS, CHEAP, "batch_size=1", "draw=false")

@@ -299,6 +299,7 @@ def exported(network: nn.Module) -> nn.Module:
     return torch.export.export(network, (images_of(),), dynamic_shapes=(batch,)).module()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("make", [scripted, traced, exported])
 def test_what_speaks_for_a_class_rather_than_its_rival_is_asked_of_compiled_networks_too(make):

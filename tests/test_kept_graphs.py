@@ -73,6 +73,7 @@ def load(network):
     network.load_state_dict({name: value + 0.01 for name, value in network.state_dict().items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [zero_one_weight, change_a_bias, exchange_a_module, change_a_setting, load]
 )

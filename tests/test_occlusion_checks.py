@@ -44,6 +44,7 @@ UNUSUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_unusual_steps_give_the_drops_of_plain_passes_and_at_most_one_line(name, caplog):
     network, images = Around(UNUSUAL[name]).eval(), torch.rand(2, 3, 32, 32)

@@ -64,6 +64,7 @@ def test_a_name_that_means_nothing_is_answered_with_the_nearest():
         body_of(named("torchvision:resnet81"), 3, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, size, expected",
     [
@@ -288,6 +289,7 @@ def test_a_network_of_ones_own_takes_as_many_channels_as_it_likes(factories, fac
     assert cut(images).shape == (2, 2)
 
 
+@pytest.mark.slow
 @needs_timm
 def test_a_network_of_timm_starts_from_a_local_file(tmp_path):
     import timm
@@ -350,6 +352,7 @@ def test_fewer_images_of_a_network_from_weights_are_explained_unless_one_says_ho
     assert sample_count(scratch, OmegaConf.create({"sample_images": None})) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"filters": [16, 8]}, {"trunk": None}, {"trunk": "layer1"}])
 def test_a_network_from_weights_is_built_again_from_what_export_writes(weights, settings):
     network = build_network("resnet18", num_classes=3, weights=weights[0], **settings, **IMAGES).eval()

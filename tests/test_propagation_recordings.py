@@ -90,6 +90,7 @@ def asked(network_of=five_convolutions):
     return network, [pictures(2, seed=seed).double() for seed in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_replayed_maps_are_those_of_the_way_as_it_is_and_nothing_is_read(

@@ -22,6 +22,7 @@ from interp_cnn.report.evaluation.tables import write_measures
 CATEGORIES = torch.tensor([0, 1, 2, -1])
 
 
+@pytest.mark.slow
 def test_every_setting_equals_the_literal_loops():
     maps, labels, masks = random_maps()
     tails = {0.02: thresholds_of(maps, 0.02), 0.1: thresholds_of(maps, 0.1)}
@@ -99,6 +100,7 @@ def test_higher_in_counts_settings_and_leaves_out_ties():
     assert higher_in(tables) == [1, 1]
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_settings_where_they_are_asked_for(tmp_path):
     measured = measure_network(
         PlantedNetwork(),

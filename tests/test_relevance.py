@@ -247,6 +247,7 @@ def test_lrp_equals_zennit_whose_biases_share(double, network, ours, theirs):
     torch.testing.assert_close(lrp(network, images, targets, rule=ours), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:Full backward hook")
 @pytest.mark.parametrize("ours", ["epsilon", "epsilon-plus-flat"])
 def test_lrp_equals_zennit_on_a_residual_network(double, ours):

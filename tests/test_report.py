@@ -215,7 +215,7 @@ def test_hostile_texts_everywhere_stay_words(tmp_path):
 
 
 def test_the_first_page_names_the_commands_that_show_more(tmp_path):
-    contents = example_contents(filters=2, samples=0)
+    contents = example_contents(filters=3, samples=1)
     more = {"Maps of every image": "interp-cnn explain 'a folder & more'"}
     page = Page(write_report(tmp_path / "further", replace(contents, further=more)))
     assert "Maps of every image:" in page.text and more["Maps of every image"] in page.text
@@ -528,6 +528,7 @@ def test_the_tables_beside_the_pages_hold_the_same_numbers(folder, contents):
     assert (boxes.right > boxes.left).all() and boxes.score.min() > 0
 
 
+@pytest.mark.slow
 def test_the_same_contents_give_the_same_files(folder, contents, tmp_path):
     again = write_report(tmp_path / "report", contents).parent
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

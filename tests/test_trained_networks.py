@@ -48,6 +48,7 @@ def test_the_networks_that_come_with_the_package_are_small_and_of_tensors_alone(
         assert "/tmp" not in text and "/home" not in text and "hydra.run.dir" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_network_is_as_good_as_its_card_says(name, runs):
     run = runs[name]
