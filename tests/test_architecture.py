@@ -48,6 +48,7 @@ FLOORS = {
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
     "decisions": {"data", "evaluation", "explanation", "report", "runs", "storage"},
     "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},
+    "play": {"decisions", "explanation", "figures", "report"},
     "exports": {
         "data",
         "evaluation",

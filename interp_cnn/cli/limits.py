@@ -39,7 +39,7 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
 LEVEL = re.compile(r"\S+ \S+ ([A-Z]+) ")  # of a line of a job's log, see conf/hydra/job_logging
 FOLDERS = ("run", "runs", "training.run", "data.root", "ckpt_path")  # read, never made
 NAMED = ("run", "runs")  # also networks that come with the package
-FOLDERS_OF = {"explain": ("images",)}  # of one command; `images` is a number elsewhere
+FOLDERS_OF = {"explain": ("images",), "play": ("images",)}  # of one command; `images` is a number elsewhere
 # arguments of Lightning's Trainer that a training sets itself, and what to give instead
 OURS = {
     "max_epochs": "training.epochs",
@@ -125,23 +125,35 @@ def nothing_left_behind(*files: str) -> Iterator[None]:
     Args:
         files: names of further files that this process wrote there.
     """
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
 
     try:
         yield
     except (ValueError, OSError, HydraException):
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
-        if all(it.name in files or (it.suffix == ".log" and not _tells_of_work(it)) for it in written):
-            shutil.rmtree(folder / ".hydra", ignore_errors=True)
-            for path in written:
-                path.unlink(missing_ok=True)
-            inside = [parent for parent in folder.parents if Path.cwd() in parent.parents]
-            with suppress(OSError):  # until one that is not empty, such as the folder of other runs
-                for empty in (folder, *inside):
-                    empty.rmdir()
+        remove_unused_folder(*files)
         raise
+
+
+def remove_unused_folder(*files: str) -> None:
+    """Take Hydra's run folder away, and those around it that it leaves empty, where only Hydra wrote into it, and
+    warnings.
+
+    Args:
+        files: names of further files that do not count.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    written = [path for path in folder.iterdir() if path.name != ".hydra"] if folder.is_dir() else []
+    if not all(it.name in files or (it.suffix == ".log" and not _tells_of_work(it)) for it in written):
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    for path in written:
+        path.unlink(missing_ok=True)
+    inside = [parent for parent in folder.parents if Path.cwd() in parent.parents]
+    with suppress(OSError):  # until one that is not empty, such as the folder of other runs
+        for empty in (folder, *inside):
+            empty.rmdir()
 
 
 def _tells_of_work(log: Path) -> bool:

@@ -34,6 +34,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "study",
+    "play",
 )  # each has a module here and a file in conf/
 PLAIN_COMMANDS = {
     "board": "Opens TensorBoard on a run folder, with all its images.",
@@ -147,6 +148,8 @@ def _job(command: str, config: Any) -> Any:
         raise
     finally:
         _close_log_files()
+        if command == "play":  # writes nothing
+            limits.remove_unused_folder(".lock")
 
 
 def _close_log_files() -> None:

@@ -46,6 +46,10 @@ MOST_USED: dict[str, tuple[str, ...]] = {
         *("run", "what", "to", "checkpoint", "images", "methods", "exemplars", "model_formats"),
         *("table_formats", "resamples", "seed", "device"),
     ),
+    "play": (
+        *("run", "network", "weights", "mean", "std", "images", "image_size", "classes", "limit"),
+        *("layer", "port", "browser", "seed", "device"),
+    ),
     "study": (
         "run",
         "images",

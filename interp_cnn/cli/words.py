@@ -16,7 +16,10 @@ from pathlib import Path
 from interp_cnn.cli import config_text
 from interp_cnn.pretrained.shipped import shipped_names
 
-RUNS = {"explain": "run", "export": "run", "study": "run", "evaluate": "runs"}  # what takes run folders
+RUNS = {  # what takes run folders
+    **{"explain": "run", "export": "run", "study": "run", "play": "run"},
+    "evaluate": "runs",
+}
 OUTPUTS = Path("outputs")
 LATEST = "latest"
 _WITH_VALUE = (  # Hydra's flags that a value follows

@@ -59,7 +59,7 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
         classes = {name: None for subject in networks for name in subject.classes}
         shown = photographs(str(config.images))
         pictures = folder_pictures(
-            shown, list(classes), size=size, channels=first.channels, crop=_crops(config, first)
+            shown, list(classes), size=size, channels=first.channels, crop=crops(config, first)
         )
         if first.channels == 1:
             say_colour(first.name, [photograph.pixels(size) for photograph in shown[:LOOKED_AT]], len(shown))
@@ -68,7 +68,7 @@ def pictures_and_networks(config: DictConfig) -> tuple[list[InputPicture], list[
     return set_pictures(data), networks
 
 
-def _crops(config: DictConfig, subject: Subject) -> bool:
+def crops(config: DictConfig, subject: Subject) -> bool:
     """Whether photographs keep their proportions."""
     if config.fit not in (None, "crop", "squeeze"):
         raise ValueError(f"fit={config.fit}: expected crop or squeeze, or null")

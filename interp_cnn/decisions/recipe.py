@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class DecisionRequest:
 
 def explain_decisions(request: DecisionRequest, folder: Path) -> Path:
     """Ask all networks about all images, write the page and return it."""
-    subjects = [asked_of(subject, request) for subject in request.networks]
+    subjects = [asked_of(subject, request.device, request.layer) for subject in request.networks]
     decided = []
     bar = progress_bar(transient=True)
     task = bar.add_task("decisions", total=float(len(request.images)), seen="")
@@ -84,7 +85,7 @@ def explain_classes(request: DecisionRequest, folder: Path) -> tuple[Path, list[
     with bar:
         for number, subject in enumerate(request.networks, 1):
             assert subject.data is not None  # refused before
-            reading = class_reading(asked_of(subject, request), subject.data)
+            reading = class_reading(asked_of(subject, request.device, request.layer), subject.data)
             if reading is not None:
                 readings.append(reading)
             bar.update(task, completed=float(number), seen=subject.name)
@@ -105,13 +106,24 @@ def explain_classes(request: DecisionRequest, folder: Path) -> tuple[Path, list[
     return page, [f"{reading.few.network} {sentence(reading.few)}" for reading in readings]
 
 
-def asked_of(subject: Subject, request: DecisionRequest) -> Asked:
-    """A network with the exemplars of its filters, where its data are at hand."""
-    network = frozen(subject.network.to(request.device).eval())
+def asked_of(
+    subject: Subject, device: torch.device, layer: str | None = None, *, most: int | None = None
+) -> Asked:
+    """A network with the exemplars of its filters, where its data are at hand.
+
+    Args:
+        subject: the network.
+        device: where it computes from now on.
+        layer: whose filters; None: its top masked layer, else its last feature maps.
+        most: validation images to look for exemplars among; None: all.
+    """
+    network = frozen(subject.network.to(device).eval())
     if subject.data is None:
         return Asked(subject.name, network, subject.classes)
-    blank = torch.zeros(1, subject.data.channels, *subject.data.image_size, device=request.device)
+    blank = torch.zeros(1, subject.data.channels, *subject.data.image_size, device=device)
     with evaluation_mode(network), torch.no_grad():
-        layer = chosen_layer(network, blank, request.layer)
-    strongest = exemplars(network, subject.data.val_dataloader(), layer=layer)
+        layer = chosen_layer(network, blank, layer)
+    loader = subject.data.val_dataloader()
+    batches = None if most is None else max(1, most // (loader.batch_size or 1))
+    strongest = exemplars(network, islice(loader, batches), layer=layer)
     return Asked(subject.name, network, subject.classes, strongest)

@@ -113,8 +113,13 @@ def decide(subject: Asked, image: Tensor, target: int, *, label: str = "") -> De
     )
 
 
-def chosen(shares: Tensor) -> list[int]:
+def chosen(shares: Tensor, most_for: int = FOR, most_against: int = AGAINST) -> list[int]:
     """The filters to show: the largest shares for the class, then the largest against it.
+
+    Args:
+        shares: (D,) of all filters, in logits.
+        most_for: how many speak for the class, at most.
+        most_against: how many speak against it, at most.
 
     Example:
         >>> chosen(torch.tensor([3.0, -1.0, 0.001, 2.0]))
@@ -122,8 +127,8 @@ def chosen(shares: Tensor) -> list[int]:
     """
     least = WORTH_SHOWING * shares.abs().sum()
     order = shares.argsort(descending=True, stable=True).tolist()
-    speaking_for = [number for number in order[:FOR] if shares[number] > least]
-    against = [number for number in order[::-1][:AGAINST] if shares[number] < -least]
+    speaking_for = [number for number in order[:most_for] if shares[number] > least]
+    against = [number for number in order[::-1][:most_against] if shares[number] < -least]
     return speaking_for + against
 
 

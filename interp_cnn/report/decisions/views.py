@@ -120,7 +120,7 @@ def _view(
         zero=place_on(0.0, scale),
         curve=_curve(decision),
         enough=enough(decision),
-        note=note(decision),
+        note=how_shared(decision.method, linear=decision.linear),
     )
 
 
@@ -181,16 +181,16 @@ def enough(decision: Decision) -> str:
     return f"{decision.enough} of {len(decision.shares)} {filters} 90 % of what speaks for it."
 
 
-def note(decision: Decision) -> str:
+def how_shared(method: str, *, linear: bool) -> str:
     """How far the shares are a matter of choice."""
-    if decision.linear:
+    if linear:
         return "Nothing but sums lies behind the layer: a filter's share is what the logit loses without it."
     how = {
         "deeplift": "DeepLIFT",
         "lrp": "relevance propagation",
         "integrated_gradients": "integrated gradients",
     }
-    named = how.get(decision.method, decision.method)
+    named = how.get(method, method)
     return f"More than sums lies behind the layer: shares are handed out by {named}, and add up to the logit."
 
 
