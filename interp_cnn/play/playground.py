@@ -98,9 +98,9 @@ class Playground:
         self._untouched = _Remembered(most=200)
         self._whole = _Remembered(most=2)
         self._square_seconds: dict[str, float] = {}  # that a square took, as it was measured last
-        self._ways = dict.fromkeys(
-            self.networks, IN_TURN
-        )  # by which methods logits are shared out, the first that works
+        self._ways: dict[str, Sequence[str]] = {
+            name: IN_TURN for name in self.networks
+        }  # to share a logit out
         self.layers, self.filters = {}, {}
         for name, asked in self.networks.items():
             image = beside(asked.network, pictures[0].pixels())[None]
