@@ -639,7 +639,7 @@ def test_nearest_prefers_the_same_last_part_and_keeps_to_what_is_alike():
     [
         (
             "interp-cnn ",
-            ["board", "compare", "completion", "evaluate", "explain", "export", "study", "train"],
+            ["board", "compare", "completion", "evaluate", "explain", "export", "play", "study", "train"],
         ),
         ("interp-cnn tr", ["train"]),
         ("interp-cnn --", ["--help", "--version"]),
