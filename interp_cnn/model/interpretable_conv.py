@@ -16,6 +16,7 @@ Source: Zhang, Wu, Zhu, Interpretable Convolutional Neural Networks, CVPR 2018, 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -217,7 +218,7 @@ def make_interpretable(
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
     extra_conv: bool = False,
-    **mask_options,
+    **mask_options: Any,
 ) -> nn.Module:
     """Puts a template mask behind each named layer of a network, in place.
 

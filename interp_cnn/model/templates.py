@@ -36,7 +36,7 @@ def part_templates(
         beta: steepness; a template crosses zero at a distance of n / beta cells and is clamped at 2 n / beta.
         norm: "l2" (Euclidean) or "l1".
         tau: height of the peak; the publication uses 0.5 / n^2.
-        dtype: floating point type of the result.
+        dtype (torch.dtype): floating point type of the result.
 
     Returns:
         Tensor of shape (h * w + 1, h, w) with values in [-tau, tau].
