@@ -14,7 +14,6 @@ from interp_cnn.cli import errors
 from interp_cnn.runs.configuration import load_config
 from interp_cnn.runs.folder import build_data, load_checkpoint
 from interp_cnn.runs.going_on import sound_checkpoint
-from interp_cnn.storage import files
 from interp_cnn.storage.files import alone_in, replacing, sweep
 from interp_cnn.storage.tensors import read_tensors
 from interp_cnn.training.checkpoints import WholeCheckpoints
@@ -208,9 +207,3 @@ def test_two_runs_do_not_share_a_folder_but_two_shares_of_one_do(theirs, ours, r
             other.kill()
     with alone_in(tmp_path):  # the lock of a killed process is gone
         pass
-
-
-def test_a_system_without_file_locks_works_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
-    with alone_in(tmp_path / "run"), alone_in(tmp_path / "run"):
-        assert (tmp_path / "run").is_dir()

@@ -149,7 +149,8 @@ def remove_unused_folder(*files: str) -> None:
         return
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     for path in written:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps a lock that is held
+            path.unlink(missing_ok=True)
     inside = [parent for parent in folder.parents if Path.cwd() in parent.parents]
     with suppress(OSError):  # until one that is not empty, such as the folder of other runs
         for empty in (folder, *inside):

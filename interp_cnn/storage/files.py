@@ -20,12 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there, two commands in one folder are not noticed
-    fcntl = None
-
 DRAFT = ".draft"
+MOMENT = 2  # seconds that a share waits for another one that is just beginning
 
 
 @contextmanager
@@ -77,23 +73,22 @@ def alone_in(folder: Path, *, part: str = "") -> Iterator[None]:
     Raises:
         ValueError: another process is at work there.
     """
+    from filelock import FileLock, Timeout
+
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
     with ExitStack() as held:
-        for name, kind in (
-            [(".lock", fcntl.LOCK_SH), (f".lock-{part}", fcntl.LOCK_EX)]
-            if part
-            else [(".lock", fcntl.LOCK_EX)]
-        ):
-            lock = held.enter_context((folder / name).open("a"))
-            try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"another interp-cnn is at work in {folder}; wait for its end or give another hydra.run.dir"
-                ) from error
+        try:
+            if part:  # no share holds the folder's own lock, but each asks whether somebody does
+                with FileLock(folder / ".lock", timeout=MOMENT):
+                    held.enter_context(FileLock(folder / f".lock-{part}", timeout=0))
+            else:
+                held.enter_context(FileLock(folder / ".lock", timeout=0))
+                for share in sorted(folder.glob(".lock-*")):
+                    held.enter_context(FileLock(share, timeout=0))
+        except Timeout as error:
+            raise ValueError(
+                f"another interp-cnn is at work in {folder}; wait for its end or give another hydra.run.dir"
+            ) from error
         if not part:
             sweep(folder)
         yield
