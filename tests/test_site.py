@@ -65,7 +65,7 @@ def test_every_page_of_the_repository_is_on_the_site(site):
         assert (site / page.relative_to(ROOT / "docs")).with_suffix(".html").is_file(), page
     home = (site / "index.html").read_text("utf-8")
     assert "uv run interp-cnn compare" in home and 'href="measures.html"' in home
-    assert "Unreleased" in (site / "changelog.html").read_text("utf-8")
+    assert "0.2.0" in (site / "changelog.html").read_text("utf-8")
     public = (site / "reference/public.html").read_text("utf-8")
     assert public.count("&gt;&gt;&gt;") >= len(interp_cnn.__all__) - 1  # examples, as code
 
