@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -14,7 +15,7 @@ from interp_cnn.cli import errors
 from interp_cnn.runs.configuration import load_config
 from interp_cnn.runs.folder import build_data, load_checkpoint
 from interp_cnn.runs.going_on import sound_checkpoint
-from interp_cnn.storage.files import alone_in, replacing, sweep
+from interp_cnn.storage.files import alone_in, npz_bytes, read_npz, replacing, sweep
 from interp_cnn.storage.tensors import read_tensors
 from interp_cnn.training.checkpoints import WholeCheckpoints
 
@@ -207,3 +208,20 @@ def test_two_runs_do_not_share_a_folder_but_two_shares_of_one_do(theirs, ours, r
             other.kill()
     with alone_in(tmp_path):  # the lock of a killed process is gone
         pass
+
+
+def test_arrays_come_back_as_they_were_and_python_objects_are_refused(tmp_path):
+    arrays = {
+        "a.lrp": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "flags": np.array([True]),
+        "none": np.zeros((0, 2)),
+    }
+    (tmp_path / "maps.npz").write_bytes(npz_bytes(arrays))
+    again = read_npz(tmp_path / "maps.npz")
+    assert list(again) == list(arrays)
+    for name, values in arrays.items():
+        assert again[name].dtype == values.dtype and np.array_equal(again[name], values)
+    with np.load(tmp_path / "maps.npz") as stored:
+        assert stored.files == list(arrays)
+    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+        npz_bytes({"words": np.array([object()])})

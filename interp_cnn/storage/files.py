@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -110,7 +111,11 @@ def written_table(path: Path) -> Iterator[Any]:
 def npz_bytes(arrays: Mapping[str, NDArray]) -> bytes:
     """Named arrays as a compressed npz file."""
     buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    # as np.savez_compressed, whose older versions cannot refuse Python objects
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
     return buffer.getvalue()
 
 
