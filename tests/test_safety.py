@@ -223,5 +223,5 @@ def test_arrays_come_back_as_they_were_and_python_objects_are_refused(tmp_path):
         assert again[name].dtype == values.dtype and np.array_equal(again[name], values)
     with np.load(tmp_path / "maps.npz") as stored:
         assert stored.files == list(arrays)
-    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays"):
         npz_bytes({"words": np.array([object()])})
