@@ -47,7 +47,7 @@ FLOORS = {
     "bridges": {"explanation"},
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
     "decisions": {"data", "evaluation", "explanation", "report", "runs", "storage"},
-    "discovery": {"data", "evaluation", "explanation", "model", "report", "runs", "storage"},
+    "discovery": {"data", "decisions", "evaluation", "explanation", "model", "report", "runs", "storage"},
     "play": {"decisions", "explanation", "figures", "report"},
     "exports": {
         "data",

@@ -4,6 +4,7 @@
     interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
     interp-cnn explain run=outputs/compare/... what=[decisions,classes]
     interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
+    interp-cnn explain run=outputs/compare/... what=[naming]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
@@ -25,6 +26,7 @@ from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings, shar
 from interp_cnn.commands.explain_inputs import pictures_and_networks, size_of, weights_in_words
 from interp_cnn.data.image_files import skips
 from interp_cnn.decisions.recipe import DecisionRequest, explain_classes, explain_decisions
+from interp_cnn.discovery.naming import NamingRequest, explain_naming
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
@@ -39,12 +41,13 @@ from interp_cnn.runs.inputs import (
 )
 from interp_cnn.storage.spelling import nearest
 
-DECISIONS, CLASSES, CONCEPTS = (
+DECISIONS, CLASSES, CONCEPTS, NAMING = (
     "Why: decisions filter by filter",
     "What classes are made of",
     "What layers stand for",
+    "Which patch belongs?",
 )
-WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions")
+WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions", "naming")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Requests:
     decisions: DecisionRequest | None
     classes: DecisionRequest | None
     concepts: ConceptRequest | None
+    naming: NamingRequest | None
     available: int
 
 
@@ -79,6 +83,9 @@ def explain(config: DictConfig, folder: Path) -> Path:
             discovered = discover_concepts(requests.concepts, folder)
             page = discovered.page
             print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
+        if requests.naming is not None:
+            page, sentences = explain_naming(requests.naming, folder)
+            print("\n".join([*sentences, f"which patch belongs? {os.path.relpath(page)}"]))
         if requests.classes is not None:
             page, sentences = explain_classes(requests.classes, folder)
             print("\n".join([*sentences, f"what classes are made of: {os.path.relpath(page)}"]))
@@ -114,7 +121,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
     pictures, networks = pictures_and_networks(config)
     methods = methods_of(config.methods, [subject.network for subject in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
-    maps = decisions = classes = concepts = None
+    maps = decisions = classes = concepts = naming = None
     pages = _pages_beside(what)
     source = "validation data" if config.images is None else str(config.images)
     if what & {"decisions", "classes"} and share is None:
@@ -131,6 +138,8 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
         if "classes" in what:
             _check_classes(networks)
             classes = replace(why, first=pages.get(CLASSES, "index.html"), beside={})
+    if "naming" in what and share is None:
+        naming = _naming_request(config, networks, device, pages.get(NAMING, "index.html"))
     if discovery is not None and share is None:
         first = pages.get(CONCEPTS, "index.html")
         concepts = _concept_request(
@@ -160,7 +169,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
             configuration=plain(config),
             beside=pages,
         )
-    return Requests(maps, decisions, classes, concepts, len(pictures))
+    return Requests(maps, decisions, classes, concepts, naming, len(pictures))
 
 
 def _pages_beside(what: set[str]) -> dict[str, str]:
@@ -172,6 +181,8 @@ def _pages_beside(what: set[str]) -> dict[str, str]:
         pages[CLASSES] = "classes.html"
     if what & {"patterns", "reconstructions"} and what & {"maps", "decisions", "classes"}:
         pages[CONCEPTS] = "patterns.html"
+    if "naming" in what and len(what) > 1:
+        pages[NAMING] = "naming.html"
     return pages
 
 
@@ -187,6 +198,21 @@ def _check_classes(networks: Sequence[Subject]) -> None:
                 f"what=[classes]: {subject.name} tells {len(subject.classes)} classes apart, and "
                 f"data={subject.data.classes[0]}... has {len(subject.data.classes)}; expected the same classes"
             )
+
+
+def _naming_request(
+    config: DictConfig, networks: Sequence[Subject], device: torch.device, first: str
+) -> NamingRequest:
+    """Which questions are asked about filters."""
+    count = config.questions
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"questions={count}: expected 1 or more about each network")
+    for subject in networks:
+        if subject.data is None:
+            raise ValueError(
+                f"what=[naming]: {subject.name} has no images here to cut patches from; ask a run, or give data=..."
+            )
+    return NamingRequest(networks, device, config.layer, count, config.seed, first)
 
 
 def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:

@@ -25,6 +25,18 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+def percent(estimate: Any) -> str:
+    """`65 % [49, 78]`; without an interval `65 %`.
+
+    Example:
+        >>> percent(0.652)
+        '65 %'
+    """
+    ends = [getattr(estimate, end, math.nan) for end in ("low", "high")]
+    interval = f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if all(map(is_known, ends)) else ""
+    return f"{100 * value_of(estimate):.0f} %{interval}"
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign, none for what rounds to zero."""
     text = f"{value:+.{digits}f}"
