@@ -130,6 +130,37 @@ def test_what_a_silent_filter_would_bring_is_its_share_with_all_filters_on(playg
     )  # and is on again
 
 
+def test_a_method_that_fails_on_one_image_gives_way_to_the_next(playground, monkeypatch):
+    from interp_cnn.play import playground as room
+
+    before = playground.answer(Question("five", "mine", target=2))["sheet"]
+    assert before["method"] == "exact"
+
+    def refuse(*asked, **how):
+        raise ValueError("exact: not on this image")
+
+    monkeypatch.setattr(room, "filter_contributions", refuse)
+    after = playground.answer(Question("five", "mine", target=2, rows=9))["sheet"]
+    assert after["score"] == before["score"] and after["rows"]
+
+
+def test_questions_at_once_are_answered_one_by_one(playground, asked, image):
+    from concurrent.futures import ThreadPoolExecutor
+
+    sets = [(), (0,), (1, 2), (3, 4, 5), (0, 5), (2,)] * 3
+    alone = {
+        off: playground.answer(Question("five", "mine", off={"mine": off}, target=1))["sheet"]["score"]
+        for off in set(sets)
+    }
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(
+                lambda off: playground.answer(Question("five", "mine", off={"mine": off}, target=1)), sets
+            )
+        )
+    assert [it["sheet"]["score"] for it in answers] == [alone[off] for off in sets]
+
+
 def test_painted_images_are_asked_about_as_they_are_painted(playground, asked, image):
     paint = layer_of_paint(image.shape[1:], *[(row, 10) for row in range(4, 20)], colour=(255, 255, 255))
     expected = logits_of(asked, painted(image, paint))

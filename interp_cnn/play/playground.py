@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from interp_cnn import figures
 from interp_cnn.decisions.sheet import Asked, chosen, looks_like
-from interp_cnn.explanation.decisions.class_filters import IN_TURN, by_first_that_works
-from interp_cnn.explanation.decisions.contributions import Contributions
+from interp_cnn.explanation.decisions.class_filters import by_first_that_works
+from interp_cnn.explanation.decisions.contributions import Contributions, filter_contributions
 from interp_cnn.explanation.decisions.head import chosen_layer
 from interp_cnn.explanation.methods.occlusion import occlusion_job
 from interp_cnn.explanation.methods.options import Options
@@ -98,9 +98,7 @@ class Playground:
         self._untouched = _Remembered(most=200)
         self._whole = _Remembered(most=2)
         self._square_seconds: dict[str, float] = {}  # that a square took, as it was measured last
-        self._ways: dict[str, Sequence[str]] = {
-            name: IN_TURN for name in self.networks
-        }  # to share a logit out
+        self._ways: dict[str, str] = {}  # network -> the method that shared out its last logit
         self.layers, self.filters = {}, {}
         for name, asked in self.networks.items():
             image = beside(asked.network, pictures[0].pixels())[None]
@@ -306,10 +304,13 @@ class Playground:
         }
 
     def _shared(self, asked: Asked, images: Tensor, targets: Tensor) -> Contributions:
-        shared = by_first_that_works(
-            asked.network, images, targets, layer=self.layers[asked.name], methods=self._ways[asked.name]
-        )
-        self._ways[asked.name] = (shared.method,)  # what another image allows is seldom less
+        """By the method that shared out this network's last logit, or where it does not now, by the first that does."""
+        layer, known = self.layers[asked.name], self._ways.get(asked.name)
+        if known is not None:
+            with suppress(ValueError):
+                return filter_contributions(asked.network, images, targets, layer=layer, method=known)
+        shared = by_first_that_works(asked.network, images, targets, layer=layer)
+        self._ways[asked.name] = shared.method
         return shared
 
     def _row(
