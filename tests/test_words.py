@@ -95,3 +95,11 @@ def test_lists_need_no_brackets_unless_a_sweep_is_meant():
     ):
         assert overrides("explain", [kept]) == [kept]
     assert overrides("explain", ["-m", "methods=lrp,occlusion"]) == ["-m", "methods=lrp,occlusion"]
+
+
+def test_a_list_longer_than_any_name_of_a_file_is_a_setting():
+    long = "methods=" + ",".join(["occlusion"] * 60)
+    assert overrides("explain", [long, "limit=2"]) == [
+        f"methods=[{long.removeprefix('methods=')}]",
+        "limit=2",
+    ]

@@ -119,12 +119,20 @@ def _as_list(word: str) -> str:
 
 def _is_folder(word: str) -> bool:
     """No flag, and no KEY=VALUE, unless a folder is called so, as those of a sweep are."""
-    return not word.startswith("-") and ("=" not in word or Path(word).is_dir())
+    return not word.startswith("-") and ("=" not in word or _is_there(word))
+
+
+def _is_there(word: str) -> bool:
+    """Whether a folder is called so; a long list of settings is no name that a disk could have."""
+    try:
+        return Path(word).is_dir()
+    except OSError:
+        return False
 
 
 def _is_shipped(word: str) -> bool:
     """Whether a word names a network that comes with the package; a folder of that name goes first."""
-    return word in shipped_names() and not Path(word).is_dir()
+    return word in shipped_names() and not _is_there(word)
 
 
 def _quoted(folder: Path) -> str:
