@@ -315,4 +315,9 @@ def sentences(record: ImageRecord, look: Look) -> list[str]:
         first = max(answer.scores, key=lambda score: score.logit)
         prediction = f"{answer.network} says {first.name} ({100 * first.probability:.1f} %)"
         words.append(f"{prediction}; explained is the logit of {answer.question}, {answer.score:+.3g}")
-    return [*words, reading(look.colours, {answer.question for answer in record.answers})]
+    drawn = [it for answer in record.answers for it in answer.maps if not it.refused]
+    if any(it.signed for it in drawn):
+        words.append(reading(look.colours, {answer.question for answer in record.answers}))
+    if any(not it.signed for it in drawn):
+        words.append("Dark to bright: how strongly, without a sign.")
+    return words
