@@ -35,7 +35,7 @@ from interp_cnn.report import Contents, Network, write_report
 from interp_cnn.report.comparison import pages as pages_module
 from interp_cnn.report.comparison.classes import MOST_IN_MATRIX, confusions
 from interp_cnn.report.comparison.filters import choices, class_name, network_view
-from interp_cnn.report.comparison.first_screen import ahead, headline, tiles
+from interp_cnn.report.comparison.first_screen import ahead, few_filters, headline, tiles
 from interp_cnn.report.comparison.overview import measure_table, more_measures, parts_tracked
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.comparison.verdict import verdict
@@ -853,7 +853,27 @@ def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_me
         ("masked", ["location_instability"], 3),
         ("plain", ["tracking_gain"], 3),
     ]
+    masked, plain = (network.summary["location_instability"].value for network in given.networks[:2])
+    write = measure("location_instability").write
+    assert leads[0].figures == [f"location instability {write(masked)} against {write(plain)}"]
     assert ahead(replace(given, networks=given.networks[:1])) == ahead(replace(given, differences={})) == []
+
+
+def test_how_right_a_few_filters_are_is_said_where_both_networks_were_asked():
+    def reading(network, kept):
+        return SimpleNamespace(few=SimpleNamespace(network=network, kept=kept))
+
+    given = example_contents(filters=3, samples=1)
+    names = [network.name for network in given.networks[:2]]
+    both = [
+        reading(names[0], [(1, 0.1), (8, 0.189), (16, 0.5), (128, 0.99)]),
+        reading(names[1], [(1, 0.25), (4, 0.5), (8, 0.783), (128, 0.98)]),
+    ]
+    assert few_filters(replace(given, readings=both)) == (
+        f"With each class's strongest 8 filters alone the {names[0]} network is right on 18.9\u00a0% of the images, "
+        f"the {names[1]} network is right on 78.3\u00a0%."
+    )
+    assert few_filters(replace(given, readings=both[:1])) == few_filters(given) == ""
 
 
 def test_a_tile_says_what_its_numbers_are_measured_in_and_what_no_network_is_needed_for():

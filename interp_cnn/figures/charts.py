@@ -170,7 +170,8 @@ def training_curves(curves: pd.DataFrame, *, width: int = 760, columns: int = 3,
         if number + columns >= len(quantities):
             axes.set_xlabel("epoch", color=theme.faint, fontsize=9)
     style_of_words = {"frameon": False, "fontsize": 9.5, "labelcolor": theme.ink}
-    figure.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=4, **style_of_words)
+    ncols = 4 if 13 * sum(map(len, legend)) <= width else 2  # or its last words would be cut
+    figure.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=ncols, **style_of_words)
     return rgb_of(figure)
 
 

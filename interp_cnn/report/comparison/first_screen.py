@@ -14,6 +14,7 @@ from interp_cnn.report.numbers import is_known, value_of
 
 TILES = ("accuracy", "part_interpretability", "location_instability", "tracking_gain", "translation_gain")
 MOST_TILES = 4
+HANDFUL = 8  # filters for each class
 HEADLINE = (
     "part_interpretability",
     "translation_gain",
@@ -48,6 +49,7 @@ class Ahead:
     name: str
     measures: list[Measure]
     compared: int
+    figures: list[str]  # of each of the measures: title, this network's value against the other's
 
 
 def tiles(contents: Contents) -> list[Tile]:
@@ -95,7 +97,30 @@ def ahead(contents: Contents) -> list[Ahead]:
         first_is_better = (_gap(contents, name) > 0) == (measure(name).better == "higher")
         leads[0 if first_is_better else 1].append(measure(name))
     names = [network.name for network in contents.networks[:2]]
-    return [Ahead(place, names[place], leads[place], len(tested)) for place in (0, 1)]
+
+    def figures(place: int) -> list[str]:
+        mine, other = contents.networks[place], contents.networks[1 - place]
+        return [
+            f"{it.title.lower()} {it.write(_value(mine, it.name))} against {it.write(_value(other, it.name))}"
+            for it in leads[place]
+        ]
+
+    return [Ahead(place, names[place], leads[place], len(tested), figures(place)) for place in (0, 1)]
+
+
+def few_filters(contents: Contents) -> str:
+    """How right both networks are with a handful of filters for each class; empty where that was not asked."""
+    by_name = {reading.few.network: dict(reading.few.kept) for reading in contents.readings}
+    kept = [
+        (network.name, by_name[network.name]) for network in contents.networks[:2] if network.name in by_name
+    ]
+    counts = set.intersection(*(set(accuracies) for _, accuracies in kept)) if len(kept) == 2 else set()
+    count = max((it for it in counts if 1 < it <= HANDFUL), default=None)
+    if count is None:
+        return ""
+    write = measure("accuracy").write
+    right = [f"the {name} network is right on {write(accuracies[count])}" for name, accuracies in kept]
+    return f"With each class's strongest {count} filters alone {right[0]} of the images, {right[1]}."
 
 
 def _scale(contents: Contents, how: Measure) -> str:

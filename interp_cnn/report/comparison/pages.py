@@ -17,7 +17,7 @@ from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.classes import ClassView, class_pages, class_views, confusions
 from interp_cnn.report.comparison.contents import Contents
 from interp_cnn.report.comparison.filters import NetworkView, choices, network_view, ranking
-from interp_cnn.report.comparison.first_screen import ahead, headline, tiles
+from interp_cnn.report.comparison.first_screen import ahead, few_filters, headline, tiles
 from interp_cnn.report.comparison.overview import (
     curve_chart,
     facts,
@@ -129,6 +129,7 @@ def _write_overview(
         pair=pair_view(contents.pair, contents.networks, album) if contents.pair else None,
         tiles=tiles(contents),
         ahead=ahead(contents),
+        few_filters=few_filters(contents),
         further=contents.further,
         verdict=verdict(contents),
         facts=facts(contents),

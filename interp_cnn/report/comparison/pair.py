@@ -91,7 +91,7 @@ def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> Pa
             for index, (image, values) in enumerate(zip(np.asarray(pair.images), maps, strict=True))
         ]
         standing = pair.standings[network.name]
-        words = f"{measure(pair.ranking).write(standing.value)}, {standing.rank} of {standing.count}"
+        words = f"{measure(pair.ranking).write(standing.value)}, rank {standing.rank} of {standing.count}"
         rows.append(PairRow(place, network.name, number, words, pictures))
     return PairView(rows, pair.category, measure(pair.ranking).title.lower())
 

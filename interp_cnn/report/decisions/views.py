@@ -170,7 +170,7 @@ def headline(decision: Decision) -> str:
         wrong = decision.label and decision.label != decision.predicted
         right = f", wrongly: it is {class_words(decision.label)}" if wrong else ""
         return f"says {target} ({probability}){right}"
-    return f"gives {target} {probability} and says {class_words(decision.predicted)}"
+    return f"gives {probability} to {target} and says {class_words(decision.predicted)}"
 
 
 def enough(decision: Decision) -> str:
