@@ -15,6 +15,7 @@ from interp_cnn.report.numbers import is_known, value_of
 TILES = ("accuracy", "part_interpretability", "location_instability", "tracking_gain", "translation_gain")
 MOST_TILES = 4
 HANDFUL = 8  # filters for each class
+MOST_PARTS = 4  # that are named in the headline
 HEADLINE = (
     "part_interpretability",
     "translation_gain",
@@ -168,7 +169,7 @@ def _filters(contents: Contents) -> str:
     """What the filters do, by the clearest measure there is."""
     templates = {
         "part_interpretability": (
-            "the region of a filter covers one and the same part in {} of the images",
+            f"the region of a filter covers one and the same part{_part_names(contents)} in {{}} of the images",
             ", for the {} one in {}",
         ),
         "translation_gain": (
@@ -188,6 +189,14 @@ def _filters(contents: Contents) -> str:
         significance(contents.differences.get(name))
     ]
     return of_first.format(write(first_value)) + of_second.format(second.name, write(second_value)) + chance
+
+
+def _part_names(contents: Contents) -> str:
+    """Which parts there are, in brackets, where they are few."""
+    names = [name for name in contents.facts.get("parts", "").split(", ") if name not in ("", "none")]
+    if not 1 < len(names) <= MOST_PARTS:
+        return ""
+    return f" ({', '.join(names[:-1])} or {names[-1]})"
 
 
 def _second(contents: Contents) -> Network | None:

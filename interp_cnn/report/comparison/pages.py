@@ -187,7 +187,8 @@ def _write_classes(
     if not classes:
         return
     confused = confusions(contents, pages.site.networks, album, images)
-    pages.write("classes.html", "classes", here="classes", classes=classes, confusions=confused, few=few)
+    values = {"classes": classes, "confusions": confused, "few": few, "handful": few_filters(contents)}
+    pages.write("classes.html", "classes", here="classes", **values)
     for it, before, after in _with_neighbours(classes):
         pages.write(
             it.page,
