@@ -48,7 +48,7 @@ FLOORS = {
     "attribution": {"explanation", "figures", "report", "runs", "storage"},
     "decisions": {"data", "evaluation", "explanation", "report", "runs", "storage"},
     "discovery": {"data", "decisions", "evaluation", "explanation", "model", "report", "runs", "storage"},
-    "play": {"decisions", "explanation", "figures", "report"},
+    "play": {"decisions", "explanation", "figures", "report", "runs"},
     "exports": {
         "data",
         "evaluation",

@@ -21,9 +21,10 @@ from interp_cnn.commands import play
 from interp_cnn.explanation.decisions.head import Head
 from interp_cnn.explanation.occlusion import occlusion_map
 from interp_cnn.play.pictures import painted, png_address
-from interp_cnn.play.playground import Picture, Playground
+from interp_cnn.play.playground import Playground
 from interp_cnn.play.questions import Outdated, Question, question_of
 from interp_cnn.play.server import Server
+from interp_cnn.runs.inputs import InputPicture
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def image(digits):
 
 @pytest.fixture
 def playground(asked, image):
-    pictures = [Picture("five", "5", lambda: image), Picture("dark", "", lambda: torch.zeros_like(image))]
+    pictures = [
+        InputPicture("five", "5", lambda: image),
+        InputPicture("dark", "", lambda: torch.zeros_like(image)),
+    ]
     return Playground([asked], pictures, reads=lambda content, name: read(content, name, image))
 
 
@@ -251,7 +255,7 @@ def test_a_network_that_no_method_shares_out_still_answers(image):
             return torch.linalg.svdvals(values.flatten(2)).square()[:, :2]
 
     asked = Asked("odd", Odd().eval(), ("a", "b"))
-    answer = Playground([asked], [Picture("x", "", lambda: image)], reads=read, layer="maps").answer(
+    answer = Playground([asked], [InputPicture("x", "", lambda: image)], reads=read, layer="maps").answer(
         Question("x", "odd")
     )
     assert answer["sheet"]["refusal"] and answer["networks"][0]["says"] in ("a", "b")

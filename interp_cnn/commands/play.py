@@ -20,7 +20,7 @@ from torch import Tensor
 from interp_cnn.commands.explain_inputs import crops, pictures_and_networks, size_of
 from interp_cnn.data.photographs import Photograph
 from interp_cnn.decisions.recipe import asked_of
-from interp_cnn.play.playground import Picture, Playground
+from interp_cnn.play.playground import Playground
 from interp_cnn.play.server import Server
 from interp_cnn.pretrained.shipped import shipped_names
 from interp_cnn.runs.devices import device_named
@@ -57,7 +57,7 @@ def playground(config: DictConfig) -> Playground:
     ]
     crop = crops(config, first)
     size = first.image_size or size_of(config.image_size)
-    shown = [Picture(it.name, it.label, it.pixels) for it in spread(pictures, config.limit)]
+    shown = spread(pictures, config.limit)
     return Playground(
         asked, shown, reads=lambda content, name: _read(content, name, first, size, crop), layer=config.layer
     )

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from interp_cnn.play.silence import silent_filters
 from interp_cnn.report.album import within
 from interp_cnn.report.decisions.contents import others_of
 from interp_cnn.report.decisions.views import how_shared, lit_cell
+from interp_cnn.runs.inputs import InputPicture
 
 TOP = 5  # classes that are listed
 SIDE = 360  # pixels of the pictures of maps
@@ -46,15 +46,6 @@ STRIDES = (
 WINDOW = 0.17
 SECONDS = 1.0  # that an occlusion map may take, about
 ADDED = 50  # images of the visitor's that are remembered
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image to play with: name, class where known, pixels (C, H, W) in [0, 1]."""
-
-    name: str
-    label: str
-    pixels: Callable[[], Tensor]
 
 
 class _Remembered:
@@ -77,7 +68,7 @@ class Playground:
     def __init__(
         self,
         networks: Sequence[Asked],
-        pictures: Sequence[Picture],
+        pictures: Sequence[InputPicture],
         *,
         reads: Callable[[bytes, str], Tensor],
         layer: str | None = None,
@@ -190,12 +181,14 @@ class Playground:
             images = beside(asked.network, image)[None]
             with evaluation_mode(asked.network), torch.no_grad():
                 logits = asked.network(images)[0]
-                before = time.perf_counter()
-                asked.network(images)
-                once = time.perf_counter() - before
+                if (
+                    asked.name not in self._square_seconds
+                ):  # a pass for each square, until one map has told better
+                    before = time.perf_counter()
+                    asked.network(images)
+                    self._square_seconds[asked.name] = time.perf_counter() - before
             target = int(logits.argmax()) if question.target is None else self._class(asked, question.target)
-            square = self._square_seconds.get(asked.name, once)
-            affordable = [it for it in STRIDES if square / it**2 < SECONDS]
+            affordable = [it for it in STRIDES if self._square_seconds[asked.name] / it**2 < SECONDS]
             options = Options(window=WINDOW, stride=(affordable or STRIDES[-1:])[0])
             before = time.perf_counter()
             job = occlusion_job(asked.network, images, options)
