@@ -859,6 +859,16 @@ def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_me
     assert ahead(replace(given, networks=given.networks[:1])) == ahead(replace(given, differences={})) == []
 
 
+def test_parts_are_named_in_the_headline_where_they_are_few():
+    given = example_contents(filters=3, samples=1)
+    said = {
+        parts: headline(replace(given, facts={**given.facts, "parts": parts}))
+        for parts in ("none", "{head}, {0}, tail", "a, b, c, d, e")
+    }
+    assert "one and the same part ({head}, {0} or tail) in" in said["{head}, {0}, tail"]
+    assert said["none"] == said["a, b, c, d, e"]
+
+
 def test_how_right_a_few_filters_are_is_said_where_both_networks_were_asked():
     def reading(network, kept):
         return SimpleNamespace(few=SimpleNamespace(network=network, kept=kept))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,7 +42,6 @@ class NamingRequest:
         questions: about each network that the page asks; the simulated answerer answers all.
         seed: of all that is drawn.
         first: name of the page.
-        beside: further pages, title -> address.
     """
 
     networks: Sequence[Subject]
@@ -51,7 +50,6 @@ class NamingRequest:
     questions: int
     seed: int
     first: str
-    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain_naming(request: NamingRequest, folder: Path) -> tuple[Path, list[str]]:
@@ -92,10 +90,7 @@ def explain_naming(request: NamingRequest, folder: Path) -> tuple[Path, list[str
         sentences.append(f"{subject.name}: {said_of(right, judge)}")
     if not readings:
         raise Refusal("what=[naming]: no network has three filters that fire on nine images each")
-    page = write_naming(
-        folder, readings, judge=judge, seed=request.seed, first=request.first, beside=request.beside
-    )
-    return page, sentences
+    return write_naming(folder, readings, judge=judge, seed=request.seed, first=request.first), sentences
 
 
 def said_of(right: Estimate, judge: str) -> str:

@@ -196,7 +196,8 @@ def _part_names(contents: Contents) -> str:
     names = [name for name in contents.facts.get("parts", "").split(", ") if name not in ("", "none")]
     if not 1 < len(names) <= MOST_PARTS:
         return ""
-    return f" ({', '.join(names[:-1])} or {names[-1]})"
+    text = f" ({', '.join(names[:-1])} or {names[-1]})"
+    return text.replace("{", "{{").replace("}", "}}")  # it stands in a format
 
 
 def _second(contents: Contents) -> Network | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,6 @@ def write_naming(
     judge: str,
     seed: int,
     first: str,
-    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Write page and table and return the page.
 
@@ -72,7 +71,6 @@ def write_naming(
         judge: who the simulated answerer is, in words.
         seed: of the order in which questions come, networks mixed.
         first: name of the page.
-        beside: further pages, title -> address.
     """
     album = Album(folder)
     asked = [(reading, question) for reading in readings for question in reading.questions]
@@ -100,7 +98,7 @@ def write_naming(
     ]
     data = json.dumps({"questions": questions, "networks": networks, "judge": judge})
     hidden = base64.b64encode(json.dumps(key).encode()).decode()  # from the eye, not from the curious
-    site = Site("Which patch belongs", [TABLE], beside=beside or {})
+    site = Site("Which patch belongs", [TABLE])
     write_assets(folder, "naming.css", "naming.js")
     page = templates(site).get_template("naming.html.j2")
     values = {
