@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from planted import SIZE, PlantedNetwork, planted_images, square_masks
 
 from interp_cnn.evaluation.filters.dissection import NetworkDissection, Overlaps, unique_detectors
+from interp_cnn.evaluation.filters.fixed_regions import FixedRegions, fixed_cells
 from interp_cnn.evaluation.filters.part_interpretability import PartInterpretability, intersection_over_union
 from interp_cnn.evaluation.filters.regions import Boxes, Discs, Interpolation, round_radius
 from interp_cnn.evaluation.filters.squares import Squares
@@ -50,6 +51,46 @@ def test_part_interpretability_equals_the_literal_loops(tail, radius):
     ours = shares.nan_to_num(nan=-1).amax(dim=1)
     assert ours[:3].tolist() == pytest.approx(expected[:3]) and ours[3] == -1
     assert sum(expected[:3]) > 0
+
+
+def test_the_best_fixed_region_equals_the_literal_loops():
+    _, labels, masks = random_maps()
+    categories = torch.tensor([0, 1, 2, -1, 7])
+    region = Discs(FIELD, 3.0)
+    measure = FixedRegions(categories, 3, region, iou=0.1)
+    for start in range(0, 24, 7):
+        measure.update(labels[start : start + 7], masks[start : start + 7])
+    expected = []
+    for category in range(3):
+        shares = [0.0]
+        for side, row, column in ((s, r, c) for s in (1, 2, 3) for r in range(7 - s) for c in range(7 - s)):
+            map_ = torch.zeros(6, 6)
+            map_[row : row + side, column : column + side] = 1
+            pixels = reference.round_region(map_, 0.5, FIELD, 3.0)
+            for part in range(3):
+                shown = [reference.pixels_of(masks[i, part]) for i in range(24) if labels[i] == category]
+                hits = [len(pixels & it) / len(pixels | it) > 0.1 for it in shown if it]
+                shares.append(sum(hits) / len(hits))
+        expected.append(max(shares))
+    assert measure.best()[:3].tolist() == pytest.approx(expected) and min(expected) > 0
+    assert measure.best()[3:].isnan().all()
+
+
+def test_a_part_that_stays_where_it_is_is_covered_by_a_fixed_region():
+    masks = torch.zeros(10, 1, 24, 24, dtype=torch.bool)
+    masks[:, :, 8:16, 4:12] = True
+    measure = FixedRegions(torch.tensor([0]), 1, Boxes(FIELD))
+    measure.update(torch.zeros(10, dtype=torch.int64), masks)
+    assert measure.best().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("height", "width", "most"), [(1, 1, 9), (2, 5, 99), (40, 30, 500), (64, 64, 10**9)])
+def test_fixed_regions_are_squares_inside_the_grid_and_not_more_than_asked_for(height, width, most):
+    cells = fixed_cells(height, width, most=most)
+    assert cells.shape[1:] == (height, width) and len(cells) <= most
+    sides = cells.any(dim=2).sum(dim=1), cells.any(dim=1).sum(dim=1)
+    assert torch.equal(*sides) and torch.equal(cells.sum((1, 2)), sides[0].square())
+    assert len(cells.flatten(1).unique(dim=0)) == len(cells)
 
 
 def test_the_exact_receptive_fields_are_the_union_of_boxes():

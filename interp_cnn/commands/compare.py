@@ -167,7 +167,7 @@ def report_on(
             "seconds": {kind: round(value, 1) for kind, value in seconds.items()},
         },
         beside=pages_beside(folder / "report"),
-        pair=filter_pair(runs, networks),
+        pair=filter_pair(runs, networks, measures),
         mistakes={
             trained.kind: mistaken(trained.data, predicted)
             for trained, predicted in zip(runs, predictions, strict=True)

@@ -26,7 +26,7 @@ from interp_cnn.explanation.network.placement import device_of
 from interp_cnn.exports.card import DESCRIPTIONS
 from interp_cnn.model.interpretable_conv import kept_feature_maps, template_masks
 from interp_cnn.report import FilterPair, Network, SampleImage, Sights
-from interp_cnn.report.comparison.contents import Mistaken
+from interp_cnn.report.comparison.contents import Mistaken, OnPart
 from interp_cnn.report.comparison.filters import class_name
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.folder import GENERATOR
@@ -186,28 +186,38 @@ def asked_about(run: Run, network: Network) -> Asked:
     return Asked(network.name, run.network, run.data.classes, network.exemplars)
 
 
-def filter_pair(runs: Sequence[Run], networks: Sequence[Network], *, count: int = 6) -> FilterPair | None:
+def filter_pair(
+    runs: Sequence[Run], networks: Sequence[Network], measures: Sequence[NetworkMeasures], *, count: int = 6
+) -> FilterPair | None:
     """Middling filters of both networks on the first validation images of the class that both fire for."""
-    chosen = middle_filters(networks)
+    data = runs[0].data
+    chosen = middle_filters(networks, data.classes)
     if chosen is None:
         return None
-    category = class_name(chosen.category, runs[0].data.classes)
-    pictures = [it for it in set_pictures(runs[0].data) if it.label == category][:count]
-    if not pictures:
+    places = (data.val_set.labels == chosen.category).nonzero().flatten().tolist()[:count]
+    if not places:
         return None
-    images = torch.stack([picture.pixels() for picture in pictures])
-    maps = {
-        network.name: feature_maps(run.network, images.to(device_of(run.network)), network.layer)[:, row]
-        .cpu()
-        .numpy()
-        for run, network, row in zip(runs, networks, chosen.rows, strict=False)
-    }
+    samples = [data.val_set[place] for place in places]
+    images = torch.stack([sample.image for sample in samples])
+    masks = [sample.part_masks for sample in samples if sample.part_masks is not None]
+    maps, on_parts = {}, {}
+    for run, network, measured, row in zip(runs, networks, measures, chosen.rows, strict=False):
+        of_filter = feature_maps(run.network, images.to(device_of(run.network)), network.layer)[:, row]
+        maps[network.name] = of_filter.cpu().numpy()
+        regions = measured.regions
+        if regions is None or len(masks) < len(samples) or chosen.ranking != "part_interpretability":
+            continue
+        part, part_masks = int(regions.part[row]), torch.stack(masks)
+        seen, hits = regions.look(of_filter, part_masks, row)
+        name = data.parts[part].replace("_", " ")
+        on_parts[network.name] = OnPart(name, seen.cpu().numpy(), part_masks[:, part].numpy(), hits)
     numbers = {
         network.name: int(network.filters["filter"].iloc[row])
         for network, row in zip(networks, chosen.rows, strict=False)
     }
     standings = dict(zip((network.name for network in networks), chosen.standings, strict=False))
-    return FilterPair(category, images.numpy(), numbers, maps, standings, chosen.ranking)
+    category = class_name(chosen.category, data.classes)
+    return FilterPair(category, images.numpy(), numbers, maps, standings, chosen.ranking, on_parts)
 
 
 def training_curves(run: Run) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from interp_cnn.figures.colours import Rgb, as_array, colour_of
 
 Colour = tuple[int, int, int]
 ACCENT: Colour = (255, 214, 10)
+PART: Colour = (86, 180, 233)  # of what people annotated
 
 
 def to_rgb(image: ArrayLike) -> Rgb:
@@ -86,6 +87,23 @@ def lit(image: Rgb, values: ArrayLike, *, highest: float, share: float = 0.5, ke
     if inside is None or not inside.any():
         return faded
     return outline(np.where(inside[..., None], image, faded), inside, thickness=2)
+
+
+def region_and_part(image: Rgb, region: ArrayLike, part: ArrayLike, *, keep: float = 0.72) -> Rgb:
+    """An image with a filter's region outlined in yellow and kept in its colours, a part of it outlined in blue.
+
+    Args:
+        image: RGB.
+        region: (h, w) bool, enlarged to the image.
+        part: (h, w) bool, likewise.
+        keep: of the contrast of places outside the region.
+    """
+    size = image.shape[0], image.shape[1]
+    inside, around = (resize_map(as_array(it).astype(np.float32), size) >= 0.5 for it in (region, part))
+    grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+    faded = np.repeat(np.round(keep * grey + (1 - keep) * 118), 3, axis=-1).astype(np.uint8)
+    drawn = np.where(inside[..., None], image, faded)
+    return outline(outline(drawn, around, colour=PART, thickness=2), inside, thickness=2)
 
 
 def draw_boxes(

@@ -79,6 +79,14 @@ RECORDS = (
         ranks=4,
     ),
     Measure(
+        "fixed_region",
+        "Best fixed region",
+        "",
+        "the same of the region that stays where it is (one, 2 x 2 or 3 x 3 cells) and the part that are best for each "
+        "filter's class, on these images",
+        percent=True,
+    ),
+    Measure(
         "peak_on_part",
         "Peak on one part",
         "higher",

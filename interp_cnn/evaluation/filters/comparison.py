@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -148,6 +148,8 @@ def compare(
     for network in measures:
         name = "shuffled_images" if len(measures) == 1 else f"shuffled_images ({network.name})"
         rows[name] = _shuffled(network, generator)
+    if fixed := _fixed_regions(measures):
+        rows["best_constant"] = rows.get("best_constant", {}) | fixed
     if untrained is not None:
         rows["untrained"] = untrained.summary
     differences = [
@@ -157,6 +159,18 @@ def compare(
         if measure in other.samples
     ]
     return Comparison(list(measures), rows, differences)
+
+
+# What a filter's region or peak reaches that never moves: measure to the column that has it for each filter's category.
+FIXED = {"part_interpretability": "fixed_region", "peak_on_part": "spot_on_part"}
+
+
+def _fixed_regions(measures: Sequence[NetworkMeasures]) -> Row:
+    """Means over the categories that any network has filters for; nothing where parts have no masks."""
+    filters = pandas.concat([network.filters for network in measures])
+    by_category = filters.dropna(subset="category").drop_duplicates("category")
+    known = {name: by_category[column].dropna() for name, column in FIXED.items() if column in by_category}
+    return {name: Estimate(float(it.mean()), n=len(it)) for name, it in known.items() if len(it)}
 
 
 def _shuffled(network: NetworkMeasures, generator: torch.Generator) -> Row:

@@ -21,6 +21,7 @@ from interp_cnn.evaluation.filters.decisions import decision_figures
 from interp_cnn.evaluation.filters.judge import Judge, best_part
 from interp_cnn.evaluation.filters.location_instability import strongest_category
 from interp_cnn.evaluation.filters.observations import Observations, Readout
+from interp_cnn.evaluation.filters.part_interpretability import FilterRegions
 from interp_cnn.evaluation.filters.part_windows import sides_merged
 from interp_cnn.evaluation.filters.passes import PassResult, Reader, first_pass, mask_pass
 from interp_cnn.evaluation.filters.regions import RegionRule
@@ -74,6 +75,7 @@ class NetworkMeasures(Brief):
         samples: the figures behind `summary` with their replicates.
         mean_image: (C, H, W) in [0, 1].
         region_settings: part interpretability over radii and tails, where it was asked for (`RegionRule.settings`).
+        regions: what part interpretability was found by; None where parts have no masks.
     """
 
     name: str
@@ -90,6 +92,7 @@ class NetworkMeasures(Brief):
     samples: dict[str, Sampled] = field(repr=False)
     mean_image: Tensor = field(repr=False)
     region_settings: pandas.DataFrame | None = field(repr=False, default=None)
+    regions: FilterRegions | None = field(repr=False, default=None)
 
     def _repr_html_(self) -> str:
         """Every measure with its interval, as a notebook shows it."""
@@ -174,7 +177,7 @@ def measure_network(
     with stage(f"{name}: shares of the filters in decisions"):
         samples |= decision_figures(reader, draws)
     samples["tracking_filters"] = figures["tracking_gain"].share_above_zero()
-    region_settings = None
+    region_settings, of_filters = None, None
     if probes:
         with stage(f"{name}: judging views and noisy copies"):
             figures |= probe_figures(seen, judge, categories, draws, n=n, seed=seed)
@@ -182,6 +185,7 @@ def measure_network(
         with stage(f"{name}: regions of the filters against masks of {len(parts)} parts"):
             against = mask_pass(reader, seen, categories, rule=rule, seed=seed)
         against_masks, extra = mask_figures(against, resamples=resamples, seed=seed)
+        of_filters = against.interpretability.regions()
         if against.settings is not None:
             region_settings = against.settings.table(resamples=resamples, seed=seed)
         figures, samples = figures | against_masks, samples | extra
@@ -202,7 +206,7 @@ def measure_network(
         4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
     )
     table.insert(5, "tracks", tracks.tolist())
-    basis = (categories, observed, judge, draws, samples, seen.mean_image, region_settings)
+    basis = (categories, observed, judge, draws, samples, seen.mean_image, region_settings, of_filters)
     return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *basis)
 
 

@@ -8,7 +8,7 @@ P_f = max_k P_fk,  and the network's figure is the mean over filters (Zhang, Wu,
 no released code computes it).
 
 The null pairs every region with the masks of the previous image of the same category: what regions of this
-size and usual place would hit without looking.
+size and usual place would hit without looking; a region that never moves is harder to beat (`fixed_regions`).
 
 Counts are kept per group of images, at most 100, so that memory does not grow; the bootstrap draws groups.
 """
@@ -24,6 +24,7 @@ from interp_cnn.evaluation.filters.regions import Regions
 from interp_cnn.evaluation.statistics import Resampling
 
 GROUPS = 100
+IOU = 0.2  # of a region and a part's mask, above which it covers the part
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,41 @@ class PartHits:
         return rows, part.where(first.amax(dim=1) >= 0, -1)
 
 
+@dataclass(frozen=True)
+class FilterRegions:
+    """What each of D filters was judged by, to look at single images.
+
+    Attributes:
+        thresholds: (D,) T_f.
+        part: (D,) each filter's best part, -1 for a filter without images.
+        region: from valid cells to pixels.
+        iou: above which a region covers a part.
+    """
+
+    thresholds: Tensor
+    part: Tensor
+    region: Regions
+    iou: float
+
+    def look(self, maps: Tensor, part_masks: Tensor, number: int) -> tuple[Tensor, list[bool | None]]:
+        """One filter's regions (N, H, W) bool on its maps (N, h, w), and whether each covers the filter's part, whose
+        masks are among `part_masks` (N, P, H, W); None where the image does not show it.
+        """
+        pieces = self.region.pieces(maps > self.thresholds[number].to(maps))
+        counts = self.region.counts(part_masks[:, self.part[number]].to(maps.device))
+        overlaps = intersection_over_union(pieces, counts, self.region.sizes.to(pieces)).diagonal()
+        hits = [
+            bool(overlap > self.iou) if shown else None
+            for overlap, shown in zip(overlaps.tolist(), counts.any(dim=1).tolist(), strict=True)
+        ]
+        return pieces[:, self.region.piece_of.to(maps.device)] > 0, hits
+
+
 class PartInterpretability:
     """Second pass over the images, with the thresholds of the first; counts where the thresholds lie."""
 
     def __init__(
-        self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Regions, iou: float = 0.2
+        self, thresholds: Tensor, categories: Tensor, parts: int, *, region: Regions, iou: float = IOU
     ) -> None:
         filters = len(thresholds)
         self.thresholds, self.categories, self.region, self.iou = thresholds, categories, region, iou
@@ -100,6 +131,12 @@ class PartInterpretability:
 
     def result(self) -> PartHits:
         return PartHits(self.hits[: self.seen].cpu(), self.images[: self.seen].cpu())
+
+    def regions(self) -> FilterRegions:
+        """What the filters were judged by."""
+        shares = self.result().shares()[0].nan_to_num(nan=-1.0)
+        part = shares.argmax(dim=1).where(shares.amax(dim=1) >= 0, -1)
+        return FilterRegions(self.thresholds, part, self.region, self.iou)
 
     def null(self) -> PartHits:
         """The same regions with the masks of the previous image of the category."""

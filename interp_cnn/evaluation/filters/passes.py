@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp_cnn.data.parts import PartBatch
 from interp_cnn.evaluation.filters.dissection import NetworkDissection
+from interp_cnn.evaluation.filters.fixed_regions import FixedRegions
 from interp_cnn.evaluation.filters.noise import noisy
 from interp_cnn.evaluation.filters.observations import (
     ObservationRecorder,
@@ -81,6 +82,7 @@ class MaskResult:
     interpretability: PartInterpretability
     dissection: NetworkDissection
     peaks: PeakOnPart
+    fixed: FixedRegions
     settings: RegionSettings | None
 
 
@@ -184,7 +186,9 @@ def mask_pass(
     """Second pass: regions and positions against part masks."""
     field, parts = seen.images.field, seen.images.landmarks.shape[1]
     assert seen.thresholds is not None  # the first pass has seen part masks
-    interpretability = PartInterpretability(seen.thresholds, categories, parts, region=rule.regions(field))
+    regions = rule.regions(field)
+    interpretability = PartInterpretability(seen.thresholds, categories, parts, region=regions)
+    fixed = FixedRegions(categories, parts, regions)
     generator = torch.Generator().manual_seed(seed)
     dissection = NetworkDissection(seen.thresholds, parts, field, generator=generator)
     peaks_on = PeakOnPart(categories, parts, field.cell_centres(), field.image_size)
@@ -194,6 +198,7 @@ def mask_pass(
         if batch.part_masks is None:
             raise ValueError("part_masks is None in the second pass; expected those of the first")
         interpretability.update(maps, batch.labels, batch.part_masks)
+        fixed.update(batch.labels, batch.part_masks)
         dissection.update(maps, batch.part_masks)
         cells, scores = cells_and_scores(maps, reader.readout)
         peaks_on.update(cells.cpu(), scores.cpu() > 0, batch.labels, batch.part_masks)
@@ -204,4 +209,4 @@ def mask_pass(
             f"the loader gave {interpretability.seen} images in the second pass, {len(seen.images.labels)} in the "
             "first; expected one that can be read twice, without shuffling"
         )
-    return MaskResult(interpretability, dissection, peaks_on, settings)
+    return MaskResult(interpretability, dissection, peaks_on, fixed, settings)

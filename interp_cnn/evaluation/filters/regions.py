@@ -75,10 +75,11 @@ class Regions(ABC):
     Attributes:
         piece_of: (H, W) the piece that each pixel lies in.
         sizes: (S,) pixels of each piece, float.
+        grid: (h, w) cells of a map.
     """
 
-    def __init__(self, piece_of: Tensor) -> None:
-        self.piece_of = piece_of
+    def __init__(self, piece_of: Tensor, grid: tuple[int, int]) -> None:
+        self.piece_of, self.grid = piece_of, grid
         self.sizes = piece_of.flatten().bincount().float()
 
     @abstractmethod
@@ -111,7 +112,7 @@ class Discs(Regions):
         columns = (torch.arange(width) - centres[:, 1:]).square()
         discs = (rows.unsqueeze(2) + columns.unsqueeze(1) <= radius**2).flatten(1)
         piece_of, self.members = _alike(discs)  # (H*W,), (h*w, S)
-        super().__init__(piece_of.reshape(height, width))
+        super().__init__(piece_of.reshape(height, width), field.grid)
 
     def pieces(self, valid: Tensor) -> Tensor:
         """See `Regions`."""
@@ -134,7 +135,7 @@ class Boxes(Regions):
     def __init__(self, field: ReceptiveField) -> None:
         row_of, self.rows = _alike(_membership(field, 0))  # (H,), (h, R)
         column_of, self.columns = _alike(_membership(field, 1))
-        super().__init__(row_of.unsqueeze(1) * self.columns.shape[1] + column_of)
+        super().__init__(row_of.unsqueeze(1) * self.columns.shape[1] + column_of, field.grid)
 
     def pieces(self, valid: Tensor) -> Tensor:
         """See `Regions`."""

@@ -292,13 +292,12 @@ def mask_figures(
     regions = resampling(len(overlaps.parts), resamples=resamples, seed=seed)
     ious, null_ious = overlaps.ious(regions.rows), shifted.ious(regions.rows)
     on_part, by_chance = (each.best(grouped)[0] for each in (result.peaks.result(), result.peaks.null()))
-    spots = result.peaks.best_spots()
+    spots, regions_of = result.peaks.best_spots(), result.fixed.best()
     figures = {
         "peak_on_part": FilterFigure.from_rows(on_part, grouped, result.peaks.seen),
         "peak_on_part_null": FilterFigure.from_rows(by_chance, grouped, result.peaks.seen),
-        "spot_on_part": FilterFigure(
-            spots, spots.new_zeros(0, len(spots)), spots.expand(2, -1), result.peaks.seen
-        ),
+        "spot_on_part": _without_interval(spots, result.peaks.seen),
+        "fixed_region": _without_interval(regions_of, result.peaks.seen),
         "part_interpretability": FilterFigure.from_rows(rows, grouped, interpretability.seen),
         "part_interpretability_null": FilterFigure.from_rows(
             null.best(grouped)[0], grouped, interpretability.seen
@@ -313,6 +312,10 @@ def mask_figures(
         ),
     }
     return figures, network
+
+
+def _without_interval(values: Tensor, n: int) -> FilterFigure:
+    return FilterFigure(values, values.new_zeros(0, len(values)), values.expand(2, -1), n)
 
 
 def _of_best_part(ious: Tensor) -> Tensor:

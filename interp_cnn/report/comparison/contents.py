@@ -138,6 +138,23 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class OnPart:
+    """A filter's region and its best part on N images.
+
+    Attributes:
+        part: its name.
+        regions: (N, H, W) bool, what the filter's valid cells stand for.
+        masks: (N, H, W) bool, the part's pixels.
+        hits: of each image, whether the region covers the part; None where the part is not shown.
+    """
+
+    part: str
+    regions: ArrayLike
+    masks: ArrayLike
+    hits: Sequence[bool | None]
+
+
+@dataclass(frozen=True)
 class FilterPair:
     """One filter of each of the first two networks on the same N images, for the first picture.
 
@@ -148,6 +165,7 @@ class FilterPair:
         maps: network -> (N, h, w), the filter's map as the next layer receives it.
         standings: network -> where its filter stands.
         ranking: the measure in whose middle the filters lie.
+        on_parts: network -> what of that measure can be seen, where parts have masks.
     """
 
     category: str
@@ -156,6 +174,7 @@ class FilterPair:
     maps: Mapping[str, ArrayLike]
     standings: Mapping[str, Standing]
     ranking: str
+    on_parts: Mapping[str, OnPart] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,23 +17,35 @@ import torch
 
 from interp_cnn import figures
 from interp_cnn.report.album import Album, Picture, within
-from interp_cnn.report.comparison.contents import FilterPair, Network, Standing
-from interp_cnn.report.comparison.filters import filter_measures
+from interp_cnn.report.comparison.contents import FilterPair, Network, OnPart, Standing
+from interp_cnn.report.comparison.filters import class_name, filter_measures
 from interp_cnn.report.comparison.first_screen import HEADLINE
 from interp_cnn.report.measures import measure, ranking_measures
 
 SIDE = 168  # pixels of one image
+VERDICTS = {True: "hit", False: "miss", None: "none"}
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """One network's filter: its place among the networks, its number, where it stands, and a picture for each image."""
+    """One network's filter: its place among the networks, its number, where it stands, and a picture for each image.
+
+    Attributes:
+        place, name: of the network.
+        filter: its number.
+        standing: its value and rank.
+        pictures: one for each image.
+        verdicts: of each image "hit", "miss", or "none" where it does not show the part; empty without masks of parts.
+        covers: the verdicts in words, "covers the top in 5 of 6".
+    """
 
     place: int
     name: str
     filter: int
     standing: str
     pictures: list[Picture]
+    verdicts: list[str]
+    covers: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +66,14 @@ class Middle(NamedTuple):
     ranking: str
 
 
-def middle_filters(networks: Sequence[Network]) -> Middle | None:
-    """The filters to show; None where no two networks have exemplars and a measure of their filters."""
+def middle_filters(networks: Sequence[Network], classes: Sequence[str] = ()) -> Middle | None:
+    """The filters to show; None where no two networks have exemplars and a measure of their filters.
+
+    Args:
+        networks: the first two are looked at.
+        classes: names; with them a filter whose strongest images show another class than the one on whose images it was
+            measured is left out.
+    """
     if len(networks) < 2 or any(network.exemplars is None for network in networks[:2]):
         return None
     tables = [filter_measures(network) for network in networks[:2]]
@@ -64,10 +82,10 @@ def middle_filters(networks: Sequence[Network]) -> Middle | None:
     if name is None:
         return None
     first, second = (
-        _Ranking(network, table[name].to_numpy(), measure(name).better)
+        _Ranking(network, table[name].to_numpy(), measure(name).better, classes)
         for network, table in zip(networks[:2], tables, strict=True)
     )
-    shared = sorted({first.classes[row] for row in first.rows} & {second.classes[row] for row in second.rows})
+    shared = sorted(first.shown & second.shown)
     if not shared:
         return None
     pairs = [(category, first.middling(category), second.middling(category)) for category in shared]
@@ -82,18 +100,31 @@ def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> Pa
         maps = np.asarray(pair.maps[network.name], dtype=np.float32)
         highest = float(maps.max())
         number = pair.filters[network.name]
-        pictures = [
-            album.picture(
-                f"pair/{place}-{index}",
-                figures.lit(within(figures.to_rgb(image), SIDE), values, highest=highest),
-                f"Image {index + 1} of class {pair.category}: where filter {number} of {network.name} fires",
-            )
-            for index, (image, values) in enumerate(zip(np.asarray(pair.images), maps, strict=True))
-        ]
+        look = pair.on_parts.get(network.name)
+        pictures = []
+        for index, (image, values) in enumerate(zip(np.asarray(pair.images), maps, strict=True)):
+            rgb = within(figures.to_rgb(image), SIDE)
+            words = f"where filter {number} of {network.name} fires"
+            if look is None:
+                drawn = figures.lit(rgb, values, highest=highest)
+            else:
+                region, mask = np.asarray(look.regions)[index], np.asarray(look.masks)[index]
+                drawn = figures.region_and_part(rgb, region, mask)
+                words += f", and the {look.part}"
+            alt = f"Image {index + 1} of class {pair.category}: {words}"
+            pictures.append(album.picture(f"pair/{place}-{index}", drawn, alt))
         standing = pair.standings[network.name]
         words = f"{measure(pair.ranking).write(standing.value)}, rank {standing.rank} of {standing.count}"
-        rows.append(PairRow(place, network.name, number, words, pictures))
+        verdicts = [VERDICTS[hit] for hit in look.hits] if look is not None else []
+        rows.append(PairRow(place, network.name, number, words, pictures, verdicts, _covers(look)))
     return PairView(rows, pair.category, measure(pair.ranking).title.lower())
+
+
+def _covers(look: OnPart | None) -> str:
+    if look is None:
+        return ""
+    shown = [hit for hit in look.hits if hit is not None]
+    return f"covers the {look.part} in {sum(shown)} of {len(shown)}"
 
 
 def _known(table: pd.DataFrame, name: str) -> bool:
@@ -105,21 +136,31 @@ class _Ranking:
 
     Attributes:
         rows: of the filters, in their order.
-        classes: row -> the class that most of the filter's strongest images show.
+        classes: row -> the class that most of the filter's strongest images show, of those that may be chosen.
     """
 
-    def __init__(self, network: Network, values: np.ndarray, better: str) -> None:
+    def __init__(self, network: Network, values: np.ndarray, better: str, classes: Sequence[str]) -> None:
         assert network.exemplars is not None
         silent = network.exemplars.silent
         known = [row for row in range(len(values)) if np.isfinite(values[row]) and not silent[row]]
         sign = 1 if better == "lower" else -1
         self.values = values
         self.rows = sorted(known, key=lambda row: (sign * values[row], row))
-        self.classes = _classes_shown(network)
+        shown = _classes_shown(network)
+        measured_on = list(network.filters["category"]) if classes and "category" in network.filters else None
+        self.classes = {
+            row: category
+            for row, category in shown.items()
+            if measured_on is None or class_name(measured_on[row], classes) == classes[category]
+        }
+
+    @property
+    def shown(self) -> set[int]:
+        return {self.classes[row] for row in self.rows if row in self.classes}
 
     def middling(self, category: int) -> int:
         """Of the rows that show a class, the one nearest to the middle; the better one of two as near."""
-        candidates = (row for row in self.rows if self.classes[row] == category)
+        candidates = (row for row in self.rows if self.classes.get(row) == category)
         return min(candidates, key=self.distance)
 
     def distance(self, row: int) -> float:
