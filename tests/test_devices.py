@@ -100,6 +100,16 @@ def test_a_training_leaves_the_processes_switches_as_they_were(tmp_path):
     assert (cudnn.benchmark, cudnn.deterministic) == before
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_bfloat16_is_left_out_on_a_processor_that_would_emulate_it(there, monkeypatch, caplog):
+    monkeypatch.setattr("interp_cnn.training.devices.processor_has_bfloat16", lambda: there)
+    asked = {**AUTO, "precision": "bf16-mixed"}
+    given = trainer_arguments({**asked, "accelerator": "cpu"}, CPU)
+    assert given["precision"] == ("bf16-mixed" if there else "32-true")
+    assert there == (not caplog.messages) and (there or "training in float32" in caplog.text)
+    assert trainer_arguments({**asked, "accelerator": "gpu"}, CPU)["precision"] == "bf16-mixed"
+
+
 def test_a_command_computes_in_the_precision_that_it_names():
     for name in ("float32", "tf32", "bfloat16"):
         with computing(OmegaConf.create({"device": "cpu", "precision": name})) as device:

@@ -4,11 +4,14 @@ GPU          one GPU, bfloat16 where it has it, the fastest kernels (a training 
 processor    float32, deterministic: same seed, same machine, same bits
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -18,7 +21,8 @@ def trainer_arguments(trainer: Mapping[str, Any], device: torch.device) -> dict[
 
     Args:
         trainer: arguments of Lightning's Trainer; `accelerator`, `devices`, `precision`, `deterministic` and
-            `benchmark` may be `auto`. Whatever is not `auto` stays as it is.
+            `benchmark` may be `auto`. Whatever is not `auto` stays as it is, but for bfloat16 on a processor that
+            would emulate it, 16 times as slow as float32: it becomes "32-true", with a warning.
         device: where to train if `accelerator` is `auto`.
 
     Returns:
@@ -43,7 +47,22 @@ def trainer_arguments(trainer: Mapping[str, Any], device: torch.device) -> dict[
     }.items():
         if arguments.get(name) == AUTO:
             arguments[name] = value
+    if not on_gpu and str(arguments.get("precision")).startswith("bf16") and not processor_has_bfloat16():
+        log.warning(
+            "trainer.precision=%s: this processor has no bfloat16 and would emulate it many times slower; training in "
+            "float32 (trainer.precision=32-true)",
+            arguments["precision"],
+        )
+        arguments["precision"] = "32-true"
     return arguments
+
+
+def processor_has_bfloat16() -> bool:
+    """Whether this processor's convolutions compute in bfloat16 without emulating each number."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except AttributeError:  # a build without oneDNN
+        return False
 
 
 def mixed_precision() -> str:
