@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interp_cnn.explanation.filters.exemplars import Exemplars, exemplars
 from interp_cnn.report import Contents, FilterPair, Network, SampleImage, Sights, write_report
-from interp_cnn.report.comparison.contents import Mistaken
+from interp_cnn.report.comparison.contents import Mistaken, OnPart
 from interp_cnn.report.comparison.pair import middle_filters
 from interp_cnn.report.maps.records import Answer, ClassScore, ImageRecord, MapRecord, map_key
 
@@ -221,7 +221,17 @@ def example_pair(networks: Sequence[Network]) -> FilterPair | None:
         maps={network.name: network.exemplars.maps[row][:6].numpy() for network, row in pairs},
         standings=dict(zip((network.name for network in networks), middle.standings, strict=False)),
         ranking=middle.ranking,
+        on_parts={network.name: example_look(place) for place, network in enumerate(networks)},
     )
+
+
+def example_look(place: int) -> OnPart:
+    """A square that wanders away from a part, which one image does not show."""
+    regions, masks = np.zeros((2, 6, 64, 64), dtype=bool)
+    masks[:5, 20:40, 20:40] = True
+    for number in range(6):
+        regions[number, 20:40, 20 + 5 * number + place : 40 + 5 * number + place] = True
+    return OnPart("head", regions, masks, [True, True, True, False, False, None][place:] + [None] * place)
 
 
 def example_mistakes(network: Network, images: Tensor) -> list[Mistaken]:

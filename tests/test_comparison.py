@@ -119,6 +119,11 @@ def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
     # T_f leaves 0.5 % of the cells: all dots of filter 0, and about 3 cells per image of filter 2's noise.
     assert table["part_interpretability"][0] == 1.0 and table["part_interpretability_null"][0] < 0.3
     assert table["part_interpretability"][1] < 0.4
+    by_category = table.dropna(subset="category").groupby("category")["fixed_region"]
+    assert (by_category.nunique() == 1).all(), "one region is best for a category, whichever filter asks"
+    floor = compare([measures]).baselines["best_constant"]["part_interpretability"]
+    assert floor.value == pytest.approx(by_category.first().mean())
+    assert 0 <= floor.low <= floor.value <= floor.high <= 1
     heads = sum(int(batch.part_masks[:, 0].sum()) for batch in batches)
     assert table["dissection_iou"][0] == pytest.approx(120 / heads), "one pixel of each square"
     assert summary["part_interpretability"].low <= summary["part_interpretability"].value

@@ -69,6 +69,14 @@ def test_the_bars_of_a_sheet_meet_end_to_end_and_end_at_the_logit(asked, image, 
     assert all(0 <= bar.left <= 100 and bar.left + bar.width <= 100.5 for bar in bars)
 
 
+def test_the_sentence_above_a_sheet_adds_up_to_the_logit(asked, image, tmp_path):
+    (view,) = decision_views([decide(asked, image, 2)], image, Album(tmp_path), base="decisions/0")
+    numbers = [float(it) for it in re.findall(r"[+-]\d+\.\d+", view.made_of.replace("\u2212", "-"))]
+    shown, score, *others = numbers
+    assert score == pytest.approx(view.decision.score, abs=0.006) and others
+    assert shown + sum(others) == pytest.approx(score, abs=0.005 * len(numbers) + 1e-6)
+
+
 def test_several_sheets_of_an_image_share_one_scale(asked, image, tmp_path):
     sheets = [decide(asked, image, target) for target in (2, 3)]
     views = decision_views(sheets, image, Album(tmp_path), base="decisions/0")

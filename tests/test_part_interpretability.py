@@ -53,6 +53,25 @@ def test_part_interpretability_equals_the_literal_loops(tail, radius):
     assert sum(expected[:3]) > 0
 
 
+def test_looked_at_one_by_one_the_images_are_covered_as_often_as_the_figure_says():
+    maps, labels, masks = random_maps()
+    categories = torch.tensor([0, 1, 2, -1])
+    measure = PartInterpretability(thresholds_of(maps, 0.1), categories, 3, region=Discs(FIELD, 3.0), iou=0.1)
+    measure.update(maps, labels, masks)
+    best, part = measure.result().best(resampling(24, resamples=1, seed=0))
+    regions = measure.regions()
+    assert torch.equal(regions.part, part)
+    for number in range(3):
+        own = labels == number
+        seen, hits = regions.look(maps[own, number], masks[own], number)
+        shown = [hit for hit in hits if hit is not None]
+        assert sum(shown) / len(shown) == pytest.approx(float(best[0, number]))
+        assert [hit is None for hit in hits] == [not mask.any() for mask in masks[own, part[number]]]
+        for map_, region in zip(maps[own, number], seen, strict=True):
+            bound = float(regions.thresholds[number])
+            assert reference.pixels_of(region) == reference.round_region(map_, bound, FIELD, 3.0)
+
+
 def test_the_best_fixed_region_equals_the_literal_loops():
     _, labels, masks = random_maps()
     categories = torch.tensor([0, 1, 2, -1, 7])

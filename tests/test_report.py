@@ -327,7 +327,7 @@ def test_images_that_a_network_gets_wrong_come_first_with_what_each_says(pages):
     assert links == ["images/0002/index.html", "images/0000/index.html", "images/0001/index.html"]
     assert "plain <script>alert(1)</script> (61" in page.text and len(page.all("span")) > 6
     overview = [it["href"] for it in pages["index.html"].all("a") if it["href"].startswith("images/00")]
-    assert overview.index("images/0000/index.html") < overview.index("images/0002/index.html")
+    assert overview.index("images/0002/index.html") < overview.index("images/0000/index.html")
 
 
 def test_a_map_that_the_common_scale_blanks_has_a_picture_on_its_own(folder, contents):
@@ -925,6 +925,35 @@ def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(con
     assert standing.value == shares[middle.rows[0]] and standing.count == (firing & ~np.isnan(shares)).sum()
     assert (shares[firing] > standing.value).sum() < standing.rank <= (shares[firing] >= standing.value).sum()
     assert middle_filters(contents.networks[:1]) is None
+
+
+def test_the_first_picture_says_for_each_image_whether_the_region_covers_the_part(pages, contents):
+    text = pages["index.html"].text
+    classes = [it.get("class") for it in pages["index.html"].all("figure")]
+    hits = [hit for look in contents.pair.on_parts.values() for hit in look.hits]
+    for word, value in (("hit", True), ("miss", False), ("none", None)):
+        assert classes.count(word) == hits.count(value) > 0
+    assert "covers the head in 3 of 5" in text and "covers the head in 2 of 4" in text
+    assert text.count("covers it") == 5 and text.count("misses it") == 4
+
+
+def test_with_the_names_of_classes_only_filters_are_shown_that_show_the_class_they_were_judged_on(contents):
+    middle = middle_filters(contents.networks, CLASSES)
+    for network, row in zip(contents.networks, middle.rows, strict=True):
+        assert network.filters.category[row] == CLASSES[middle.category]
+    elsewhere = [replace(it, filters=it.filters.assign(category="nowhere")) for it in contents.networks]
+    assert middle_filters(elsewhere, CLASSES) is None
+
+
+def test_a_region_and_a_part_are_outlined_and_what_lies_inside_keeps_its_colours():
+    image = np.random.default_rng(0).integers(0, 200, (40, 40, 3)).astype(np.uint8)
+    region, part = np.zeros((2, 40, 40), dtype=bool)
+    region[10:20, 10:20] = part[5:30, 25:35] = True
+    shown = figures.region_and_part(image, region, part)
+    assert (shown[12:18, 12:18] == image[12:18, 12:18]).all()
+    assert (shown[10, 10:20] == (255, 214, 10)).all() and (shown[5, 25:35] == (86, 180, 233)).all()
+    grey = shown[8:28, 28:32].astype(float)
+    assert (grey[..., 0] == grey[..., 1]).all()
 
 
 def test_the_filter_nearest_to_the_middle_of_those_that_can_be_compared_is_shown(contents):

@@ -35,7 +35,7 @@ DARK = Theme("#171c24", "#e8ecf1", "#9aa6b5", "#323b48", ("#58b3ec", "#f0933f", 
 
 _STOPS = {
     "heat": ["#120c2c", "#3c1361", "#7a2073", "#b93266", "#e8594a", "#f98f3c", "#fcc75d", "#fbf7c0"],
-    "green-red": ["#5c000f", "#8f1f22", "#a9544c", "#8e8e8e", "#82b579", "#74d266", "#7bfa6a"],
+    "green-red": ["#7a0014", "#b3202a", "#bb5f56", "#8e8e8e", "#82b579", "#74d266", "#7bfa6a"],
     "orange-blue": ["#04246b", "#224a97", "#5672a3", "#8e8e8e", "#c9a263", "#edb24a", "#ffd052"],
 }
 COLOUR_MAPS = tuple(_STOPS)

@@ -115,9 +115,10 @@ def curve_panels(
 
 
 def _logarithmic(axis: Axis, values: NDArray) -> None:
-    """A logarithmic axis with plain numbers where its values span less than two powers of ten."""
+    """A logarithmic axis with plain numbers where its values span less than three powers of ten."""
     axis.set_minor_formatter(NullFormatter())
     axis.set_tick_params(which="minor", length=0)
-    if len(values) and values.max() < 100 * values.min():
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    if len(values) and values.max() < 1000 * values.min():
+        near = values.max() < 100 * values.min()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if near else (1, 3)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")

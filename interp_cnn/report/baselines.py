@@ -24,7 +24,7 @@ MEANINGS = {
     "random_cell": "a filter that points at a random cell of the grid on every image",
     "centre": "a filter that always points at the middle of the image",
     "constant_centre": "a filter that always points at the middle of the image",
-    "best_constant": "the fixed cell that scores best on these very images",
+    "best_constant": "the fixed cell, or region, that scores best on these very images",
     "oracle": "a filter that always points at an annotated part itself",
     "oracle_other_part": "the same, judged by the other parts only",
     "oracle_jitter": "the same, off by 5 % of the image diagonal at random",

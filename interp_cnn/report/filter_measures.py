@@ -25,7 +25,7 @@ RECORDS = (
         unit="of the image diagonal",
         short="instability",
         shown=("front", "table", "terminal", "spread", "card", "board", "model card", "concept means"),
-        ranks=3,
+        ranks=4,
     ),
     Measure(
         "tracking_gain",
@@ -46,7 +46,7 @@ RECORDS = (
             "concept means",
             "concept cards",
         ),
-        ranks=1,
+        ranks=2,
     ),
     Measure(
         "offset_gain",
@@ -56,8 +56,8 @@ RECORDS = (
         "follows best: 0 for any fixed spot, 1 at a fixed offset",
         short="offset",
         signed=True,
-        shown=("front", "table", "spread", "card", "model card"),
-        ranks=2,
+        shown=("front", "table", "spread", "model card"),
+        ranks=3,
     ),
     Measure(
         "translation_gain",
@@ -73,10 +73,10 @@ RECORDS = (
         "Part interpretability",
         "higher",
         "images in which the filter's region covers one and the same part",
-        short="part",
+        short="on part",
         percent=True,
-        shown=("front", "table", "spread", "model card"),
-        ranks=4,
+        shown=("front", "table", "spread", "card", "model card"),
+        ranks=1,
     ),
     Measure(
         "fixed_region",

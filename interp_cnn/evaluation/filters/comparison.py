@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas
 import torch
+from scipy.stats import norm
 
 from interp_cnn.evaluation.filters.baselines import Row, baselines, judged_row, shuffled_images
 from interp_cnn.evaluation.filters.measure_network import NetworkMeasures, measure_network
@@ -166,11 +168,20 @@ FIXED = {"part_interpretability": "fixed_region", "peak_on_part": "spot_on_part"
 
 
 def _fixed_regions(measures: Sequence[NetworkMeasures]) -> Row:
-    """Means over the categories that any network has filters for; nothing where parts have no masks."""
+    """Means over the categories that any network has filters for; nothing where parts have no masks. Their intervals
+    are those of shares of independent images, with the region that was best on all of them.
+    """
     filters = pandas.concat([network.filters for network in measures])
     by_category = filters.dropna(subset="category").drop_duplicates("category")
-    known = {name: by_category[column].dropna() for name, column in FIXED.items() if column in by_category}
-    return {name: Estimate(float(it.mean()), n=len(it)) for name, it in known.items() if len(it)}
+    known = {name: by_category.dropna(subset=it) for name, it in FIXED.items() if it in by_category}
+    rows = {}
+    for name, table in known.items():
+        shares, images = table[FIXED[name]].to_numpy(), table["n"].clip(lower=1).to_numpy()
+        if len(shares):
+            value = float(shares.mean())
+            half = float(norm.ppf(0.975) * np.sqrt((shares * (1 - shares) / images).sum()) / len(shares))
+            rows[name] = Estimate(value, max(0.0, value - half), min(1.0, value + half), int(images.sum()))
+    return rows
 
 
 def _shuffled(network: NetworkMeasures, generator: torch.Generator) -> Row:

@@ -28,13 +28,23 @@ def patch_sheet(exemplars: Exemplars, number: int) -> Rgb:
 
 
 def lit_sheet(exemplars: Exemplars, number: int) -> Rgb:
-    """The same images whole, lit where the filter fires at half of its peak or more."""
+    """The surroundings of each peak, half as wide as the image, lit where the filter fires at half of its peak or
+    more.
+    """
     highest = float(exemplars.maps[number].max())
+    rows = (exemplars.image_numbers[number], exemplars.maps[number], exemplars.boxes[number])
     cells = []
-    for image_number, values in zip(exemplars.image_numbers[number], exemplars.maps[number], strict=True):
+    for image_number, values, box in zip(*rows, strict=True):
         if image_number >= 0:
-            image = within(figures.to_rgb(exemplars.images[int(image_number)]), CELL)
-            cells.append(figures.lit(image, values.numpy(), highest=highest))
+            image = figures.to_rgb(exemplars.images[int(image_number)])
+            large = within(image, 2 * CELL)
+            left, top, right, bottom = (box.double() * len(large) / len(image)).tolist()
+            column, row = (left + right) / 2, (top + bottom) / 2
+            around = [column - CELL / 2, row - CELL / 2, column + CELL / 2, row + CELL / 2]
+            piece, _ = figures.crop_around(
+                figures.lit(large, values.numpy(), highest=highest), around, context=1.0
+            )
+            cells.append(piece)
     return _sheet(cells, len(exemplars.maps[number]))
 
 

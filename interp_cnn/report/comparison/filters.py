@@ -13,24 +13,12 @@ from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.report.album import Album
 from interp_cnn.report.comparison.contents import Network
 from interp_cnn.report.comparison.filter_pictures import FilterPictures, filter_pictures
+from interp_cnn.report.comparison.measure_rows import Row, measure_rows
 from interp_cnn.report.measures import NULL, Measure, in_order, measure, ranking_measures, shown_in
 from interp_cnn.report.numbers import is_known, number
 from interp_cnn.report.words import class_words
 
 CHOSEN = 3
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure of one filter beside the others."""
-
-    title: str
-    meaning: str
-    way: str
-    value: str
-    interval: str
-    median: str
-    rank: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,26 @@ class FilterView:
         return f"{often} {label} ({count} of {len(self.strongest)})"
 
     @property
+    def label(self) -> str:
+        """The class that it is shown for, that of most of its strongest images, and its part where it has one there."""
+        if self.mostly is None or not self.contradicted:
+            name, part = self.category or (self.mostly or ("", 0))[0], self.part
+        else:
+            name, part = self.mostly[0], ""
+        words = class_words(name)
+        return f"{words}: {part}" if words and part else words
+
+    @property
+    def seen(self) -> str:
+        """How many of its strongest images show that class, and the class that it was measured on if it is another."""
+        if self.mostly is None:
+            return ""
+        count = self.mostly[1] if self.contradicted or not self.category else self.own
+        return f"{count} of {len(self.strongest)} " + (
+            f"\u00b7 judged on {class_words(self.category)}" if self.contradicted else "images"
+        )
+
+    @property
     def contradicted(self) -> bool:
         """Whether its strongest images show another class than the one that it is assigned to."""
         mostly = self.mostly
@@ -96,7 +104,8 @@ class FilterView:
     @property
     def short(self) -> list[tuple[str, str]]:
         """At most three numbers with their short names, for a card."""
-        names = [name for name in shown_in("card") if is_known(self.values.get(name))][:3]
+        known = [name for name in shown_in("card") if is_known(self.values.get(name))]
+        names = sorted(known, key=lambda name: measure(name).ranks or len(known) + 99)[:3]
         return [(measure(name).write(self.values[name]), measure(name).short) for name in names]
 
     @property
@@ -186,7 +195,7 @@ def network_view(
         images: name of an image -> its page, for those that have one.
     """
     table = filter_measures(network)
-    numbers = _measure_rows(table, network.filters)
+    numbers = measure_rows(table, network.filters)
     views = []
     for index, category in enumerate(_categories(network.filters, classes)):
         filter_number = int(network.filters["filter"].iloc[index])
@@ -291,37 +300,3 @@ def _categories(filters: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     if "category" not in filters.columns:
         return [""] * len(filters)
     return [class_name(category, classes) for category in filters["category"]]
-
-
-def _measure_rows(table: pd.DataFrame, ends: pd.DataFrame) -> list[list[Row]]:
-    """For each filter its measures, with the interval that `ends` may give, the median and its rank, 1 the best."""
-    columns = []
-    for name in table.columns:
-        how, values = measure(name), table[name]
-        median = how.write(values.median())
-        ranks, last = (values.rank(ascending=how.better == "lower", method=end) for end in ("min", "max"))
-        known = int(values.notna().sum())
-        nothing = [math.nan] * len(values)
-        lows, highs = (ends.get(f"{name}_{end}", nothing) for end in ("low", "high"))
-        columns.append(
-            [
-                Row(
-                    title=how.title,
-                    meaning=how.meaning,
-                    way=how.direction,
-                    value=how.write(value),
-                    interval=how.write_ends(low, high),
-                    median=median,
-                    rank=_rank(rank, worst, known) if how.better else "–",
-                )
-                for value, low, high, rank, worst in zip(values, lows, highs, ranks, last, strict=True)
-            ]
-        )
-    return [list(rows) for rows in zip(*columns, strict=True)] if columns else [[] for _ in table.index]
-
-
-def _rank(first: float, last: float, known: int) -> str:
-    """`3 of 128`, or `1 to 40 of 128` where equal values share these ranks."""
-    if not is_known(first):
-        return "–"
-    return f"{int(first)} of {known}" if first == last else f"{int(first)} to {int(last)} of {known}"

@@ -284,7 +284,7 @@ def _difference_cell(how: Measure, difference: Any) -> Cell:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return "training took" if name == "seconds" else str(name).replace("_", " ")
 
 
 def _text(value: Any, in_seconds: bool) -> str:

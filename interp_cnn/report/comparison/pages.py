@@ -120,7 +120,8 @@ def _write_overview(
     chosen = {network.slug: choices(network) for network in networks}
     ranked_by = next((name for name, groups in chosen.values() if groups), "")
     drawn = [sample for sample in samples if sample.image.methods]
-    shown = sorted(drawn, key=lambda sample: sample.contested)[:SAMPLES_ON_OVERVIEW]
+    contested = [sample for sample in drawn if sample.contested][: SAMPLES_ON_OVERVIEW // 2]
+    shown = [*contested, *(sample for sample in drawn if not sample.contested)][:SAMPLES_ON_OVERVIEW]
     pages.write(
         "index.html",
         "index",

@@ -14,7 +14,7 @@ from interp_cnn.report.decisions.contents import Decision, FilterShare
 from interp_cnn.report.decisions.sums import Bar, bar, bars, logits, place_on, reach
 from interp_cnn.report.words import class_words
 
-CELL = 76  # pixels of one small picture
+CELL = 92  # pixels of one small picture
 IMAGE = 264  # of the image with its discs
 DISC = 23
 
@@ -62,6 +62,7 @@ class DecisionView:
     curve: CurveView
     enough: str
     note: str
+    made_of: str
 
 
 def decision_views(
@@ -121,6 +122,7 @@ def _view(
         curve=_curve(decision),
         enough=enough(decision),
         note=how_shared(decision.method, linear=decision.linear),
+        made_of=made_of(decision),
     )
 
 
@@ -129,6 +131,17 @@ def other_lines(decision: Decision) -> list[tuple[str, str, float]]:
     lines = sums_of(decision.others, "other" if decision.shown else "filter")
     rest = "biases, and what reaches the logit round the layer" if decision.bypassed else "biases"
     return [*((name, "", share) for name, share in lines), ("rest", rest, decision.rest)]
+
+
+def made_of(decision: Decision) -> str:
+    """What the logit is the sum of: "The 7 strongest filters bring +2.59 of +6.44; 51 others for it +11.12, ..."."""
+    count, score = len(decision.shown), logits(decision.score)
+    lines = [f"{name} {logits(share)}" for name, _, share in other_lines(decision)]
+    if not count:
+        return f"The logit {score} is {', '.join(lines)}."
+    shown = logits(sum(share.share for share in decision.shown))
+    filters = f"{count} strongest filters bring" if count > 1 else "strongest filter brings"
+    return f"The {filters} {shown} of {score}; {', '.join(lines)}."
 
 
 def sums_of(others: tuple[NDArray, NDArray], called: str) -> list[tuple[str, float]]:
