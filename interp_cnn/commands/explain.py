@@ -5,6 +5,7 @@
     interp-cnn explain run=outputs/compare/... what=[decisions,classes]
     interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
     interp-cnn explain run=outputs/compare/... what=[naming]
+    interp-cnn explain run=outputs/compare/... what=[feature_visualisation]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
@@ -26,6 +27,11 @@ from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings, shar
 from interp_cnn.commands.explain_inputs import pictures_and_networks, size_of, weights_in_words
 from interp_cnn.data.image_files import skips
 from interp_cnn.decisions.recipe import DecisionRequest, explain_classes, explain_decisions
+from interp_cnn.discovery.feature_visualisation import (
+    Visualisation,
+    VisualisationRequest,
+    explain_visualisations,
+)
 from interp_cnn.discovery.naming import NamingRequest, explain_naming
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
@@ -41,13 +47,14 @@ from interp_cnn.runs.inputs import (
 )
 from interp_cnn.storage.spelling import nearest
 
-DECISIONS, CLASSES, CONCEPTS, NAMING = (
+DECISIONS, CLASSES, CONCEPTS, NAMING, PICTURES = (
     "Why: decisions filter by filter",
     "What classes are made of",
     "What layers stand for",
     "Which patch belongs?",
+    "Pictures of filters",
 )
-WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions", "naming")
+WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions", "naming", "feature_visualisation")
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Requests:
     classes: DecisionRequest | None
     concepts: ConceptRequest | None
     naming: NamingRequest | None
+    pictures: VisualisationRequest | None
     available: int
 
 
@@ -86,6 +94,9 @@ def explain(config: DictConfig, folder: Path) -> Path:
         if requests.naming is not None:
             page, sentences = explain_naming(requests.naming, folder)
             print("\n".join([*sentences, f"which patch belongs? {os.path.relpath(page)}"]))
+        if requests.pictures is not None:
+            page, sentences = explain_visualisations(requests.pictures, folder)
+            print("\n".join([*sentences, f"pictures of filters: {os.path.relpath(page)}"]))
         if requests.classes is not None:
             page, sentences = explain_classes(requests.classes, folder)
             print("\n".join([*sentences, f"what classes are made of: {os.path.relpath(page)}"]))
@@ -118,10 +129,13 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     discovery = _discovery(config, device) if what & {"patterns", "reconstructions"} else None
+    visualisation = (
+        Visualisation(**plain(config.feature_visualisation)) if "feature_visualisation" in what else None
+    )
     pictures, networks = pictures_and_networks(config)
     methods = methods_of(config.methods, [subject.network for subject in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
-    maps = decisions = classes = concepts = naming = None
+    maps = decisions = classes = concepts = naming = visualised = None
     pages = _pages_beside(what)
     source = "validation data" if config.images is None else str(config.images)
     if what & {"decisions", "classes"} and share is None:
@@ -140,6 +154,10 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
             classes = replace(why, first=pages.get(CLASSES, "index.html"), beside={})
     if "naming" in what and share is None:
         naming = _naming_request(config, networks, device, pages.get(NAMING, "index.html"))
+    if visualisation is not None and share is None:
+        _check_images(networks, "feature_visualisation", "to measure its filters on")
+        first = pages.get(PICTURES, "index.html")
+        visualised = VisualisationRequest(networks, device, config.layer, visualisation, config.seed, first)
     if discovery is not None and share is None:
         first = pages.get(CONCEPTS, "index.html")
         concepts = _concept_request(
@@ -169,7 +187,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
             configuration=plain(config),
             beside=pages,
         )
-    return Requests(maps, decisions, classes, concepts, naming, len(pictures))
+    return Requests(maps, decisions, classes, concepts, naming, visualised, len(pictures))
 
 
 def _pages_beside(what: set[str]) -> dict[str, str]:
@@ -183,6 +201,8 @@ def _pages_beside(what: set[str]) -> dict[str, str]:
         pages[CONCEPTS] = "patterns.html"
     if "naming" in what and len(what) > 1:
         pages[NAMING] = "naming.html"
+    if "feature_visualisation" in what and len(what) > 1:
+        pages[PICTURES] = "feature_visualisation.html"
     return pages
 
 
@@ -207,12 +227,17 @@ def _naming_request(
     count = config.questions
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"questions={count}: expected 1 or more about each network")
+    _check_images(networks, "naming", "to cut patches from")
+    return NamingRequest(networks, device, config.layer, count, config.seed, first)
+
+
+def _check_images(networks: Sequence[Subject], what: str, purpose: str) -> None:
+    """Refuse networks without images of their own."""
     for subject in networks:
         if subject.data is None:
             raise ValueError(
-                f"what=[naming]: {subject.name} has no images here to cut patches from; ask a run, or give data=..."
+                f"what=[{what}]: {subject.name} has no images here {purpose}; ask a run, or give data=..."
             )
-    return NamingRequest(networks, device, config.layer, count, config.seed, first)
 
 
 def _discovery(config: DictConfig, device: torch.device) -> tuple[Mining, Drawing]:

