@@ -61,7 +61,11 @@ def smooth_images(count=12, channels=3, size=(16, 12), seed=0):
 
 def network_of(channels=3, filters=4, mask=False, seed=0):
     torch.manual_seed(seed)
-    layers = [nn.Conv2d(channels, filters, 5), TemplateMask(filters) if mask else nn.ReLU()]
+    first = nn.Conv2d(channels, filters, 5)
+    with torch.no_grad():
+        first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
+        first.bias.fill_(0.05)
+    layers = [first, TemplateMask(filters) if mask else nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, 3))
 
 

@@ -105,17 +105,18 @@ def explain_visualisations(request: VisualisationRequest, folder: Path) -> tuple
         Refusal: no filter of any network fires on an image.
     """
     asked = [asked_of(subject, request.device, request.layer) for subject in request.networks]
-    judge = pretrained_features(request.device)
+    pretrained = pretrained_features(request.device)
+    judge = None if pretrained is None else _Judge(pretrained[1])
     readings = []
     pairs = list(zip(request.networks, asked, strict=True))
     for subject, one in stages(pairs, "pictures of filters", lambda it: it[0].name):
-        reading = _reading(subject, one, asked, request, None if judge is None else judge[1])
+        reading = _reading(subject, one, asked, request, judge)
         if reading is not None:
             readings.append(reading)
     if not readings:
         raise Refusal("what=[feature_visualisation]: no filter of these networks fires on an image")
     page = write_visualisations(
-        folder, readings, facts=_facts(request, judge and judge[0]), first=request.first
+        folder, readings, facts=_facts(request, pretrained and pretrained[0]), first=request.first
     )
     return page, [said_of_pictures(reading) for reading in readings]
 
@@ -125,7 +126,7 @@ def _reading(
     one: Asked,
     asked: Sequence[Asked],
     request: VisualisationRequest,
-    judge: Callable[[Tensor], Tensor] | None,
+    judge: _Judge | None,
 ) -> VisualisationReading | None:
     strongest, settings = one.strongest, request.settings
     assert strongest is not None and subject.data is not None  # networks without data are refused before
@@ -149,13 +150,12 @@ def _reading(
         seed=request.seed,
     )
     typical = typical_peaks(strongest)
-    features = judge or _own_features(one, strongest.layer)
-    spread = _in_pieces(features, (real * 255).round() / 255)
+    judge = judge or _Judge(_own_features(one, strongest.layer))
     categories = [str(one.classes[it]) for it in _usual_labels(strongest, channels)]
     columns, seen = [], []
     for pictures in (found.pictures, best):
         checks = check_pictures(one.network, pictures, channels, typical, layer=strongest.layer)
-        distance = distances_from_real(_in_pieces(features, pictures), spread)
+        distance = judge.distances(pictures, (real * 255).round() / 255)  # as the exemplars are kept
         answers = {other.name: _seen(other, pictures) for other in asked}
         columns.append(_columns(checks, distance))
         seen.append(answers)
@@ -252,8 +252,21 @@ def _own_features(asked: Asked, layer: str) -> Callable[[Tensor], Tensor]:
     return lambda images: feature_maps(asked.network, images.to(device), layer).mean((2, 3)).cpu()
 
 
-def _in_pieces(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([features(part) for part in images.split(BATCH)])
+class _Judge:
+    """Tells how far from real images pictures are; networks that are asked on the same images share their features."""
+
+    def __init__(self, features: Callable[[Tensor], Tensor]) -> None:
+        self.features = features
+        self.known: tuple[Tensor, Tensor] | None = None
+
+    def distances(self, pictures: Tensor, real: Tensor) -> Tensor:
+        """(N,) of `distances_from_real`."""
+        if self.known is None or not torch.equal(self.known[0], real):
+            self.known = real, self._in_pieces(real)
+        return distances_from_real(self._in_pieces(pictures), self.known[1])
+
+    def _in_pieces(self, images: Tensor) -> Tensor:
+        return torch.cat([self.features(part) for part in images.split(BATCH)])
 
 
 def _facts(request: VisualisationRequest, judge: str | None) -> dict[str, str]:

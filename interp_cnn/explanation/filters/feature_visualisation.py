@@ -112,6 +112,8 @@ def visualise_filters(
         )
     if starts is not None and len(starts) != len(channels):
         raise ValueError(f"starts holds {len(starts)} images; expected {len(channels)}, one per channel")
+    if not len(channels):
+        return FilterPictures(layer, channels, images[:0].cpu(), images[:0].cpu(), torch.zeros(0))
     make = PARAMETRISATIONS[parametrisation]
     noise = None if starts is not None else _fitting_noise(network, images, channels, layer, make, seed)
     pieces = []
@@ -130,9 +132,6 @@ def visualise_filters(
         last = _finished(parameters)
         pieces.append((last.cpu(), first.cpu(), ascent.peaks(last).cpu()))
         advance(len(places))
-    if not pieces:
-        blank = images.new_zeros((0, *images.shape[1:])).cpu()
-        pieces = [(blank, blank, torch.zeros(0))]
     pictures, begun, responses = (torch.cat(rows) for rows in zip(*pieces, strict=True))
     return FilterPictures(layer, channels, pictures, begun, responses)
 

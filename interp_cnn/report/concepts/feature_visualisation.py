@@ -141,7 +141,7 @@ def said_of_pictures(reading: VisualisationReading) -> str:
     control, usual = (f"{100 * it['control'].value:.1f} %" for it in (means, real))
     return (
         f"{reading.network}: {len(reading.pictures)} pictures, re-activation {peak}, as much by {control} of the other "
-        f"filters (on real images {usual}), class seen in {percent(means['own_class'].value)}, {away} times as far "
+        f"filters (on real images {usual}), class seen in {percent(means['own_class'])}, {away} times as far "
         f"from real images as these from each other"
     )
 
