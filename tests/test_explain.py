@@ -306,6 +306,19 @@ def test_maps_and_what_layers_stand_for_link_to_each_other(runs, place, capsys):
     assert "filters" in capsys.readouterr().out
 
 
+def test_atoms_of_dictionaries_have_galleries(runs, place, capsys):
+    words = ["patterns.images=60", "patterns.quota=1", "patterns.kinds=[nmf,topk]", "patterns.atoms=5"]
+    assert explain(f"run={runs / 'plain'}", "what=[patterns]", *words) == 0
+    out = place / "out"
+    units, summary = (pd.read_csv(out / "patterns" / f"{name}.csv") for name in ("units", "summary"))
+    assert set(units.kind) == {"nmf", "topk"} and {"left_over", "atoms"} <= set(summary.measure)
+    assert units.unit.str.match(r"atom \d+ \(\d+").all()
+    text = (out / "index.html").read_text("utf-8")
+    assert "NMF atoms of plain" in text and "TopK atoms of plain" in text
+    assert explain(f"run={runs / 'plain'}", "what=[patterns]", *words[:-1], "patterns.atoms=7") == 2
+    assert "patterns.atoms=7: expected at most 6 for nmf" in capsys.readouterr().err
+
+
 def test_without_drawing_there_are_numbers_and_raw_maps_only(place):
     assert explain(MINE, *PHOTOS, CHEAP, "draw=false") == 0
     assert len(records(place / "out")) == 3

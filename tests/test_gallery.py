@@ -13,13 +13,16 @@ import torch
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.digits import DigitsParts
 from interp_cnn.discovery import verification as verifying
-from interp_cnn.discovery.mining import spread_images
+from interp_cnn.discovery.finding import firing_replications
+from interp_cnn.discovery.images import spread_images
 from interp_cnn.discovery.pages import show, window_boxes
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.discovery.sources import sources_of
 from interp_cnn.discovery.stages import cached
 from interp_cnn.discovery.tables import summary_table, units_table
 from interp_cnn.discovery.verification import verify_concepts
+from interp_cnn.explanation.concepts.concepts import Concept, FiringRule
+from interp_cnn.explanation.network.feature_maps import feature_maps
 from interp_cnn.model.backbones import build_network
 from interp_cnn.model.upconvolution import Upconvolution
 from interp_cnn.report.concepts.cards import Unit, in_a_sentence, rows_of_pictures
@@ -67,6 +70,47 @@ def untrained(network, data, **options):
 @pytest.fixture(scope="module")
 def page(place, found, data):
     return show(place, found, data, MINING, command="interp-cnn explain", first="index.html")
+
+
+def test_atoms_of_dictionaries_are_units_like_others(place, subjects, data):
+    [source] = sources_of(subjects[1:], data)
+    mining = replace(MINING, kinds=("nmf", "topk"), atoms=6, active=2)
+    found = verify_concepts(place / "atoms", [source], data, mining, None)
+    assert [one.units.kind for one in found] == ["nmf", "topk"]
+    for one in found:
+        assert 1 < len(one.units.concepts) <= 6 and one.units.rule.dictionary.atoms.shape == (6, 8)
+        assert one.units.facts["atoms"] == 6 and 0 <= one.units.facts["left_over"] < 1
+        categories = [concept.category for concept in one.units.concepts]
+        assert len(categories) == len(set(categories))  # quota 1
+        assert all(0 <= row["replication"] <= 1 for row in one.units.rows)
+        assert np.isfinite(one.effects.numpy()).any() and one.measures.coverage.max() > 0
+    with pytest.raises(ValueError, match=r"patterns\.atoms=9: expected at most 8 for nmf"):
+        verify_concepts(place / "atoms", [source], data, replace(mining, atoms=9), None)
+
+
+def test_a_unit_that_the_other_half_finds_too_replicates_fully(subjects, data):
+    [source] = sources_of(subjects[1:], data)
+    images = spread_images(data, 30)
+    rule, places = FiringRule(torch.ones(8)), torch.zeros(0, 3, dtype=torch.int64)
+
+    def concept(channel, category):
+        return Concept(str(channel), (channel,), ((0, 0),), category, places, 0.1)
+
+    units, others = (
+        [concept(0, 1), concept(1, 1), concept(2, 3)],
+        [concept(0, 1), concept(2, 2), concept(4, 3)],
+    )
+    maps = feature_maps(
+        source.network, torch.stack([images[number].image for number in range(30)]), source.layer
+    )
+
+    def overlap(one, other):
+        first, second = maps[:, one] >= 0.1, maps[:, other] >= 0.1
+        return float((first & second).sum() / (first | second).sum().clamp(min=1))
+
+    expected = [1.0 if (maps[:, 0] >= 0.1).any() else 0.0, overlap(1, 0), overlap(2, 4)]
+    assert firing_replications(source, images, (rule, units), (rule, others)) == pytest.approx(expected)
+    assert firing_replications(source, images, (rule, units), (rule, [])) == [0.0, 0.0, 0.0]
 
 
 def test_a_masked_network_is_asked_with_and_without_its_mask(subjects, data):
@@ -232,6 +276,8 @@ def test_window_boxes_hold_the_cells_around_and_end_at_the_border(subjects, data
         ({"kinds": ["pattern"]}, {}, "no kind 'pattern'"),
         ({"kinds": []}, {}, "mines nothing"),
         ({"quota": 0}, {}, "patterns.quota=0"),
+        ({"atoms": 0}, {}, "patterns.atoms=0: expected 1 or more"),
+        ({"active": 0}, {}, "patterns.active=0: expected 1 or more"),
         ({}, {"modes": ["windows"]}, "no mode 'windows'"),
     ],
 )

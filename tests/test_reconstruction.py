@@ -145,7 +145,8 @@ def test_refinement_brings_back_what_a_poor_decoder_left_out(images, concepts, m
 def test_what_a_mode_keeps_is_what_its_name_says():
     one = Concept("1 & 3", (1, 3), ((0, 0), (0, 0)), 0, torch.zeros(0, 3))
     maps, cells = torch.zeros(1, 5, 4, 6), torch.tensor([[0, 2]])
-    kept = {mode: kept_parts(maps, [one], cells, mode=mode)[0].bool() for mode in MODES}
+    shares = FiringRule(torch.ones(5)).shares(maps, [one])
+    kept = {mode: kept_parts(shares, cells, mode=mode)[0].bool() for mode in MODES}
     window = torch.zeros(4, 6, dtype=torch.bool)
     window[0:2, 1:4] = True
     for channel in range(5):
@@ -156,7 +157,7 @@ def test_what_a_mode_keeps_is_what_its_name_says():
         assert torch.equal(kept["ablate"][channel], ~(window & torch.tensor(mine)))
     assert kept["full"].all()
     with pytest.raises(ValueError, match="mode is 'all'; expected one of window"):
-        kept_parts(maps, [one], cells, mode="all")
+        kept_parts(shares, cells, mode="all")
 
 
 def test_a_concept_fires_exactly_where_the_miner_counted_it():
@@ -208,7 +209,7 @@ def test_a_concepts_units_matter_more_than_others_of_the_same_energy(images, con
         lambda number: images[0][number],
         chosen,
         layer="maps",
-        scale=torch.ones(COLOURS),
+        rule=FiringRule(torch.ones(COLOURS)),
         generator=torch.Generator().manual_seed(0),
         reach=0,
     )
@@ -235,7 +236,7 @@ def test_random_units_carry_exactly_the_energy_of_the_concepts():
         lambda number: image,
         [one],
         layer="maps",
-        scale=torch.ones(6),
+        rule=FiringRule(torch.ones(6)),
         generator=torch.Generator().manual_seed(0),
     )
     torch.testing.assert_close(effect, other, atol=1e-5, rtol=0)

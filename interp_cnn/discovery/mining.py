@@ -1,45 +1,33 @@
-"""What is mined from a source: patterns, as many filters beside them, nodes of a graph, with what they look at.
+"""What is mined from a source: patterns, as many filters beside them, nodes of a graph, atoms, with what they look at.
 
 Patterns are what `mine_patterns` finds. A filter is taken for the class that most of its exemplars on the proposing
-half show, and fires where it reaches half of their mean peak; a node is a filter near one place (`graph_concepts`).
-Quota and judging half are the same for all, so that sets of channels can be compared with single ones. Kept of each
-are its figures, whether it comes out again when the halves change places, and the cells where it is strongest: one per
-image of its category, of the judging half.
+half show, and fires where it reaches half of their mean peak; so is an atom of a dictionary (`dictionaries`), with its
+codes for a map; a node is a filter near one place (`graph_concepts`). Quota and judging half are the same for all, so
+that sets and sums of channels can be compared with single ones. Kept of each are its figures, whether it comes out
+again when the halves change places, and the cells where it is strongest: one per image of its category, of the judging
+half.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from itertools import groupby, islice
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
-from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.data.parts import PartSample, collate
-from interp_cnn.discovery.settings import Mining
+from interp_cnn.discovery.finding import find_atoms, find_filters, find_nodes, find_patterns
+from interp_cnn.discovery.images import loader_of
+from interp_cnn.discovery.settings import DICTIONARIES, Mining
 from interp_cnn.discovery.sources import Source
 from interp_cnn.discovery.stages import Arrays
-from interp_cnn.explanation.concepts.concepts import (
-    Concept,
-    FiringRule,
-    concept_maps,
-    filter_concepts,
-    pattern_concepts,
-)
-from interp_cnn.explanation.concepts.graph_concepts import node_concepts, node_replications
-from interp_cnn.explanation.concepts.patterns import mine_patterns, split_in_halves
-from interp_cnn.explanation.concepts.replication import replications
-from interp_cnn.explanation.concepts.transactions import Transactions, position_transactions
-from interp_cnn.explanation.filters.exemplars import exemplars
-from interp_cnn.explanation.network.feature_maps import feature_maps, peaks
-
-BATCH = 64
+from interp_cnn.explanation.concepts.concepts import Concept, FiringRule, concept_maps
+from interp_cnn.explanation.concepts.dictionaries import Dictionary
+from interp_cnn.explanation.concepts.patterns import split_in_halves
+from interp_cnn.explanation.concepts.transactions import position_transactions
+from interp_cnn.explanation.network.feature_maps import peaks
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +51,6 @@ class Units:
     facts: dict
 
 
-def spread_images(data: PartDataModule, most: int) -> Subset[PartSample]:
-    """At most so many validation images, evenly chosen."""
-    images = data.val_set
-    if images is None:
-        raise ValueError("data has no validation images; expected a data module after setup()")
-    count = min(most, len(images))
-    return Subset(images, torch.linspace(0, len(images) - 1, count).round().long().tolist())
-
-
-def pixels_of(images: Subset[PartSample]) -> Callable[[int], Tensor]:
-    """Image number -> (C, H, W); the last few hundred are remembered."""
-    return lru_cache(maxsize=256)(lambda number: images[number].image)
-
-
-def loader_of(images: Subset, chosen: Tensor | None = None) -> DataLoader:
-    """Batches of the images in their order, or of some of them."""
-    part = images if chosen is None else Subset(images, chosen.tolist())
-    return DataLoader(part, batch_size=BATCH, collate_fn=collate)
-
-
 def mine_concepts(source: Source, images: Subset, mining: Mining, *, background: int | None) -> Arrays:
     """Everything that is mined from a source, as arrays and text to keep; `units_in` reads it.
 
@@ -96,15 +64,22 @@ def mine_concepts(source: Source, images: Subset, mining: Mining, *, background:
         top=mining.top,
         neighbours=mining.neighbours,
     )
-    rule = FiringRule(transactions.scale, mining.top, mining.neighbours)
+    plain_rule = FiringRule(transactions.scale, mining.top, mining.neighbours)
     arrays: Arrays = {"scale": transactions.scale.numpy()}
     halves = split_in_halves(transactions.labels, generator=torch.Generator().manual_seed(mining.seed))
     arrays["judging"] = halves.nonzero().flatten().numpy()
     for kind in mining.kinds:
+        rule = plain_rule
         if kind == "patterns":
-            concepts, rows, facts = _patterns(transactions, halves, mining, background)
+            concepts, rows, facts = find_patterns(transactions, halves, mining, background)
+        elif kind in DICTIONARIES:
+            dictionary, (concepts, rows, facts) = find_atoms(
+                source, images, rule, halves, mining, kind=kind, background=background
+            )
+            rule = replace(rule, dictionary=dictionary)
+            arrays |= {f"{kind}.{name}": values for name, values in dictionary.arrays().items()}
         else:
-            find = _filters if kind == "filters" else _nodes
+            find = find_filters if kind == "filters" else find_nodes
             concepts, rows, facts = find(source, images, rule, halves, mining, background)
         shown = _strongest(source, images, concepts, rule, halves, mining.shown)
         units = [
@@ -127,95 +102,14 @@ def units_in(arrays: Arrays, kind: str, mining: Mining) -> Units:
             torch.tensor(unit["occurrences"], dtype=torch.int64).reshape(-1, 3),
             unit["floor"],
             None if unit["place"] is None else tuple(unit["place"]),
+            unit["atom"],
         )
         for unit in json.loads(str(arrays[f"{kind}.units"]))
     ]
-    rule = FiringRule(torch.from_numpy(arrays["scale"]), mining.top, mining.neighbours)
+    dictionary = Dictionary.of_arrays(arrays, f"{kind}.") if kind in DICTIONARIES else None
+    rule = FiringRule(torch.from_numpy(arrays["scale"]), mining.top, mining.neighbours, dictionary)
     rows, facts = (json.loads(str(arrays[f"{kind}.{name}"])) for name in ("rows", "facts"))
     return Units(kind, concepts, rows, rule, torch.from_numpy(arrays["judging"]), facts)
-
-
-Found = tuple[list[Concept], list[dict], dict]  # concepts, a row for each, facts about all
-
-
-def _patterns(transactions: Transactions, judging: Tensor, mining: Mining, background: int | None) -> Found:
-    """Mined with one half proposing; and with the other, to see what comes out again."""
-    options = {
-        "min_support": mining.min_support,
-        "lengths": mining.lengths,
-        "quota": mining.quota,
-        "most_overlap": mining.most_overlap,
-        "false_discovery_rate": mining.false_discovery_rate,
-        "background": background,
-        "generator": torch.Generator().manual_seed(mining.seed),
-    }
-    mined = mine_patterns(transactions, judging=judging, null_draws=mining.null_draws, **options)
-    again = mine_patterns(transactions, judging=~judging, **options)
-    replicated = replications(transactions, mined.patterns, again.patterns)
-    rows = [
-        {"q_value": pattern.q_value, "replication": value}
-        for pattern, value in zip(mined.patterns, replicated, strict=True)
-    ]
-    facts: dict[str, float] = {"proposed": mined.proposed, "frequent": sum(mined.frequent.values())}
-    facts["expected"] = sum(mined.expected.values())
-    return pattern_concepts(mined.patterns), rows, facts
-
-
-def _filters(
-    source: Source, images: Subset, rule: FiringRule, judging: Tensor, mining: Mining, background: int | None
-) -> Found:
-    """Of every class the filters whose proposing exemplars are most often of it; of equals the strongest."""
-    halves = [
-        exemplars(
-            source.network,
-            loader_of(images, half.nonzero().flatten()),
-            layer=source.layer,
-            count=mining.shown,
-        )
-        for half in (~judging, judging)
-    ]
-    proposed, again = (filter_concepts(half, rule.scale) for half in halves)
-    classes = {concept.name: concept.category for concept in again}
-    counts = {
-        concept.name: int((halves[0].labels[concept.channels[0]] == concept.category).sum())
-        for concept in proposed
-    }
-    order = sorted(
-        proposed, key=lambda concept: (concept.category, -counts[concept.name], -(concept.floor or 0.0))
-    )
-    chosen = [
-        concept
-        for _, group in groupby(order, key=lambda concept: concept.category)
-        for concept in islice(group, mining.quota)
-        if concept.category != background
-    ]
-    rows = [{"replication": float(classes.get(concept.name) == concept.category)} for concept in chosen]
-    return chosen, rows, {"proposed": len(proposed)}
-
-
-def _nodes(
-    source: Source, images: Subset, rule: FiringRule, judging: Tensor, mining: Mining, background: int | None
-) -> Found:
-    """Of every class the strongest nodes of the explanatory graph of the proposing half."""
-    halves = []
-    for half in (~judging, judging):
-        generator = torch.Generator().manual_seed(mining.seed)
-        maps: dict[int, list[Tensor]] = {}
-        for batch in loader_of(images, half.nonzero().flatten()):
-            batch_maps = feature_maps(source.network, batch.images, source.layer)
-            for category in batch.labels.unique().tolist():
-                maps.setdefault(category, []).append(batch_maps[batch.labels == category])
-        halves.append(
-            [
-                node
-                for category in sorted(maps.keys() - {background})
-                for node in node_concepts(
-                    torch.cat(maps[category]), category, rule=rule, count=mining.quota, generator=generator
-                )
-            ]
-        )
-    rows = [{"replication": value} for value in node_replications(*halves)]
-    return halves[0], rows, {"proposed": len(halves[0])}
 
 
 def _strongest(

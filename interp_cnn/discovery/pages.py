@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interp_cnn.data.datamodule import PartDataModule
-from interp_cnn.discovery.mining import spread_images
+from interp_cnn.discovery.images import spread_images
 from interp_cnn.discovery.settings import Mining
 from interp_cnn.discovery.tables import summary_table, units_table
 from interp_cnn.discovery.verification import REACH, VerifiedConcepts

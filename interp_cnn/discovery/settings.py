@@ -9,7 +9,8 @@ from typing import Any
 from interp_cnn.explanation.concepts.reconstruction import MODES
 from interp_cnn.runs.decoders import DecoderSettings
 
-KINDS = ("patterns", "filters", "graph")
+KINDS = ("patterns", "filters", "graph", "nmf", "topk")
+DICTIONARIES = KINDS[3:]
 OF_SOURCES = ("layer", "unmasked")  # settings that say which layers are asked, see `sources_of`
 
 
@@ -20,6 +21,8 @@ class Mining:
     Attributes:
         kinds: what is mined, of `KINDS`.
         shown: occurrences that are kept of each, at most.
+        atoms: of a dictionary of nmf or topk; None: quota times classes, at most as many as channels.
+        active: atoms of a cell, of topk.
     """
 
     kinds: tuple[str, ...] = KINDS[:2]
@@ -34,6 +37,8 @@ class Mining:
     null_draws: int = 3
     shown: int = 9
     seed: int = 0
+    atoms: int | None = None
+    active: int = 4
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -41,9 +46,10 @@ class Mining:
                 raise ValueError(f"patterns.kinds: no kind {kind!r}; expected some of {', '.join(KINDS)}")
         if not self.kinds:
             raise ValueError(f"patterns.kinds=[] mines nothing; expected some of {', '.join(KINDS)}")
-        for name in ("images", "shown", "quota"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"patterns.{name}={getattr(self, name)}: expected 1 or more")
+        for name in ("images", "shown", "quota", "atoms", "active"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"patterns.{name}={value}: expected 1 or more")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from torch.utils.data import Subset
 
 from interp_cnn.data.datamodule import PartDataModule
 from interp_cnn.data.identity import identity_of
-from interp_cnn.discovery.mining import Units, loader_of, mine_concepts, pixels_of, spread_images, units_in
+from interp_cnn.discovery.images import loader_of, pixels_of, spread_images
+from interp_cnn.discovery.mining import Units, mine_concepts, units_in
 from interp_cnn.discovery.settings import Drawing, Mining
 from interp_cnn.discovery.sources import Source
 from interp_cnn.discovery.stages import Arrays, cached
@@ -200,7 +201,7 @@ def _concept_measures(source: Source, units: Units, images: Subset, data: PartDa
         pixels_of(images),
         few,
         layer=source.layer,
-        scale=units.rule.scale,
+        rule=units.rule,
         generator=torch.Generator().manual_seed(0),
         reach=REACH,
     )

@@ -8,6 +8,8 @@ A decoder draws a picture from feature maps of which only a part is kept:
     ablate     everything but the concept's channels in the window
     refine     the concept's channels in the window alone, then gradient steps on the picture towards these values
 
+Of an atom not its channels are kept or taken out but the share of them that it brings (`FiringRule.shares`).
+
 The picture goes back through the network. Re-activation: the concept fires within a cell of where it was. Control: the
 share of unrelated concepts (other channels, another category) that fire there. Rank: how many of all concepts are, in
 units of what is typical of each on real images, stronger anywhere in the picture. A picture whose re-activation does
@@ -114,7 +116,7 @@ class Reconstructor(Brief):
             mode: one of `MODES`.
         """
         maps = feature_maps(self.network, images, self.layer)
-        kept = kept_parts(maps, concepts, cells, mode=mode, reach=self.reach)
+        kept = kept_parts(self.rule.shares(maps, concepts), cells, mode=mode, reach=self.reach)
         with evaluation_mode(self.decoder), torch.no_grad():
             drawn = self.decoder(maps * kept)
         return self._refined(drawn, maps, kept) if mode == "refine" else drawn
@@ -219,10 +221,11 @@ class Reconstructor(Brief):
         pixels = pictures.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([pixels], lr=REFINING_RATE)
         scale = self.rule.scale.to(maps)[:, None, None]
-        count = kept.sum(dim=(1, 2, 3)).clamp(min=1)
+        there = (kept > 0).to(maps)
+        count = there.sum(dim=(1, 2, 3)).clamp(min=1)
         for _ in range(REFINING_STEPS):
             seen, _ = differentiable_maps_and_logits(self.network, pixels, self.layer)
-            error = ((seen - maps) / scale * kept).square().sum(dim=(1, 2, 3)) / count
+            error = ((seen - maps * kept) / scale * there).square().sum(dim=(1, 2, 3)) / count
             (pixels.grad,) = torch.autograd.grad(error.sum(), [pixels])
             optimizer.step()
             with torch.no_grad():
@@ -230,14 +233,11 @@ class Reconstructor(Brief):
         return pixels.detach()
 
 
-def kept_parts(
-    maps: Tensor, concepts: Sequence[Concept], cells: Tensor, *, mode: str, reach: int = 1
-) -> Tensor:
-    """What a mode keeps of feature maps (B, D, h, w): ones and zeros of the same shape.
+def kept_parts(shares: Tensor, cells: Tensor, *, mode: str, reach: int = 1) -> Tensor:
+    """The share of every activation that a mode keeps, (B, D, h, w).
 
     Args:
-        maps: for shape and device.
-        concepts: B.
+        shares: (B, D, h, w), which belongs to the concept (`FiringRule.shares`).
         cells: (B, 2).
         mode: one of `MODES`.
         reach: cells around an occurrence that belong to its window.
@@ -245,15 +245,15 @@ def kept_parts(
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
     if mode == "full":
-        return torch.ones_like(maps)
-    height, width = maps.shape[2:]
-    kept = torch.zeros_like(maps, dtype=torch.bool)
-    for place, (concept, (row, column)) in enumerate(zip(concepts, cells.tolist(), strict=True)):
+        return torch.ones_like(shares)
+    if mode == "channels":
+        return shares
+    height, width = shares.shape[2:]
+    inside = torch.zeros_like(shares[:, :1])
+    for place, (row, column) in enumerate(cells.tolist()):
         rows = slice(max(0, row - reach), min(height, row + reach + 1))
         columns = slice(max(0, column - reach), min(width, column + reach + 1))
-        channels = slice(None) if mode == "window" else list(concept.channels)
-        if mode == "channels":
-            kept[place, channels] = True
-        else:
-            kept[place, channels, rows, columns] = True
-    return (~kept if mode == "ablate" else kept).to(maps)
+        inside[place, :, rows, columns] = 1.0
+    if mode == "window":
+        return inside.expand_as(shares)
+    return 1 - shares * inside if mode == "ablate" else shares * inside

@@ -9,7 +9,11 @@ from interp_cnn.report.measures import MEASURES, Measure
 
 CONCEPT_MEASURES = (
     Measure("kept", "Kept", "", "patterns that hold on the judging half", digits=0),
-    Measure("proposed", "Proposed", "", "by the other half; filters: that ever fire", digits=0),
+    Measure("proposed", "Proposed", "", "by the other half; filters and atoms: that ever fire", digits=0),
+    Measure("left_over", "Left over", "", "share of the maps' energy that the dictionary does not explain"),
+    Measure(
+        "silent_atoms", "Silent atoms", "lower", "of the dictionary, that no proposing image uses", digits=0
+    ),
     Measure("frequent", "Frequent sets", "", "on the proposing half", digits=0),
     Measure("expected", "By chance", "", "frequent sets with swapped channels", digits=0),
     Measure(

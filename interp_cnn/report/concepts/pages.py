@@ -27,6 +27,7 @@ from interp_cnn.storage.files import write_text
 
 MOST_OPENINGS = 12  # classes whose best pattern opens the first page
 ON_A_SHEET = 4  # best cards, and as many worst ones, on a contact sheet
+KIND_WORDS = {"nmf": "NMF atoms", "topk": "TopK atoms"}
 TABLES = ("patterns/summary.csv", "patterns/units.csv")
 
 
@@ -46,7 +47,7 @@ class Gallery:
 
     @property
     def title(self) -> str:
-        return f"{self.kind.capitalize()} of {self.source}"
+        return f"{KIND_WORDS.get(self.kind, self.kind.capitalize())} of {self.source}"
 
 
 @dataclass(frozen=True)
