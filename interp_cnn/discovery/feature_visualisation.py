@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp_cnn.decisions.recipe import asked_of
 from interp_cnn.decisions.sheet import Asked
-from interp_cnn.discovery.mining import spread_images
+from interp_cnn.discovery.images import spread_images
 from interp_cnn.discovery.naming import pretrained_features
 from interp_cnn.evaluation.statistics import Estimate, Sampled, resampling, share_of_hits, weighted_mean
 from interp_cnn.explanation.filters.exemplars import Exemplars
