@@ -90,11 +90,18 @@ def _task(
     return NamingTask(number, tuple(shown), tuple(candidates[it] for it in places), places.index(0))
 
 
-def peak_patch(strongest: Exemplars, number: int, rank: int) -> Tensor:
-    """A square of an exemplar around the filter's peak, moved inward at the border: (C, side, side) uint8."""
+def peak_patch(strongest: Exemplars, number: int, rank: int, *, side: int | None = None) -> Tensor:
+    """A square of an exemplar around the filter's peak, moved inward at the border: (C, side, side) uint8.
+
+    Args:
+        strongest: whose exemplar it is.
+        number: of the filter.
+        rank: of the exemplar.
+        side: of the square, in pixels, at most the image's; None: `PATCH` of the image's shorter side.
+    """
     image = strongest.images[int(strongest.image_numbers[number, rank])]
     height, width = image.shape[1:]
-    side = max(1, round(PATCH * min(height, width)))
+    side = max(1, round(PATCH * min(height, width))) if side is None else side
     row, column = strongest.field.centres(strongest.positions[number, rank]).tolist()
     top = min(max(round(row + 0.5 - side / 2), 0), height - side)
     left = min(max(round(column + 0.5 - side / 2), 0), width - side)

@@ -44,6 +44,36 @@ class FilterScores(nn.Module):
 
 
 @torch.no_grad()
+def filter_drops(
+    network: nn.Module,
+    images: Tensor,
+    layer: str,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    fill: Fill,
+) -> OcclusionJob:
+    """How far every filter's peak falls on some images when a window is hidden.
+
+    Args:
+        network: any classifier.
+        images: (B, C, H, W), where its parameters lie.
+        layer: dotted module name.
+        window: rows and columns of the occluder, pixels.
+        stride: its step, likewise.
+        fill: what hides.
+
+    Returns:
+        The job, done: `drops` (B, D, rows, columns) of the windows in its `grid`.
+    """
+    scores = FilterScores(network, layer)
+    job = OcclusionJob(scores, images, window=window, stride=stride, fill=fill, overhang="end")
+    for _ in job.run():
+        pass
+    return job
+
+
+@torch.no_grad()
 def filter_occlusion(
     network: nn.Module,
     exemplars: Exemplars,
@@ -71,14 +101,13 @@ def filter_occlusion(
     shrink = min(1.0, CELLS / max(size))
     shrunk = round(size[0] * shrink), round(size[1] * shrink)
     maps = torch.full((len(exemplars), *shrunk), torch.nan)
-    scores = FilterScores(network, exemplars.layer)
     for numbers in strongest[strongest >= 0].unique().split(IMAGES):
         images = torch.stack([exemplars.images[number].float() / 255 for number in numbers.tolist()]).to(
             device
         )
-        job = OcclusionJob(scores, images, window=window, stride=stride, fill=fill(images), overhang="end")
-        for _ in job.run():
-            pass
+        job = filter_drops(
+            network, images, exemplars.layer, window=window, stride=stride, fill=fill(images)
+        )
         for place, number in enumerate(numbers.tolist()):
             filters = (strongest == number).nonzero().flatten()
             drops = map_of_drops(job.grid, job.drops[place, filters])  # (n, H, W)

@@ -1,0 +1,314 @@
+"""The smallest edit that silences a filter: the fewest cells of an image to paint over until its peak has fallen.
+
+A filter's peak on an image is the maximum of its whole map, so it may not fire elsewhere instead. It is silenced where
+
+    peak(edited image)  <  share * peak(image)
+
+The image is divided into square cells, and an edit paints over a set of them, inside the set only. The search grows the
+set in the order of the filter's occlusion map until the filter is silent, then gives cells back, those first without
+which it stays quietest, until no single one can be given back: a local minimum, as the deletion game of Fong and Vedaldi,
+"Interpretable Explanations of Black Boxes by Meaningful Perturbation" (ICCV 2017), asks for, without its mask of
+shades. What was found is computed again on the edited image, from scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from interp_cnn.explanation.filters.occlusion import filter_drops
+from interp_cnn.explanation.network.feature_maps import feature_maps, feature_maps_and_logits
+from interp_cnn.explanation.network.placement import beside
+from interp_cnn.explanation.occlusion.fills import Fill
+from interp_cnn.explanation.occlusion.windows import map_of_drops
+
+STEP = 1.3  # between the sizes that are tried
+WINDOW, STRIDE = 3, 2  # of the occlusion that says where to begin, in cells
+SLACK = 1e-5  # of the threshold: what one batch size may compute otherwise than another
+MOST_OVERLAP = 0.5  # of a control's cells with the edit's, where it can be
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """Square cells of `side` pixels over images of `size` (H, W); those at the right and below may be cut."""
+
+    size: tuple[int, int]
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return -(-self.size[0] // self.side), -(-self.size[1] // self.side)
+
+    def pixels(self, cells: Tensor) -> Tensor:
+        """Sets of cells (..., rows, columns) as pixels (..., H, W)."""
+        spread = cells.repeat_interleave(self.side, -2).repeat_interleave(self.side, -1)
+        return spread[..., : self.size[0], : self.size[1]]
+
+    def share(self, cells: Tensor) -> float:
+        """Share of the image that a set of cells (rows, columns) covers."""
+        return float(self.pixels(cells).double().mean())
+
+    def means(self, maps: Tensor) -> Tensor:
+        """Maps (N, H, W) as means in the cells, (N, rows, columns)."""
+        pooled = functional.avg_pool2d(maps[:, None], self.side, ceil_mode=True, count_include_pad=False)
+        return pooled[:, 0]
+
+
+def cell_grid(size: tuple[int, int], cells: int) -> CellGrid:
+    """About so many cells along the shorter side of images of a size (H, W).
+
+    Raises:
+        ValueError: fewer than 2 cells, or more than there are pixels.
+
+    Example:
+        >>> cell_grid((48, 64), 12).shape
+        (12, 16)
+    """
+    if not 2 <= cells <= min(size):
+        raise ValueError(f"cells is {cells}; expected 2 to {min(size)} along images of {size[0]} x {size[1]}")
+    return CellGrid((int(size[0]), int(size[1])), max(1, round(min(size) / cells)))
+
+
+@dataclass(frozen=True, eq=False)
+class Silencing:
+    """An edit of one image, and what became of one filter; of K classes.
+
+    Attributes:
+        cells: (rows, columns) bool, painted over; none where no set that was tried silences the filter.
+        before: the filter's peak on the image.
+        after: on the edited image.
+        limit: below which it counts as silent.
+        logits: (2, K), of the image and of the edited one.
+    """
+
+    cells: Tensor
+    before: float
+    after: float
+    limit: float
+    logits: Tensor
+
+    @property
+    def found(self) -> bool:
+        """Whether the edit silences the filter."""
+        return bool(self.cells.any()) and self.after < self.limit
+
+
+def painted_over(image: Tensor, cells: Tensor, grid: CellGrid, fill: Fill) -> Tensor:
+    """Copies of an image (C, H, W), in each of which one of the sets of cells (B, rows, columns) is painted over."""
+    hidden = grid.pixels(cells.to(image.device))[:, None]  # (B, 1, H, W)
+    if fill.reach is None:
+        return torch.where(hidden, fill.replace(image[None], None, 0), image)
+    edited = image.expand(len(cells), *image.shape).clone()
+    rows, columns = (hidden.any(0)[0].any(axis).nonzero().flatten() for axis in (1, 0))
+    if len(rows):  # the fill looks no further than its reach
+        box = tuple(
+            slice(max(int(it[0]) - fill.reach, 0), int(it[-1]) + fill.reach + 1) for it in (rows, columns)
+        )
+        edited[:, :, *box] = fill(edited[:, :, *box], hidden[:, :, *box])
+    return edited
+
+
+@torch.no_grad()
+def occlusion_order(
+    network: nn.Module, image: Tensor, *, layer: str, filters: Tensor, grid: CellGrid, fill: Fill
+) -> Tensor:
+    """Where some filters look: how far each peak falls when a window over a cell is hidden, (n, rows, columns).
+
+    Args:
+        network: any classifier.
+        image: (C, H, W), where its parameters lie.
+        layer: dotted module name.
+        filters: (n,) int64.
+        grid: of the cells.
+        fill: what hides.
+    """
+    window, stride = (
+        (min(cells * grid.side, grid.size[0]), min(cells * grid.side, grid.size[1]))
+        for cells in (WINDOW, STRIDE)
+    )
+    job = filter_drops(network, image[None], layer, window=window, stride=stride, fill=fill)
+    return grid.means(map_of_drops(job.grid, job.drops[0, filters.to(job.drops.device)]).float())
+
+
+@torch.no_grad()
+def smallest_edit(
+    network: nn.Module,
+    image: Tensor,
+    filter_number: int,
+    *,
+    layer: str,
+    grid: CellGrid,
+    order: Tensor,
+    fill: Fill,
+    share: float = 0.5,
+    batch_size: int = 64,
+) -> Silencing:
+    """The fewest cells, as far as the search sees, that silence a filter on an image when they are painted over.
+
+    Args:
+        network: any classifier; runs where its parameters lie and keeps its mode.
+        image: (C, H, W) in [0, 1], on which the filter fires.
+        filter_number: of the layer.
+        layer: dotted module name.
+        grid: of the cells.
+        order: (rows, columns), high where the search begins, see `occlusion_order`.
+        fill: what the cells are painted over with, one sample.
+        share: of its peak below which the filter counts as silent.
+        batch_size: edited images at a time.
+
+    Returns:
+        An edit from which no single cell can be given back, with what it does computed again.
+
+    Raises:
+        ValueError: a share outside 0 to 1, an order of another grid, or a filter that does not fire on the image.
+
+    Example:
+        >>> from interp_cnn.explanation.occlusion.fills import constant
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten())
+        >>> _ = nn.init.ones_(network[0].weight)
+        >>> image = torch.zeros(1, 6, 6)
+        >>> image[0, 2, 5] = 1
+        >>> cells, order = cell_grid((6, 6), 3), torch.zeros(3, 3)
+        >>> edit = smallest_edit(network, image, 0, layer="1", grid=cells, order=order, fill=constant(0))
+        >>> edit.cells.nonzero().tolist(), edit.before, edit.after
+        ([[1, 2]], 1.0, 0.0)
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; expected a share of the peak, above 0 and below 1")
+    if tuple(order.shape) != grid.shape or tuple(image.shape[1:]) != grid.size:
+        raise ValueError(
+            f"order {tuple(order.shape)} and image {tuple(image.shape)} do not fit a grid of {grid.shape} cells on {grid.size}"
+        )
+    image = beside(network, image)
+    maps, logits = feature_maps_and_logits(network, image[None], layer)
+    before = float(maps[0, filter_number].max())
+    if not before > 0:
+        raise ValueError(f"filter {filter_number} has the peak {before:g}; expected an image on which it fires")
+    limit = share * before
+
+    def silent(cells: Tensor) -> Tensor:
+        found = edited_peaks(
+            network, image, cells, filter_number, layer=layer, grid=grid, fill=fill, batch_size=batch_size
+        )
+        return torch.where(found < limit * (1 - SLACK), found, torch.inf)
+
+    cells = _grown(order.cpu(), silent)
+    if cells is None:
+        nothing = torch.zeros(grid.shape, dtype=torch.bool)
+        return Silencing(nothing, before, before, limit, logits.expand(2, -1).cpu())
+    cells = _pruned(cells, silent)
+    edited = painted_over(image, cells[None], grid, fill)
+    maps, edited_logits = feature_maps_and_logits(network, edited, layer)
+    after = float(maps[0, filter_number].max())
+    return Silencing(cells, before, after, limit, torch.cat((logits, edited_logits)).cpu())
+
+
+@torch.no_grad()
+def edited_peaks(
+    network: nn.Module,
+    image: Tensor,
+    cells: Tensor,
+    filter_number: int,
+    *,
+    layer: str,
+    grid: CellGrid,
+    fill: Fill,
+    batch_size: int = 64,
+) -> Tensor:
+    """The filter's peak (B,) on an image (C, H, W) with sets of cells (B, rows, columns) painted over; on the CPU."""
+    found = [
+        feature_maps(network, painted_over(image, some, grid, fill), layer)[:, filter_number].amax((1, 2))
+        for some in cells.split(batch_size)
+    ]
+    return torch.cat(found).cpu()
+
+
+def _grown(order: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The shortest beginning of the order that was seen to silence: sizes ever larger, then all below the first."""
+    ranked = order.flatten().argsort(descending=True, stable=True)
+    places = torch.empty_like(ranked)
+    places[ranked] = torch.arange(len(ranked))
+
+    def first(sizes: list[int]) -> int | None:
+        sets = torch.stack([(places < size).view_as(order) for size in sizes])
+        quiet = silent(sets).isfinite().nonzero().flatten().tolist()
+        return quiet[0] if quiet else None
+
+    sizes = sizes_up_to(len(ranked))
+    found = first(sizes)
+    if found is None:
+        return None
+    between = list(range(sizes[found - 1] + 1 if found else 1, sizes[found] + 1))
+    inner = first(between)
+    return (places < (between[inner] if inner is not None else sizes[found])).view_as(order)
+
+
+def _pruned(cells: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor:
+    """A subset of a set of cells that silences from which no cell can be taken."""
+    while True:
+        members = cells.nonzero()
+        if len(members) == 1:
+            return cells
+        peaks = silent(_without(cells, [members[place : place + 1] for place in range(len(members))]))
+        order = peaks.argsort(stable=True)[: int(peaks.isfinite().sum())]
+        if not len(order):
+            return cells
+        counts = [count for count in sizes_up_to(len(order)) if count < len(members)]
+        trials = _without(cells, [members[order[:count]] for count in counts])
+        quiet = silent(trials).isfinite().nonzero().flatten()
+        cells = trials[int(quiet[-1]) if len(quiet) else 0]  # one alone was seen to do
+
+
+def _without(cells: Tensor, taken: list[Tensor]) -> Tensor:
+    """Copies of a set of cells without some of its members (n, 2) each."""
+    copies = cells.repeat(len(taken), 1, 1)
+    for copy, members in zip(copies, taken, strict=True):
+        copy[members[:, 0], members[:, 1]] = False
+    return copies
+
+
+def sizes_up_to(most: int) -> list[int]:
+    """1, 2, 3, ... in ever larger steps, and the largest itself.
+
+    Example:
+        >>> sizes_up_to(20)
+        [1, 2, 3, 4, 6, 8, 11, 15, 20]
+    """
+    sizes = [1]
+    while sizes[-1] < most:
+        sizes.append(min(most, max(sizes[-1] + 1, int(sizes[-1] * STEP) + 1)))
+    return sizes
+
+
+def moved_cells(cells: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """A set of cells (rows, columns) put elsewhere, whole and as it is: (n, rows, columns), n <= count.
+
+    Places are drawn among those where it lies inside the grid and shares at most half of its cells with the set itself;
+    a set too large for that is pushed over the border and comes in again on the other side. A set of all cells, or of
+    none, has no other place.
+    """
+    rows, columns = cells.shape
+    members = cells.nonzero()
+    if not 0 < len(members) < cells.numel():
+        return cells.new_zeros(0, rows, columns)
+    low, high = members.amin(0).tolist(), members.amax(0).tolist()
+    places: dict[tuple[bool, bool], list[Tensor]] = {}
+    for down in range(-rows + 1, rows):
+        for right in range(-columns + 1, columns):
+            inside = 0 <= low[0] + down and high[0] + down < rows
+            inside = inside and 0 <= low[1] + right and high[1] + right < columns
+            if (down, right) == (0, 0) or (not inside and (down < 0 or right < 0)):
+                continue  # over the border once around is enough
+            moved = cells.roll((down, right), (0, 1))
+            overlap = float((moved & cells).sum()) / len(members)
+            if overlap < 1:
+                places.setdefault((not inside, overlap > MOST_OVERLAP), []).append(moved)
+    order = [(False, False), (True, False), (False, True), (True, True)]
+    chosen = next((places[kind] for kind in order if kind in places), [])
+    drawn = torch.randperm(len(chosen), generator=generator)[:count].tolist()
+    return torch.stack([chosen[place] for place in drawn]) if drawn else cells.new_zeros(0, rows, columns)
