@@ -105,9 +105,7 @@ def filter_occlusion(
         images = torch.stack([exemplars.images[number].float() / 255 for number in numbers.tolist()]).to(
             device
         )
-        job = filter_drops(
-            network, images, exemplars.layer, window=window, stride=stride, fill=fill(images)
-        )
+        job = filter_drops(network, images, exemplars.layer, window=window, stride=stride, fill=fill(images))
         for place, number in enumerate(numbers.tolist()):
             filters = (strongest == number).nonzero().flatten()
             drops = map_of_drops(job.grid, job.drops[place, filters])  # (n, H, W)

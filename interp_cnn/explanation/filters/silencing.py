@@ -27,6 +27,8 @@ from interp_cnn.explanation.occlusion.fills import Fill
 from interp_cnn.explanation.occlusion.windows import map_of_drops
 
 STEP = 1.3  # between the sizes that are tried
+BLOCKS, TRIED = 6, 32  # a set grows by blocks of a sixth of the side; so many are tried in a step
+POWER = 8  # of the map's excess over the limit: nearly its peak, but of two equal peaks it counts both
 WINDOW, STRIDE = 3, 2  # of the occlusion that says where to begin, in cells
 SLACK = 1e-5  # of the threshold: what one batch size may compute otherwise than another
 MOST_OVERLAP = 0.5  # of a control's cells with the edit's, where it can be
@@ -188,20 +190,23 @@ def smallest_edit(
     maps, logits = feature_maps_and_logits(network, image[None], layer)
     before = float(maps[0, filter_number].max())
     if not before > 0:
-        raise ValueError(f"filter {filter_number} has the peak {before:g}; expected an image on which it fires")
+        raise ValueError(
+            f"filter {filter_number} has the peak {before:g}; expected an image on which it fires"
+        )
     limit = share * before
 
-    def silent(cells: Tensor) -> Tensor:
-        found = edited_peaks(
+    def judged(cells: Tensor) -> tuple[Tensor, Tensor]:
+        found = edited_maps(
             network, image, cells, filter_number, layer=layer, grid=grid, fill=fill, batch_size=batch_size
         )
-        return torch.where(found < limit * (1 - SLACK), found, torch.inf)
+        over = (found.double() / limit - (1 - SLACK)).clamp(min=0)
+        return found.amax((1, 2)), over.pow(POWER).sum((1, 2))
 
-    cells = _grown(order.cpu(), silent)
-    if cells is None:
+    start = _beginning(order.cpu(), judged)
+    if start is None:
         nothing = torch.zeros(grid.shape, dtype=torch.bool)
         return Silencing(nothing, before, before, limit, logits.expand(2, -1).cpu())
-    cells = _pruned(cells, silent)
+    cells = _pruned(_grown(order.cpu(), start, judged), judged)
     edited = painted_over(image, cells[None], grid, fill)
     maps, edited_logits = feature_maps_and_logits(network, edited, layer)
     after = float(maps[0, filter_number].max())
@@ -209,7 +214,7 @@ def smallest_edit(
 
 
 @torch.no_grad()
-def edited_peaks(
+def edited_maps(
     network: nn.Module,
     image: Tensor,
     cells: Tensor,
@@ -220,15 +225,20 @@ def edited_peaks(
     fill: Fill,
     batch_size: int = 64,
 ) -> Tensor:
-    """The filter's peak (B,) on an image (C, H, W) with sets of cells (B, rows, columns) painted over; on the CPU."""
+    """The filter's map (B, h, w) on an image (C, H, W) with sets of cells (B, rows, columns) painted over; on the CPU."""
     found = [
-        feature_maps(network, painted_over(image, some, grid, fill), layer)[:, filter_number].amax((1, 2))
+        feature_maps(network, painted_over(image, some, grid, fill), layer)[:, filter_number].cpu()
         for some in cells.split(batch_size)
     ]
-    return torch.cat(found).cpu()
+    return torch.cat(found)
 
 
-def _grown(order: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor | None:
+Judged = Callable[
+    [Tensor], tuple[Tensor, Tensor]
+]  # sets of cells (B, ...) -> peaks and excess (B,); 0 is silent
+
+
+def _beginning(order: Tensor, judged: Judged) -> Tensor | None:
     """The shortest beginning of the order that was seen to silence: sizes ever larger, then all below the first."""
     ranked = order.flatten().argsort(descending=True, stable=True)
     places = torch.empty_like(ranked)
@@ -236,7 +246,7 @@ def _grown(order: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor | None:
 
     def first(sizes: list[int]) -> int | None:
         sets = torch.stack([(places < size).view_as(order) for size in sizes])
-        quiet = silent(sets).isfinite().nonzero().flatten().tolist()
+        quiet = (judged(sets)[1] == 0).nonzero().flatten().tolist()
         return quiet[0] if quiet else None
 
     sizes = sizes_up_to(len(ranked))
@@ -248,19 +258,50 @@ def _grown(order: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor | None:
     return (places < (between[inner] if inner is not None else sizes[found])).view_as(order)
 
 
-def _pruned(cells: Tensor, silent: Callable[[Tensor], Tensor]) -> Tensor:
+def _grown(order: Tensor, start: Tensor, judged: Judged) -> Tensor:
+    """A set that silences, grown by the block that takes most of the map's excess over the limit, step by step.
+
+    Of the blocks only those are tried that took most when they were last tried, at first by the order. `start`, a set
+    that silences, is handed back where growing does not get there with fewer cells.
+    """
+    side = max(1, min(order.shape) // BLOCKS)
+    blocks = []
+    for row in range(order.shape[0] - side + 1):
+        for column in range(order.shape[1] - side + 1):
+            block = torch.zeros_like(start)
+            block[row : row + side, column : column + side] = True
+            blocks.append(block)
+    every = torch.stack(blocks)  # (N, rows, columns)
+    gains = (every * order).sum((1, 2)).double()
+    gains = gains - gains.max() - 1  # what was tried comes before what was not
+    cells, most = torch.zeros_like(start), int(start.sum())
+    excess = float(judged(cells[None])[1])
+    while int(cells.sum()) < most:
+        new = (every & ~cells).any(2).any(1)
+        tried = torch.where(new, gains, -torch.inf).argsort(descending=True, stable=True)[:TRIED]
+        tried = tried[new[tried]]
+        left = judged(cells | every[tried])[1]
+        gains[tried] = excess - left
+        best = int(left.argmin())
+        cells, excess = cells | every[tried[best]], float(left[best])
+        if excess == 0:
+            return cells
+    return start
+
+
+def _pruned(cells: Tensor, judged: Judged) -> Tensor:
     """A subset of a set of cells that silences from which no cell can be taken."""
     while True:
         members = cells.nonzero()
         if len(members) == 1:
             return cells
-        peaks = silent(_without(cells, [members[place : place + 1] for place in range(len(members))]))
-        order = peaks.argsort(stable=True)[: int(peaks.isfinite().sum())]
+        peaks, excess = judged(_without(cells, [members[place : place + 1] for place in range(len(members))]))
+        order = torch.where(excess == 0, peaks, torch.inf).argsort(stable=True)[: int((excess == 0).sum())]
         if not len(order):
             return cells
         counts = [count for count in sizes_up_to(len(order)) if count < len(members)]
         trials = _without(cells, [members[order[:count]] for count in counts])
-        quiet = silent(trials).isfinite().nonzero().flatten()
+        quiet = (judged(trials)[1] == 0).nonzero().flatten()
         cells = trials[int(quiet[-1]) if len(quiet) else 0]  # one alone was seen to do
 
 
