@@ -6,16 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from interp_cnn.explanation.filters.silencing import (
-    CellGrid,
-    cell_grid,
-    edited_maps,
-    moved_cells,
-    occlusion_order,
-    painted_over,
-    sizes_up_to,
-    smallest_edit,
-)
+from interp_cnn.explanation.filters.cells import CellGrid, cell_grid, moved_cells, painted_over
+from interp_cnn.explanation.filters.silencing import edited_maps, occlusion_order, sizes_up_to, smallest_edit
 from interp_cnn.explanation.network.feature_maps import feature_maps_and_logits
 from interp_cnn.explanation.occlusion.fills import blur, constant, neighbours
 from interp_cnn.model.interpretable_conv import make_interpretable
@@ -72,12 +64,12 @@ def test_the_edit_silences_and_gives_no_cell_back(fill, channels, masked):
         if not edit.found:
             assert not edit.cells.any() and not silent[-1] and edit.after == edit.before
             continue
-        place = int((ALL_SETS == edit.cells).all((1, 2)).nonzero())
+        place = int((edit.cells == ALL_SETS).all((1, 2)).nonzero())
         assert silent[place] and edit.after == pytest.approx(float(peaks[place]), abs=1e-4)
         for row, column in edit.cells.nonzero().tolist():
             less = edit.cells.clone()
             less[row, column] = False
-            assert not silent[(ALL_SETS == less).all((1, 2))]
+            assert not silent[(less == ALL_SETS).all((1, 2))]
         fewest = int(ALL_SETS.sum((1, 2))[silent].min())
         assert fewest <= int(edit.cells.sum()) <= fewest + 1  # the search is greedy
         edited = painted_over(image, edit.cells[None], grid, fill_of)

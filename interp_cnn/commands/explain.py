@@ -4,14 +4,14 @@
     interp-cnn explain network=torchvision:resnet50 weights=FILE images=DIR
     interp-cnn explain run=outputs/compare/... what=[decisions,classes]
     interp-cnn explain run=outputs/compare/... what=[patterns,reconstructions]
-    interp-cnn explain run=outputs/compare/... what=[naming]
-    interp-cnn explain run=outputs/compare/... what=[feature_visualisation]
+    interp-cnn explain run=outputs/compare/... what=[naming,feature_visualisation,edits]
 
 Each image gets a folder with raw maps, pictures and numbers; a table and pages show all of them. Called again on the
 same folder (`hydra.run.dir=...`), the command goes on where it was interrupted, and redraws what is to look different.
 With `shard=0/4` it takes a quarter of the images; called without, in the same folder, it joins the quarters.
 Decisions filter by filter (`what=[decisions]`), what classes are made of (`classes`), what layers stand for
-(`what=[patterns]`) and pictures that a decoder draws of it (`reconstructions`) have pages of their own.
+(`what=[patterns]`), pictures that a decoder draws of it (`reconstructions`) and what is asked about single filters
+(`explain_filters`) have pages of their own.
 """
 
 import os
@@ -24,15 +24,10 @@ from omegaconf import DictConfig, ListConfig
 
 from interp_cnn.attribution.recipe import ExplainedImages, estimate_maps, explain_maps
 from interp_cnn.attribution.request import SCALES, MapRequest, MapSettings, share_of
+from interp_cnn.commands.explain_filters import FILTER_PAGES, FilterPage, filter_pages
 from interp_cnn.commands.explain_inputs import pictures_and_networks, size_of, weights_in_words
 from interp_cnn.data.image_files import skips
 from interp_cnn.decisions.recipe import DecisionRequest, explain_classes, explain_decisions
-from interp_cnn.discovery.feature_visualisation import (
-    Visualisation,
-    VisualisationRequest,
-    explain_visualisations,
-)
-from interp_cnn.discovery.naming import NamingRequest, explain_naming
 from interp_cnn.discovery.recipe import ConceptRequest, discover_concepts
 from interp_cnn.discovery.settings import Drawing, Mining, settings_of
 from interp_cnn.explanation.methods.options import Options, occlusion_options
@@ -47,14 +42,12 @@ from interp_cnn.runs.inputs import (
 )
 from interp_cnn.storage.spelling import nearest
 
-DECISIONS, CLASSES, CONCEPTS, NAMING, PICTURES = (
+DECISIONS, CLASSES, CONCEPTS = (
     "Why: decisions filter by filter",
     "What classes are made of",
     "What layers stand for",
-    "Which patch belongs?",
-    "Pictures of filters",
 )
-WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions", "naming", "feature_visualisation")
+WHAT = ("maps", "decisions", "classes", "patterns", "reconstructions", *FILTER_PAGES)
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,7 @@ class Requests:
     decisions: DecisionRequest | None
     classes: DecisionRequest | None
     concepts: ConceptRequest | None
-    naming: NamingRequest | None
-    pictures: VisualisationRequest | None
+    filters: Sequence[FilterPage]
     available: int
 
 
@@ -91,12 +83,9 @@ def explain(config: DictConfig, folder: Path) -> Path:
             discovered = discover_concepts(requests.concepts, folder)
             page = discovered.page
             print(f"{discovered.count} patterns and filters: {os.path.relpath(page)}")
-        if requests.naming is not None:
-            page, sentences = explain_naming(requests.naming, folder)
-            print("\n".join([*sentences, f"which patch belongs? {os.path.relpath(page)}"]))
-        if requests.pictures is not None:
-            page, sentences = explain_visualisations(requests.pictures, folder)
-            print("\n".join([*sentences, f"pictures of filters: {os.path.relpath(page)}"]))
+        for asked in requests.filters:
+            page, sentences = asked.write(folder)
+            print("\n".join([*sentences, f"{asked.title}: {os.path.relpath(page)}"]))
         if requests.classes is not None:
             page, sentences = explain_classes(requests.classes, folder)
             print("\n".join([*sentences, f"what classes are made of: {os.path.relpath(page)}"]))
@@ -129,13 +118,10 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
     if share is not None and "maps" not in what:
         raise ValueError(f"shard={config.shard} shares out maps, and what={list(config.what)} asks none")
     discovery = _discovery(config, device) if what & {"patterns", "reconstructions"} else None
-    visualisation = (
-        Visualisation(**plain(config.feature_visualisation)) if "feature_visualisation" in what else None
-    )
     pictures, networks = pictures_and_networks(config)
     methods = methods_of(config.methods, [subject.network for subject in networks])
     settings = replace(settings, methods=with_each_window(methods, settings.options))
-    maps = decisions = classes = concepts = naming = visualised = None
+    maps = decisions = classes = concepts = None
     pages = _pages_beside(what)
     source = "validation data" if config.images is None else str(config.images)
     if what & {"decisions", "classes"} and share is None:
@@ -152,12 +138,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
         if "classes" in what:
             _check_classes(networks)
             classes = replace(why, first=pages.get(CLASSES, "index.html"), beside={})
-    if "naming" in what and share is None:
-        naming = _naming_request(config, networks, device, pages.get(NAMING, "index.html"))
-    if visualisation is not None and share is None:
-        _check_images(networks, "feature_visualisation", "to measure its filters on")
-        first = pages.get(PICTURES, "index.html")
-        visualised = VisualisationRequest(networks, device, config.layer, visualisation, config.seed, first)
+    filters = [] if share is not None else filter_pages(config, what, networks, device)
     if discovery is not None and share is None:
         first = pages.get(CONCEPTS, "index.html")
         concepts = _concept_request(
@@ -187,7 +168,7 @@ def _requests(config: DictConfig, device: torch.device) -> Requests:
             configuration=plain(config),
             beside=pages,
         )
-    return Requests(maps, decisions, classes, concepts, naming, visualised, len(pictures))
+    return Requests(maps, decisions, classes, concepts, filters, len(pictures))
 
 
 def _pages_beside(what: set[str]) -> dict[str, str]:
@@ -199,10 +180,8 @@ def _pages_beside(what: set[str]) -> dict[str, str]:
         pages[CLASSES] = "classes.html"
     if what & {"patterns", "reconstructions"} and what & {"maps", "decisions", "classes"}:
         pages[CONCEPTS] = "patterns.html"
-    if "naming" in what and len(what) > 1:
-        pages[NAMING] = "naming.html"
-    if "feature_visualisation" in what and len(what) > 1:
-        pages[PICTURES] = "feature_visualisation.html"
+    if len(what) > 1:
+        pages |= {title: f"{name}.html" for name, title in FILTER_PAGES.items() if name in what}
     return pages
 
 
@@ -217,26 +196,6 @@ def _check_classes(networks: Sequence[Subject]) -> None:
             raise ValueError(
                 f"what=[classes]: {subject.name} tells {len(subject.classes)} classes apart, and "
                 f"data={subject.data.classes[0]}... has {len(subject.data.classes)}; expected the same classes"
-            )
-
-
-def _naming_request(
-    config: DictConfig, networks: Sequence[Subject], device: torch.device, first: str
-) -> NamingRequest:
-    """Which questions are asked about filters."""
-    count = config.questions
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"questions={count}: expected 1 or more about each network")
-    _check_images(networks, "naming", "to cut patches from")
-    return NamingRequest(networks, device, config.layer, count, config.seed, first)
-
-
-def _check_images(networks: Sequence[Subject], what: str, purpose: str) -> None:
-    """Refuse networks without images of their own."""
-    for subject in networks:
-        if subject.data is None:
-            raise ValueError(
-                f"what=[{what}]: {subject.name} has no images here {purpose}; ask a run, or give data=..."
             )
 
 
