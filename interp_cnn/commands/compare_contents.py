@@ -237,6 +237,7 @@ def further_commands(folder: Path) -> dict[str, str]:
         "Paint over images, switch filters off, see what changes": f"interp-cnn play {place}",
         "A page of questions: can you tell a filter's patches from others'?": f"{explain} what=naming",
         "Pictures optimised for filters, and what networks see in them": f"{explain} what=feature_visualisation",
+        "What changes a filter: the smallest edit that silences it, the patch that excites it": f"{explain} what=edits",
         "Patterns that layers stand for: mined, drawn, looked for again": f"{explain} what=patterns,reconstructions",
         "Maps of every validation image": explain,
         "Filters, maps and networks as files": f"interp-cnn export {place}",

@@ -1,8 +1,8 @@
 """The real patch that excites a filter most: patches of images, pasted on images on which it is silent.
 
-Every patch of a pool is pasted at the same few places of some silent images; the one that raises the filter's peak most,
-averaged over places and images, is chosen. The best of many looks better than it is on the images that it was chosen
-on, so what it does is measured on other silent images, beside random patches of the same size.
+Every patch of a pool is pasted at the same few places of some silent images; the one that raises the filter's peak
+most, averaged over places and images, is chosen. The best of many looks better than it is on the images that it was
+chosen on, so what it does is measured on other silent images, beside random patches of the same size.
 """
 
 from __future__ import annotations
@@ -108,9 +108,8 @@ def best_paste(
             f"images has {len(images)}; expected at least 2, to choose on one and measure on the other"
         )
     if not len(patches) or not len(controls) or patches.shape[1:] != controls.shape[1:]:
-        raise ValueError(
-            f"patches {tuple(patches.shape)} and controls {tuple(controls.shape)}; expected at least one of each, of one size"
-        )
+        given = f"patches {tuple(patches.shape)} and controls {tuple(controls.shape)}"
+        raise ValueError(f"{given}; expected at least one of each, of one size")
     corners = paste_corners((images.shape[2], images.shape[3]), patches.shape[3])
     images, patches, controls = (beside(network, values) for values in (images, patches, controls))
     choosing, measuring = images[::2], images[1::2]

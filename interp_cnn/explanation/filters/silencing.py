@@ -4,11 +4,12 @@ A filter's peak on an image is the maximum of its whole map, so it may not fire 
 
     peak(edited image)  <  share * peak(image)
 
-The image is divided into square cells, and an edit paints over a set of them, inside the set only. The search grows the
-set in the order of the filter's occlusion map until the filter is silent, then gives cells back, those first without
-which it stays quietest, until no single one can be given back: a local minimum, as the deletion game of Fong and Vedaldi,
-"Interpretable Explanations of Black Boxes by Meaningful Perturbation" (ICCV 2017), asks for, without its mask of
-shades. What was found is computed again on the edited image, from scratch.
+The image is divided into square cells, and an edit paints over a set of them, inside the set only. The search grows a
+set by the block of cells that takes most of what the map has over the threshold, trying first where the filter's
+occlusion map is high, until the filter is silent; then it gives cells back, those first without which it stays
+quietest, until no single one can be given back. So the set is a local minimum; there may be a smaller one. The game is
+the deletion game of Fong and Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation" (ICCV
+2017), played with a filter. What was found is computed again on the edited image, from scratch.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def edited_maps(
     fill: Fill,
     batch_size: int = 64,
 ) -> Tensor:
-    """The filter's map (B, h, w) on an image (C, H, W) with sets of cells (B, rows, columns) painted over; on the CPU."""
+    """The filter's map (B, h, w) on an image (C, H, W) with sets of cells (B, rows, columns) painted over."""
     found = [
         feature_maps(network, painted_over(image, some, grid, fill), layer)[:, filter_number].cpu()
         for some in cells.split(batch_size)

@@ -153,7 +153,8 @@ class EditSummary:
     def sentence(self) -> str:
         """The most important figures in words."""
         return (
-            f"painting over {share_in_words(self.size)} of the image (median of {self.filters} filters) silences a filter, "
+            f"painting over {share_in_words(self.size)} of the image silences a filter "
+            f"(median of {self.filters}), "
             f"its peak falls by {percent(self.fallen)}, "
             f"by as much painted over elsewhere {percent(self.fallen_elsewhere)}; "
             f"the best real patch brings back {percent(self.excited)} of the peak on a silent image, "
