@@ -212,7 +212,7 @@ def test_fills_are_made_for_the_size_of_the_images(name):
         (["edits.exemplars=10"], "edits.exemplars=10: expected 1 to 9, the images kept of a filter"),
         (["edits.images=1"], "edits.images=1: expected 2 or more"),
         (["edits.share=1"], "edits.share=1: expected a share above 0 and below 1"),
-        (["edits.patch=many"], "edits.patch=many: expected a share above 0 and below 1"),
+        (["edits.patch=0"], "edits.patch=0: expected a share above 0 and below 1"),
         (["edits.fill=paint"], "edits.fill=paint: expected neighbours or blur"),
         (["edits.cells=49"], "edits.cells=49: expected at most 48, the pixels of a side"),
         (["what=[edit]"], "nothing is called 'edit'; did you mean edits"),
