@@ -228,8 +228,8 @@ def test_what_cannot_be_asked_is_said(words, sentence, tmp_path, monkeypatch, ca
 def test_a_network_without_images_is_refused():
     from omegaconf import OmegaConf
 
-    from interp_cnn.commands.explain_filters import edit_request
+    from interp_cnn.commands.explain_filters import filter_pages
 
     config = OmegaConf.create({"edits": {}, "layer": None, "seed": 0})
     with pytest.raises(ValueError, match=r"what=\[edits\]: bare has no images here"):
-        edit_request(config, [SimpleNamespace(name="bare", data=None)], torch.device("cpu"), "index.html")
+        filter_pages(config, {"edits"}, [SimpleNamespace(name="bare", data=None)], torch.device("cpu"))

@@ -378,7 +378,7 @@ def test_the_command_draws_filters_of_a_network_that_comes_along(tmp_path, monke
     assert cli.main(["explain", "digits-plain", "what=feature_visualisation", *given]) == 0
     said = capsys.readouterr().out
     assert "plain: 2 pictures, re-activation" in said
-    page = tmp_path / re.search(r"pictures of filters: (\S+)", said)[1]
+    page = tmp_path / re.search(r"Pictures of filters: (\S+)", said)[1]
     assert page.name == "index.html" and page.with_name("feature_visualisation.csv").is_file()
 
 

@@ -14,7 +14,7 @@ from interp_cnn.decisions.recipe import asked_of
 from interp_cnn.decisions.sheet import Asked
 from interp_cnn.discovery.edit_settings import EditSettings
 from interp_cnn.discovery.edit_summaries import summary_of
-from interp_cnn.discovery.mining import loader_of, spread_images
+from interp_cnn.discovery.images import loader_of, spread_images
 from interp_cnn.explanation.filters.cells import CellGrid, cell_grid, moved_cells, painted_over
 from interp_cnn.explanation.filters.exemplars import Exemplars
 from interp_cnn.explanation.filters.naming import peak_patch
