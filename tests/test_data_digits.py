@@ -122,6 +122,16 @@ def test_random_views_repeat_by_key_and_change_with_the_epoch():
     assert torch.equal(fixed[Draw(1, 2, 3)].image, fixed[3].image)
 
 
+def test_fixed_views_are_the_same_whether_they_were_kept_or_drawn_and_nobody_can_change_them(monkeypatch):
+    kept, drawn = DigitsParts("val"), DigitsParts("val")
+    monkeypatch.setattr("interp_cnn.data.strokes.KEPT", 1)
+    for number in (3, 5, 3, 5, -1):
+        first, again = kept[number], kept[number]
+        assert torch.equal(first.image, drawn[number].image) and torch.equal(first.part_masks, again.part_masks)
+        first.image.zero_()
+        assert torch.equal(kept[number].image, again.image) and again.image.any()
+
+
 def test_the_parts_are_the_ink_in_three_bands_of_its_box(views):
     """A second, literal derivation, pixel by pixel."""
     for view in views[:40]:

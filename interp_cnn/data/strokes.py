@@ -26,6 +26,7 @@ PARTS = ("top", "middle", "bottom")
 PEN = 0.3  # a pixel is ink when the pen covers this share of it; at the smallest scale thin lines stay whole
 MARGIN = 2  # rows and columns of paper added around a scan, so that its ink fades out instead of being cut
 RIPPLE = 0.08  # splines swing by up to this much beside the ink: taken off again
+KEPT = 2048  # fixed views that stay in memory, 20 KB each at 48 pixels
 TRIES = 16  # candidate places for a stroke; with all of them on the scan's ink the stroke is left out
 POINTS = 16  # points of a stroke: at most 1.5 pixels apart on a 48-pixel canvas
 OVERLAP = 0.1  # share of a stroke's points that may lie on the scan's ink
@@ -101,11 +102,20 @@ class CanvasSet(PartSet):
         self.full = full
         self.pen = (0.8 * pen * self.scale[0], 1.2 * pen * self.scale[1])
         self.ink = ink
+        self._kept: dict[int, PartSample] = {}
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
-        """Scan `index` on its canvas; see `PartSet.view`."""
-        if generator is None or not self.redraw:
-            generator = Draw(self.split_seed, 0, index).generator()
+        """Scan `index` on its canvas; see `PartSet.view`. The first fixed views are kept, for every epoch and measure."""
+        if generator is not None and self.redraw:
+            return self._drawn(index, generator)
+        if index not in self._kept:
+            sample = self._drawn(index, Draw(self.split_seed, 0, index).generator())
+            if len(self._kept) >= KEPT:
+                return sample
+            self._kept[index] = sample
+        return self._kept[index]
+
+    def _drawn(self, index: int, generator: torch.Generator) -> PartSample:
         ink = self._placed(self.scans[index] / np.float32(self.full), generator)  # (H, W)
         object_mask = ink > self.ink
         strokes = drawn_strokes(object_mask, mean_number=self.distractors, pen=self.pen, generator=generator)
