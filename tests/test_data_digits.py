@@ -127,7 +127,9 @@ def test_fixed_views_are_the_same_whether_they_were_kept_or_drawn_and_nobody_can
     monkeypatch.setattr("interp_cnn.data.strokes.KEPT", 1)
     for number in (3, 5, 3, 5, -1):
         first, again = kept[number], kept[number]
-        assert torch.equal(first.image, drawn[number].image) and torch.equal(first.part_masks, again.part_masks)
+        assert torch.equal(first.image, drawn[number].image) and torch.equal(
+            first.part_masks, again.part_masks
+        )
         first.image.zero_()
         assert torch.equal(kept[number].image, again.image) and again.image.any()
 
