@@ -105,7 +105,7 @@ class CanvasSet(PartSet):
         self._kept: dict[int, PartSample] = {}
 
     def view(self, index: int, generator: torch.Generator | None) -> PartSample:
-        """Scan `index` on its canvas; see `PartSet.view`. The first fixed views are kept for later epochs and measures."""
+        """Scan `index` on its canvas; see `PartSet.view`. The first fixed views are kept."""
         if generator is not None and self.redraw:
             return self._drawn(index, generator)
         if index not in self._kept:
