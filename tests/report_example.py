@@ -231,7 +231,7 @@ def example_look(place: int) -> OnPart:
     masks[:5, 20:40, 20:40] = True
     for number in range(6):
         regions[number, 20:40, 20 + 5 * number + place : 40 + 5 * number + place] = True
-    return OnPart("head", regions, masks, [True, True, True, False, False, None][place:] + [None] * place)
+    return OnPart("head", regions, masks, [0.9, 0.6, 0.3, 0.2, 0.1, None][place:] + [None] * place)
 
 
 def example_mistakes(network: Network, images: Tensor) -> list[Mistaken]:

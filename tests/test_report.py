@@ -772,7 +772,7 @@ def test_the_headline_says_in_one_sentence_what_the_numbers_say():
         },
     )
     assert headline(beyond).replace("\u00a0", " ") == (
-        "The masked network is as accurate as the plain one (95.0 % and 96.0 %); the region of a filter covers one "
+        "The masked network is as accurate as the plain one (95.0 % and 96.0 %); the region of a filter matches one "
         "and the same part in 79.0 % of the images, for the plain one in 50.0 %."
     )
     chance = with_numbers(
@@ -843,8 +843,8 @@ def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_me
     found = {it.measure.name: (it.outcome, it.says) for it in tiles(given)}
     assert found == {
         "accuracy": ("open", "no difference beyond chance"),
-        "location_instability": ("good", "▼ better"),
-        "tracking_gain": ("bad", "▼ worse"),
+        "location_instability": ("good", "▼ better (lower)"),
+        "tracking_gain": ("bad", "▼ worse (lower)"),
     }
     alone = tiles(replace(given, networks=given.networks[:1], differences={}))
     assert [(len(it.values), it.says) for it in alone] == [(1, "")] * 3
@@ -855,7 +855,7 @@ def test_a_tile_is_good_or_bad_only_beyond_chance_and_in_the_direction_of_its_me
     ]
     masked, plain = (network.summary["location_instability"].value for network in given.networks[:2])
     write = measure("location_instability").write
-    assert leads[0].figures == [f"location instability {write(masked)} against {write(plain)}"]
+    assert leads[0].figures == [f"location instability: masked {write(masked)}, plain {write(plain)}"]
     assert ahead(replace(given, networks=given.networks[:1])) == ahead(replace(given, differences={})) == []
 
 
@@ -927,14 +927,15 @@ def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(con
     assert middle_filters(contents.networks[:1]) is None
 
 
-def test_the_first_picture_says_for_each_image_whether_the_region_covers_the_part(pages, contents):
+def test_the_first_picture_says_for_each_image_whether_the_region_matches_the_part(pages, contents):
     text = pages["index.html"].text
     classes = [it.get("class") for it in pages["index.html"].all("figure")]
-    hits = [hit for look in contents.pair.on_parts.values() for hit in look.hits]
+    overlaps = [overlap for look in contents.pair.on_parts.values() for overlap in look.overlaps]
+    hits = [None if overlap is None else overlap > 0.2 for overlap in overlaps]
     for word, value in (("hit", True), ("miss", False), ("none", None)):
         assert classes.count(word) == hits.count(value) > 0
-    assert "covers the head in 3 of 5" in text and "covers the head in 2 of 4" in text
-    assert text.count("covers it") == 5 and text.count("misses it") == 4
+    assert "matches the head in 3 of these 5" in text and "matches the head in 2 of these 4" in text
+    assert text.count("\u2713 overlap 0.60") == 2 and text.count("\u2717 overlap 0.20") == 2
 
 
 def test_with_the_names_of_classes_only_filters_are_shown_that_show_the_class_they_were_judged_on(contents):

@@ -208,9 +208,10 @@ def filter_pair(
         if regions is None or len(masks) < len(samples) or chosen.ranking != "part_interpretability":
             continue
         part, part_masks = int(regions.part[row]), torch.stack(masks)
-        seen, hits = regions.look(of_filter, part_masks, row)
+        seen, overlaps = regions.look(of_filter, part_masks, row)
         name = data.parts[part].replace("_", " ")
-        on_parts[network.name] = OnPart(name, seen.cpu().numpy(), part_masks[:, part].numpy(), hits)
+        seen, marked = seen.cpu().numpy(), part_masks[:, part].numpy()
+        on_parts[network.name] = OnPart(name, seen, marked, overlaps, regions.iou)
     numbers = {
         network.name: int(network.filters["filter"].iloc[row])
         for network, row in zip(networks, chosen.rows, strict=False)

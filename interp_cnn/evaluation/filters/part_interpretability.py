@@ -75,18 +75,16 @@ class FilterRegions:
     region: Regions
     iou: float
 
-    def look(self, maps: Tensor, part_masks: Tensor, number: int) -> tuple[Tensor, list[bool | None]]:
-        """One filter's regions (N, H, W) bool on its maps (N, h, w), and whether each covers the filter's part, whose
+    def look(self, maps: Tensor, part_masks: Tensor, number: int) -> tuple[Tensor, list[float | None]]:
+        """One filter's regions (N, H, W) bool on its maps (N, h, w), and each one's IoU with the filter's part, whose
         masks are among `part_masks` (N, P, H, W); None where the image does not show it.
         """
         pieces = self.region.pieces(maps > self.thresholds[number].to(maps))
         counts = self.region.counts(part_masks[:, self.part[number]].to(maps.device))
         overlaps = intersection_over_union(pieces, counts, self.region.sizes.to(pieces)).diagonal()
-        hits = [
-            bool(overlap > self.iou) if shown else None
-            for overlap, shown in zip(overlaps.tolist(), counts.any(dim=1).tolist(), strict=True)
-        ]
-        return pieces[:, self.region.piece_of.to(maps.device)] > 0, hits
+        known = zip(overlaps.tolist(), counts.any(dim=1).tolist(), strict=True)
+        seen = pieces[:, self.region.piece_of.to(maps.device)] > 0
+        return seen, [overlap if shown else None for overlap, shown in known]
 
 
 class PartInterpretability:

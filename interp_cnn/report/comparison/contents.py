@@ -145,13 +145,15 @@ class OnPart:
         part: its name.
         regions: (N, H, W) bool, what the filter's valid cells stand for.
         masks: (N, H, W) bool, the part's pixels.
-        hits: of each image, whether the region covers the part; None where the part is not shown.
+        overlaps: of each image, the IoU of region and part; None where the part is not shown.
+        least: above which a region matches the part.
     """
 
     part: str
     regions: ArrayLike
     masks: ArrayLike
-    hits: Sequence[bool | None]
+    overlaps: Sequence[float | None]
+    least: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -78,22 +78,22 @@ class FilterView:
     @property
     def label(self) -> str:
         """The class that it is shown for, that of most of its strongest images, and its part where it has one there."""
-        if self.mostly is None or not self.contradicted:
-            name, part = self.category or (self.mostly or ("", 0))[0], self.part
-        else:
-            name, part = self.mostly[0], ""
-        words = class_words(name)
-        return f"{words}: {part}" if words and part else words
+        name, count = self.mostly or ("", 0)
+        if 2 * count < len(self.strongest):
+            return "mixed"
+        if not self.contradicted and self.category:
+            return class_words(self.category) + (f": {self.part}" if self.part else "")
+        return class_words(name)
 
     @property
     def seen(self) -> str:
         """How many of its strongest images show that class, and the class that it was measured on if it is another."""
         if self.mostly is None:
             return ""
-        count = self.mostly[1] if self.contradicted or not self.category else self.own
-        return f"{count} of {len(self.strongest)} " + (
-            f"\u00b7 judged on {class_words(self.category)}" if self.contradicted else "images"
-        )
+        own = bool(self.category) and not self.contradicted
+        name, count = (self.category, self.own) if own else self.mostly
+        elsewhere = f" \u00b7 measured on {self.category}" if self.contradicted else ""
+        return f"{count} of {len(self.strongest)} show {name}{elsewhere}"
 
     @property
     def contradicted(self) -> bool:

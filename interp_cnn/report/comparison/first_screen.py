@@ -81,7 +81,8 @@ def _tile(contents: Contents, name: str) -> Tile:
             how, values, "open", "not tested" if beyond is None else "no difference beyond chance", scale
         )
     better = (gap > 0) == (how.better == "higher")
-    return Tile(how, values, "good" if better else "bad", f"{arrow} {'better' if better else 'worse'}", scale)
+    outcome, word = ("good", "better") if better else ("bad", "worse")
+    return Tile(how, values, outcome, f"{arrow} {word} ({'higher' if gap > 0 else 'lower'})", scale)
 
 
 def ahead(contents: Contents) -> list[Ahead]:
@@ -102,7 +103,8 @@ def ahead(contents: Contents) -> list[Ahead]:
     def figures(place: int) -> list[str]:
         mine, other = contents.networks[place], contents.networks[1 - place]
         return [
-            f"{it.title.lower()} {it.write(_value(mine, it.name))} against {it.write(_value(other, it.name))}"
+            f"{it.title.lower()}: {mine.name} {it.write(_value(mine, it.name))}, {other.name} "
+            f"{it.write(_value(other, it.name))}"
             for it in leads[place]
         ]
 
@@ -169,7 +171,7 @@ def _filters(contents: Contents) -> str:
     """What the filters do, by the clearest measure there is."""
     templates = {
         "part_interpretability": (
-            f"the region of a filter covers one and the same part{_part_names(contents)} in {{}} of the images",
+            f"the region of a filter matches one and the same part{_part_names(contents)} in {{}} of the images",
             ", for the {} one in {}",
         ),
         "translation_gain": (

@@ -23,7 +23,6 @@ from interp_cnn.report.comparison.first_screen import HEADLINE
 from interp_cnn.report.measures import measure, ranking_measures
 
 SIDE = 168  # pixels of one image
-VERDICTS = {True: "hit", False: "miss", None: "none"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class PairRow:
         filter: its number.
         standing: its value and rank.
         pictures: one for each image.
-        verdicts: of each image "hit", "miss", or "none" where it does not show the part; empty without masks of parts.
-        covers: the verdicts in words, "covers the top in 5 of 6".
+        verdicts: of each image "hit", "miss", or "none" where it does not show the part, and the overlap in words;
+            empty without masks of parts.
+        matches: the verdicts in words, "matches the top in 5 of these 6".
     """
 
     place: int
@@ -44,8 +44,8 @@ class PairRow:
     filter: int
     standing: str
     pictures: list[Picture]
-    verdicts: list[str]
-    covers: str
+    verdicts: list[tuple[str, str]]
+    matches: str
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,25 @@ def pair_view(pair: FilterPair, networks: Sequence[Network], album: Album) -> Pa
             alt = f"Image {index + 1} of class {pair.category}: {words}"
             pictures.append(album.picture(f"pair/{place}-{index}", drawn, alt))
         standing = pair.standings[network.name]
-        words = f"{measure(pair.ranking).write(standing.value)}, rank {standing.rank} of {standing.count}"
-        verdicts = [VERDICTS[hit] for hit in look.hits] if look is not None else []
-        rows.append(PairRow(place, network.name, number, words, pictures, verdicts, _covers(look)))
+        ranking = measure(pair.ranking)
+        words = f"{ranking.title.lower()} {ranking.write(standing.value)}, rank {standing.rank} of {standing.count}"
+        verdicts = [_verdict(overlap, look.least) for overlap in look.overlaps] if look is not None else []
+        rows.append(PairRow(place, network.name, number, words, pictures, verdicts, _matches(look)))
     return PairView(rows, pair.category, measure(pair.ranking).title.lower())
 
 
-def _covers(look: OnPart | None) -> str:
+def _verdict(overlap: float | None, least: float) -> tuple[str, str]:
+    if overlap is None:
+        return "none", "not shown"
+    hit = overlap > least
+    return ("hit", f"\u2713 overlap {overlap:.2f}") if hit else ("miss", f"\u2717 overlap {overlap:.2f}")
+
+
+def _matches(look: OnPart | None) -> str:
     if look is None:
         return ""
-    shown = [hit for hit in look.hits if hit is not None]
-    return f"covers the {look.part} in {sum(shown)} of {len(shown)}"
+    shown = [overlap > look.least for overlap in look.overlaps if overlap is not None]
+    return f"matches the {look.part} in {sum(shown)} of these {len(shown)}"
 
 
 def _known(table: pd.DataFrame, name: str) -> bool:
