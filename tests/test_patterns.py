@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from interp_cnn.data.parts import collate
 from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
+from interp_cnn.explanation.concepts.medoids import medoids, pairwise_overlaps
 from interp_cnn.explanation.concepts.null_model import expected_sets, swap_randomised
 from interp_cnn.explanation.concepts.occurrences import ItemBits, jaccard
 from interp_cnn.explanation.concepts.patterns import image_excess, mine_patterns, split_in_halves
@@ -133,6 +134,44 @@ def test_no_two_patterns_of_a_category_lie_at_the_same_places(planted):
         for first, second in combinations(patterns, 2):
             ((_, pair),) = bits.joined([first.channels, second.channels])
             assert jaccard(pair[0], pair[1:])[0] <= 0.3
+
+
+def literal_medoids(overlaps, least):
+    """Average linkage by loops: the two clusters that overlap most are joined, while that is enough."""
+    clusters = [[number] for number in range(len(overlaps))]
+
+    def mean(first, second):
+        return np.mean([max(0.0, overlaps[a][b]) for a in first for b in second])
+
+    while len(clusters) > 1:
+        pairs = [(mean(clusters[a], clusters[b]), a, b) for a, b in combinations(range(len(clusters)), 2)]
+        best, a, b = max(pairs, key=lambda pair: pair[0])
+        if best < least - 1e-12:
+            break
+        clusters[a] += clusters.pop(b)
+    return {
+        max(sorted(it), key=lambda n: round(np.mean([overlaps[n][m] for m in it]), 10)) for it in clusters
+    }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_medoids_equal_a_literal_clustering(seed):
+    generator = np.random.default_rng(seed)
+    bits = generator.random((9, 3, 1, 64)) < generator.choice([0.3, 0.9], (9, 1, 1, 1))
+    bits[1], bits[2] = bits[0], bits[0] ^ (generator.random(bits[0].shape) < 0.1)
+    packed = np.packbits(bits, axis=3, bitorder="little").view(np.uint64)[..., 0]
+    overlaps = pairwise_overlaps(packed)
+    for a, b in combinations(range(9), 2):
+        both, either = (bits[a] & bits[b]).sum(), (bits[a] | bits[b]).sum()
+        assert overlaps[a, b] == overlaps[b, a] == pytest.approx(both / either)
+    for least in (0.2, 0.5, 0.8):
+        assert set(medoids(overlaps, least)) == literal_medoids(overlaps.tolist(), least)
+
+
+def test_a_family_is_known_by_its_middle_and_none_by_nobody():
+    family = np.array([[1, 0.9, 0.6], [0.9, 1, 0.9], [0.6, 0.9, 1]])
+    assert medoids(family, 0.5) == [1] and medoids(family, 0.95) == [0, 1, 2]
+    assert medoids(np.ones((1, 1)), 0.5) == [0] and medoids(np.zeros((0, 0)), 0.5) == []
 
 
 def test_the_background_has_no_patterns_but_judges(planted):

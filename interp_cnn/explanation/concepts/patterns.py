@@ -3,8 +3,8 @@
 Half of the images propose, the other half judges, so that no figure is flattered by the search:
 
     propose   frequent sets of channels at positions of the category's images (`itemsets`); ranked by how far the
-              number of its images with the set exceeds chance; one that occurs nearly where a better one does is
-              dropped; so many per category are kept
+              number of its images with the set exceeds chance; of families of sets that occur at nearly the same
+              cells the middle one is taken (`medoids`); so many per category are kept
     judge     support, confidence, lift and coverage anew; Fisher's exact test over images (positions of one image
               are not independent); Benjamini-Hochberg over all that were proposed
 
@@ -23,10 +23,13 @@ from scipy.stats import false_discovery_control, fisher_exact
 from torch import Tensor
 
 from interp_cnn.explanation.concepts.itemsets import frequent_itemsets
+from interp_cnn.explanation.concepts.medoids import medoids, pairwise_overlaps
 from interp_cnn.explanation.concepts.null_model import expected_sets
-from interp_cnn.explanation.concepts.occurrences import ItemBits, jaccard
+from interp_cnn.explanation.concepts.occurrences import ItemBits
 from interp_cnn.explanation.concepts.transactions import OFFSETS, Transactions, item_name
 from interp_cnn.storage.brief import Brief
+
+LEADING = 600  # sets of a category that are grouped into families
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,7 +165,7 @@ def split_in_halves(labels: Tensor, *, generator: torch.Generator) -> Tensor:
 def _propose(
     transactions: Transactions, sets: list[tuple[int, ...]], category: int, quota: int, most_overlap: float
 ) -> list[tuple[int, ...]]:
-    """The sets whose images exceed chance most, none nearly where a better one is."""
+    """Of the sets whose images exceed chance most one of each family, none nearly where a better one is."""
     if not sets:
         return []
     bits = ItemBits(transactions.items, sorted({item for items in sets for item in items}))
@@ -177,16 +180,19 @@ def _propose(
         np.flatnonzero(excess > 0).tolist(),
         key=lambda number: (-excess[number], -confidence[number], -len(sets[number]), sets[number]),
     )
-    chosen: list[tuple[int, ...]] = []
-    taken = np.empty((quota, *bits.bits.shape[1:]), dtype=np.uint64)
-    for number in order:
-        ((_, joined),) = bits.joined([sets[number]])
-        if not chosen or jaccard(joined[0], taken[: len(chosen)]).max() <= most_overlap:
-            taken[len(chosen)] = joined[0]
-            chosen.append(sets[number])
+    leading = order[:LEADING]
+    if not leading:
+        return []
+    overlaps = pairwise_overlaps(
+        np.concatenate([joined for _, joined in bits.joined([sets[n] for n in leading])])
+    )
+    chosen: list[int] = []
+    for place in sorted(medoids(overlaps, most_overlap)):  # in the order of their rank
+        if not chosen or overlaps[place, chosen].max() <= most_overlap:
+            chosen.append(place)
             if len(chosen) == quota:
                 break
-    return chosen
+    return [sets[leading[place]] for place in chosen]
 
 
 def image_excess(hits: np.ndarray, inside: np.ndarray) -> np.ndarray:
