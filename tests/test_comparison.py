@@ -119,6 +119,7 @@ def test_masks_bring_part_interpretability_and_dissection_with_their_nulls():
     # T_f leaves 0.5 % of the cells: all dots of filter 0, and about 3 cells per image of filter 2's noise.
     assert table["part_interpretability"][0] == 1.0 and table["part_interpretability_null"][0] < 0.3
     assert table["part_interpretability"][1] < 0.4
+    assert table["region_part"][0] == "head", "the dots lie on heads"
     by_category = table.dropna(subset="category").groupby("category")["fixed_region"]
     assert (by_category.nunique() == 1).all(), "one region is best for a category, whichever filter asks"
     floor = compare([measures]).baselines["best_constant"]["part_interpretability"]

@@ -913,6 +913,16 @@ def test_filters_with_the_same_number_share_their_ranks():
     assert ranks == ["1 to 2 of 3", "3 of 3", "1 to 2 of 3", "–"]
 
 
+def test_a_card_names_the_part_that_the_region_matches_before_the_one_that_is_tracked():
+    given = example_contents(filters=4, samples=0).networks[0]
+    filters = given.filters.assign(category=CLASSES[0], part="tail", tracks=[True, True, False, False])
+    filters["region_part"] = ["head", None, "head", None]
+    view = network_view(
+        replace(given, filters=filters, exemplars=None), place=0, slug="x", classes=CLASSES, album=None
+    )
+    assert [it.label.partition(": ")[2] for it in view.filters] == ["head", "tail", "head", ""]
+
+
 def test_the_first_picture_shows_filters_from_the_middle_that_know_one_class(contents):
     middle = middle_filters(contents.networks)
     for network, row in zip(contents.networks, middle.rows, strict=True):

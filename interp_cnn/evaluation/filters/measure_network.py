@@ -206,6 +206,9 @@ def measure_network(
         4, "part", pandas.Series([parts[k] if k >= 0 else None for k in part.tolist()], dtype=object)
     )
     table.insert(5, "tracks", tracks.tolist())
+    if of_filters is not None:
+        matched = [parts[k] if k >= 0 else None for k in of_filters.part.tolist()]
+        table.insert(6, "region_part", pandas.Series(matched, dtype=object))
     basis = (categories, observed, judge, draws, samples, seen.mean_image, region_settings, of_filters)
     return NetworkMeasures(name, kind, layer, summary["accuracy"], table, summary, coverage, *basis)
 

@@ -40,6 +40,7 @@ class FilterView:
         page: its own.
         category: the class that its training, or its mean response, assigned it to.
         part: that it tracks.
+        region_part: that its region matches most often, where parts have masks.
         silent: whether it never fires.
         values: by measure.
         pictures: of what it looks at.
@@ -58,6 +59,7 @@ class FilterView:
     rows: list[Row]
     strongest: list[Strong]
     highest: float = 0.0
+    region_part: str = ""
 
     @property
     def mostly(self) -> tuple[str, int] | None:
@@ -82,7 +84,8 @@ class FilterView:
         if 2 * count < len(self.strongest):
             return "mixed"
         if not self.contradicted and self.category:
-            return class_words(self.category) + (f": {self.part}" if self.part else "")
+            part = self.region_part or self.part
+            return class_words(self.category) + (f": {part}" if part else "")
         return class_words(name)
 
     @property
@@ -217,6 +220,7 @@ def network_view(
                 rows=numbers[index],
                 strongest=_strongest(fired, index, classes, images or {}) if fired is not None else [],
                 highest=float(fired.scores[index, 0]) if fired is not None else 0.0,
+                region_part=_text(network.filters.iloc[index].get("region_part")),
             )
         )
     return NetworkView(place, network.name, slug, network.layer, network.description, views)
@@ -262,6 +266,10 @@ def ranked_by(name: str, filters: Sequence[FilterView]) -> list[FilterView]:
         return (not is_known(value), sign * value if is_known(value) else 0.0, it.number)
 
     return sorted((it for it in filters if not it.silent), key=key)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _tracked_part(row: pd.Series) -> str:
