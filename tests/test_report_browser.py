@@ -146,7 +146,7 @@ def test_a_choice_is_kept_in_the_address_and_comes_back_with_it(show, browser):
 
 
 def test_the_category_of_a_filter_leads_to_all_filters_of_that_category(show, browser, contents):
-    show("filters/interpretable/0003.html").find_element("css selector", "a.tag").click()
+    show("filters/interpretable/0003.html").find_element("partial link text", "All filters of").click()
     categories = contents.networks[0].filters.category
     assert shown(browser) == categories.index[categories == categories[3]].tolist()
 
